@@ -1,0 +1,85 @@
+"""Image of any size → probability raster: overlapping windows, blended, so that no seam shows."""
+
+from collections.abc import Callable, Iterator
+
+import cv2
+import numpy as np
+
+Infer = Callable[[np.ndarray], np.ndarray]
+"""float32 (B, H, W, 3) in [0, 1] → float32 (B, H, W) in [0, 1]."""
+
+
+def predict_probability(
+    image: np.ndarray,
+    infer: Infer,
+    *,
+    window: int = 512,
+    overlap: int = 64,
+    stride: int = 16,
+    batch_size: int = 4,
+) -> np.ndarray:
+    """Building probability of every pixel of an image.
+
+    An image no larger than a window is padded by reflection to a multiple of `stride` and predicted in
+    one go. A larger one is cut into windows that overlap; where they do, their answers are blended with
+    weights that fall towards each window's edge.
+
+    Args:
+        image: float32 in [0, 1], shape (H, W, 3).
+        infer: the network.
+        window: side of the windows, pixels, a multiple of `stride`.
+        overlap: pixels that neighbouring windows share.
+        stride: the network's input must be a multiple of this.
+        batch_size: windows a call.
+
+    Returns:
+        float32 in [0, 1], shape (H, W).
+    """
+    height, width = image.shape[:2]
+    if height <= window and width <= window:
+        padded = _pad(image, _up(height, stride), _up(width, stride))
+        return np.clip(infer(padded[None])[0, :height, :width], 0.0, 1.0)
+
+    padded = _pad(image, max(height, window), max(width, window))
+    total = np.zeros(padded.shape[:2], np.float32)
+    weight = np.zeros(padded.shape[:2], np.float32)
+    ramp = _window_weight(window, overlap)
+    corners = [
+        (top, left)
+        for top in _starts(padded.shape[0], window, overlap)
+        for left in _starts(padded.shape[1], window, overlap)
+    ]
+    for chunk in _chunks(corners, batch_size):
+        batch = np.stack([padded[top : top + window, left : left + window] for top, left in chunk])
+        for (top, left), probability in zip(chunk, infer(batch), strict=True):
+            total[top : top + window, left : left + window] += probability * ramp
+            weight[top : top + window, left : left + window] += ramp
+    return np.clip(total / weight, 0.0, 1.0)[:height, :width]
+
+
+def _up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+def _pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    missing_y, missing_x = height - image.shape[0], width - image.shape[1]
+    if not (missing_y or missing_x):
+        return image
+    border = cv2.BORDER_REFLECT_101 if min(image.shape[:2]) > 1 else cv2.BORDER_REPLICATE
+    return cv2.copyMakeBorder(image, 0, missing_y, 0, missing_x, border)
+
+
+def _starts(size: int, window: int, overlap: int) -> list[int]:
+    count = 1 + max(0, -(-(size - window) // (window - overlap)))
+    return np.linspace(0, size - window, count).round().astype(int).tolist() if count > 1 else [0]
+
+
+def _window_weight(window: int, overlap: int) -> np.ndarray:
+    ramp = np.minimum(np.arange(window) + 1, window - np.arange(window)) / max(overlap, 1)
+    ramp = np.clip(ramp, 1e-3, 1.0).astype(np.float32)
+    return np.outer(ramp, ramp)
+
+
+def _chunks(items: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

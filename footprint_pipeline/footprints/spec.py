@@ -1,0 +1,55 @@
+"""What an exported model says about itself: everything the service needs to know beside the weights."""
+
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from footprint_pipeline.errors import ModelError
+from footprint_pipeline.files import atomic_path
+from footprint_pipeline.footprints.normalization import Normalization
+
+SPEC_FILE = "spec.json"
+
+
+class ModelSpec(BaseModel):
+    """The exported model's own description, written beside it as `spec.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_name: str
+    network: str = Field(description="for people: 'U-Net, width 16, 1,945,313 parameters'")
+    tolerance: float = Field(gt=0, le=1, description="a pixel is a building where probability > 1 - tolerance")
+    gsd_m: float = Field(gt=0, description="ground sample distance of the imagery trained on, metres a pixel")
+    chip_size: int = Field(gt=0, description="side of the training chips, pixels")
+    stride: int = Field(gt=0, description="inputs must be multiples of this, pixels")
+    min_area_m2: float = Field(0.0, ge=0, description="smaller footprints are dropped")
+    aois: tuple[str, ...] = Field(description="AOIs trained on")
+    normalization: dict[str, Normalization] = Field(
+        description="by AOI: how its sensor values became [0, 1]; 8-bit imagery is always divided by 255"
+    )
+    metrics: dict[str, float] = Field(default_factory=dict, description="scores on the test split")
+    run_id: str = Field("", description="MLflow run that trained it")
+    created: datetime | None = None
+
+    def write(self, folder: Path) -> Path:
+        """Write `spec.json` into `folder`, atomically."""
+        path = folder / SPEC_FILE
+        with atomic_path(path) as temporary:
+            temporary.write_text(self.model_dump_json(indent=2) + "\n")
+        return path
+
+    @classmethod
+    def read(cls, folder: Path) -> "ModelSpec":
+        """The spec in `folder`.
+
+        Raises:
+            ModelError: the file is missing or not a spec.
+        """
+        path = folder / SPEC_FILE
+        try:
+            return cls.model_validate_json(path.read_text())
+        except FileNotFoundError:
+            raise ModelError(f"{path}: missing.", fix="Export the model again: footprint export.") from None
+        except ValidationError as error:
+            raise ModelError(f"{path}: {error.errors()[0]['msg']}.", fix="Export the model again.") from None

@@ -1,0 +1,97 @@
+"""Probability raster → footprint polygons with holes and a confidence each, in pixel coordinates.
+
+The outline is the level line of the probability itself (contourpy), not a chain of pixel centres, so a
+building keeps its full size. Geographic coordinates are the caller's business.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import shapely
+from contourpy import FillType, contour_generator
+
+_EDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class Footprints:
+    """Footprints in pixel coordinates: x to the right, y down, the upper left corner of the raster is (0, 0).
+
+    Attributes:
+        polygons: valid, non-empty shapely Polygons, shape (N,), dtype object.
+        confidence: mean probability inside each, float32, shape (N,).
+    """
+
+    polygons: np.ndarray
+    confidence: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.polygons)
+
+
+def vectorize(
+    probability: np.ndarray, *, tolerance: float, min_area_px: float = 0.0, simplify_px: float = 0.5
+) -> Footprints:
+    """Footprints where ``probability > 1 - tolerance``.
+
+    Args:
+        probability: float32 in [0, 1], shape (H, W).
+        tolerance: in (0, 1].
+        min_area_px: smaller footprints are dropped, square pixels.
+        simplify_px: largest distance an outline may move when it is simplified, pixels; 0 keeps every vertex.
+
+    Returns:
+        Footprints that do not overlap before simplification, largest confidence first.
+    """
+    level = np.float32(1.0 - tolerance)
+    if probability.size == 0 or not (probability > level).any():
+        return Footprints(np.empty(0, object), np.empty(0, np.float32))
+
+    # Two rings around the raster, both on its edge: the first repeats the edge, the second is "no building".
+    # So a building that the raster cuts ends exactly on the edge.
+    height, width = probability.shape
+    field = np.pad(np.pad(probability, 1, mode="edge"), 1, constant_values=-1e6)
+    x = np.concatenate([[-_EDGE, 0.0], np.arange(width) + 0.5, [width, width + _EDGE]])
+    y = np.concatenate([[-_EDGE, 0.0], np.arange(height) + 0.5, [height, height + _EDGE]])
+    generator = contour_generator(x, y, field, fill_type=FillType.OuterOffset)
+    points, offsets = generator.filled(float(level), np.inf)
+    points = [np.clip(ring, 0.0, (width, height)) for ring in points]
+    polygons = np.array(
+        [
+            shapely.Polygon(ring[cuts[0] : cuts[1]], [ring[a:b] for a, b in zip(cuts[1:-1], cuts[2:], strict=True)])
+            for ring, cuts in zip(points, offsets, strict=True)
+            if cuts[1] - cuts[0] >= 4
+        ],
+        object,
+    )
+    if simplify_px > 0:
+        polygons = shapely.simplify(polygons, simplify_px, preserve_topology=True)
+    polygons = _valid_parts(polygons)
+    polygons = polygons[shapely.area(polygons) > max(min_area_px, 0.0)]
+
+    confidence = np.array([_mean_inside(probability, polygon) for polygon in polygons], np.float32)
+    order = np.argsort(-confidence, kind="stable")
+    return Footprints(polygons[order], confidence[order])
+
+
+def _valid_parts(polygons: np.ndarray) -> np.ndarray:
+    broken = ~shapely.is_valid(polygons)
+    if broken.any():
+        polygons = polygons.copy()
+        polygons[broken] = shapely.make_valid(polygons[broken], method="structure", keep_collapsed=False)
+    parts = shapely.get_parts(polygons)
+    return parts[(shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(parts)]
+
+
+def _mean_inside(probability: np.ndarray, polygon: shapely.Polygon) -> float:
+    left, top = (max(int(value), 0) for value in polygon.bounds[:2])
+    right = min(int(np.ceil(polygon.bounds[2])), probability.shape[1])
+    bottom = min(int(np.ceil(polygon.bounds[3])), probability.shape[0])
+    window = probability[top:bottom, left:right]
+    inside = np.zeros(window.shape, np.uint8)
+    rings = [polygon.exterior, *polygon.interiors]
+    cv2.fillPoly(
+        inside, [np.rint(np.asarray(ring.coords) - (left + 0.5, top + 0.5)).astype(np.int32) for ring in rings], 1
+    )
+    return float(window[inside.astype(bool)].mean()) if inside.any() else float(window.max())

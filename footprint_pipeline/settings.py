@@ -1,0 +1,82 @@
+"""Every environment variable the project reads, typed and documented once.
+
+`.env.example` lists the same names. Secrets are `SecretStr`: they print as asterisks.
+"""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from footprint_pipeline.errors import SettingsError
+
+
+class Settings(BaseSettings):
+    """Where state lives and which outside services to use. Environment variables override the defaults."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FOOTPRINT_", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True
+    )
+
+    home: Path = Field(Path(".footprint"), description="Folder that holds all state.")
+    tracking_uri: str | None = Field(
+        None,
+        validation_alias="MLFLOW_TRACKING_URI",
+        description="MLflow tracking and registry server; by default a SQLite file under the home.",
+    )
+    mlflow_ui_url: str = Field(
+        "http://127.0.0.1:5000", description="Where a browser reaches the MLflow UI; used for links."
+    )
+    experiment: str = Field("building-footprints", description="MLflow experiment that runs are logged to.")
+    model_name: str = Field("building-footprints", description="Name of the registered model.")
+    alias: str = Field("champion", description="Registry alias that the service follows.")
+
+    s3_endpoint_url: str | None = Field(None, description="S3-compatible endpoint; by default AWS.")
+    s3_requester_pays: bool = Field(False, description="Send the requester-pays header with every S3 read.")
+    s3_signed: bool = Field(
+        False, description="Sign S3 requests with the usual AWS credentials; by default read anonymously."
+    )
+
+    imagery: str = Field(
+        "mapbox",
+        description="Imagery of the service: 'mapbox', an XYZ URL template with {z} {x} {y}, or a GeoTIFF path.",
+    )
+    imagery_attribution: str = Field("", description="Attribution of an XYZ template or GeoTIFF, put on every answer.")
+    imagery_min_zoom: int = Field(0, ge=0, le=24, description="Coarsest zoom that the XYZ template answers.")
+    imagery_max_zoom: int = Field(19, ge=0, le=24, description="Finest zoom that the XYZ template answers.")
+    mapbox_access_token: SecretStr | None = Field(
+        None, validation_alias="MAPBOX_ACCESS_TOKEN", description="Token for Mapbox satellite tiles."
+    )
+    image_url_hosts: str = Field(
+        "", description="Comma-separated hosts that image_url may name in /predict/mask; empty turns image_url off."
+    )
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of the serving runtime; by default all it may use."
+    )
+    host: str = Field("127.0.0.1", description="Address the service binds to.")
+    port: int = Field(8080, ge=1, le=65535, description="Port the service binds to.")
+
+    @property
+    def lake(self) -> Path:
+        """Folder of the prepared datasets, one folder an AOI."""
+        return self.home.absolute() / "lake"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """The tracking and registry URI in force."""
+        return self.tracking_uri or f"sqlite:///{(self.home.absolute() / 'mlflow.db').as_posix()}"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment, with keyword overrides (`None` values are ignored).
+
+    Raises:
+        SettingsError: a variable has a value that makes no sense; names it.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        variable = name if name.isupper() else f"FOOTPRINT_{name.upper()}"
+        raise SettingsError(f"{variable}: {first['msg']}.", fix="See .env.example for every variable.") from None

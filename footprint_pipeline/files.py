@@ -1,6 +1,5 @@
 """Writing files so that a crash leaves the old file or the new one, never half of one."""
 
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
     try:
         yield temporary
-        os.replace(temporary, target)
+        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -30,10 +29,10 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         yield temporary
         if target.exists():
             former = target.with_name(f".{uuid.uuid4().hex[:8]}-former-{target.name}")
-            os.replace(target, former)
-            os.replace(temporary, target)
+            target.replace(former)
+            temporary.replace(target)
             shutil.rmtree(former)
         else:
-            os.replace(temporary, target)
+            temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Imagery to footprints: no keras, no dagster, no flask."""

@@ -5,6 +5,7 @@ building keeps its full size. Geographic coordinates are the caller's business.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -59,7 +60,7 @@ def vectorize(
     points = [np.clip(ring, 0.0, (width, height)) for ring in points]
     polygons = np.array(
         [
-            shapely.Polygon(ring[cuts[0] : cuts[1]], [ring[a:b] for a, b in zip(cuts[1:-1], cuts[2:], strict=True)])
+            shapely.Polygon(ring[cuts[0] : cuts[1]], [ring[a:b] for a, b in pairwise(cuts[1:])])
             for ring, cuts in zip(points, offsets, strict=True)
             if cuts[1] - cuts[0] >= 4
         ],

@@ -1,0 +1,1 @@
+"""The assets, thin: one module a stage."""

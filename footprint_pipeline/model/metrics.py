@@ -1,0 +1,31 @@
+"""Metrics that Keras follows during training. What decides is measured in `evaluation`."""
+
+import keras
+from keras import ops
+
+
+def building_metrics() -> list[keras.metrics.Metric]:
+    """Pooled pixel F1 at a threshold of one half, as `f1`."""
+    return [PixelF1()]
+
+
+class PixelF1(keras.metrics.Metric):
+    """F1 of building pixels over everything seen since the last reset, at probability > 0.5."""
+
+    def __init__(self, name: str = "f1") -> None:
+        super().__init__(name=name, dtype="float32")
+        self.hit = self.add_variable((), initializer="zeros", name="hit")
+        self.said = self.add_variable((), initializer="zeros", name="said")
+        self.true = self.add_variable((), initializer="zeros", name="true")
+
+    def update_state(self, y_true: object, y_pred: object, sample_weight: object = None) -> None:
+        """Add a batch: both (B, H, W, 1)."""
+        truth = ops.cast(y_true, "float32")
+        said = ops.cast(ops.greater(y_pred, 0.5), "float32")
+        self.hit.assign_add(ops.sum(truth * said))
+        self.said.assign_add(ops.sum(said))
+        self.true.assign_add(ops.sum(truth))
+
+    def result(self) -> object:
+        """2 TP / (2 TP + FP + FN)."""
+        return 2.0 * self.hit / ops.maximum(self.said + self.true, 1.0)

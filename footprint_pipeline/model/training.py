@@ -1,0 +1,302 @@
+"""Training: a frozen spec and a cache of tiles in, a trained network and its history out.
+
+Knows nothing of MLflow or Dagster; who wants to log listens through `on_epoch`.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from footprint_pipeline.dataset.augmentation import AugmentationSpec
+from footprint_pipeline.dataset.batches import FixedChips, TileCache, TrainingChips
+from footprint_pipeline.errors import SettingsError, TrainingError
+from footprint_pipeline.model.losses import build_loss
+from footprint_pipeline.model.metrics import building_metrics
+from footprint_pipeline.model.unet import NARROW, UNetSpec, build_unet
+
+log = logging.getLogger(__name__)
+
+OPTIMIZERS = ("adamw", "sgd")
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """Everything that makes a training what it is.
+
+    Attributes:
+        network: what to build.
+        augmentation: how chips are changed.
+        loss: `bce` or `bce_dice`.
+        optimizer: `adamw`, whose rate warms up and then falls along a cosine, or `sgd` at a constant rate.
+        learning_rate: the largest rate.
+        batch_size: chips a step.
+        chip_size: side of the chips, pixels.
+        epochs: passes at most.
+        chips_per_epoch: chips a pass; as many as cover the training ground once when None.
+        patience: stop after this many epochs without a better validation loss.
+        max_minutes: stop after this long, having lowered the rate on the way; no limit when None.
+        gsd_m: resolution to work at, metres a pixel; the training tiles' median when None.
+        precision: arithmetic; `auto` takes bfloat16 where the processor multiplies it fast.
+        seed: weights, order and augmentation.
+    """
+
+    network: UNetSpec = NARROW
+    augmentation: AugmentationSpec = field(default_factory=AugmentationSpec)
+    loss: str = "bce_dice"
+    optimizer: str = "adamw"
+    learning_rate: float = 2e-3
+    batch_size: int = 8
+    chip_size: int = 256
+    epochs: int = 30
+    chips_per_epoch: int | None = None
+    patience: int = 10
+    max_minutes: float | None = None
+    gsd_m: float | None = None
+    precision: str = "auto"
+    seed: int = 1337
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("precision", self.precision, PRECISIONS),
+        ):
+            if value not in known:
+                raise SettingsError(f"No {name} is called {value!r}.", fix=f"Choose one of {', '.join(known)}.")
+        for name in ("batch_size", "chip_size", "epochs", "learning_rate", "patience"):
+            if getattr(self, name) <= 0:
+                raise SettingsError(f"{name} is {getattr(self, name)}.", fix="It must be greater than zero.")
+
+    def flat(self) -> dict[str, object]:
+        """The spec as one level of names and values, for MLflow: `network.width` and so on."""
+        flat: dict[str, object] = {}
+        for name, value in asdict(self).items():
+            if isinstance(value, dict):
+                flat.update({f"{name}.{inner}": leaf for inner, leaf in value.items()})
+            else:
+                flat[name] = value
+        return flat
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained network.
+
+    Attributes:
+        model: Keras model in float32, not compiled, with the weights of the best epoch.
+        history: one dict of metrics an epoch.
+        best_epoch: 0-based.
+        seconds: wall-clock time of the training.
+        precision: Keras dtype policy that was in force.
+    """
+
+    model: keras.Model
+    history: list[dict[str, float]]
+    best_epoch: int
+    seconds: float
+    precision: str
+
+
+def train(
+    spec: TrainingSpec,
+    cache: TileCache,
+    checkpoints: Path,
+    *,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> TrainingResult:
+    """Train a network from a random start.
+
+    Args:
+        spec: what to do.
+        cache: tiles of the splits `train` and `validation`.
+        checkpoints: folder for `best.keras`, written after every epoch that is the best so far.
+        on_epoch: called after every epoch with its number (0-based) and metrics.
+
+    Raises:
+        TrainingError: there is nothing to train or validate on, or the loss is not a number.
+    """
+    for split in ("train", "validation"):
+        if not (cache.table["split"] == split).any():
+            raise TrainingError(f"No tile is in the {split} split.", fix="Prepare more tiles, or another split.")
+    keras.utils.set_random_seed(spec.seed)
+    precision = _precision(spec.precision)
+    keras.mixed_precision.set_global_policy(precision)
+    try:
+        model = build_unet(spec.network, chip_size=None)
+        _check_chip(spec)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+    area = float(
+        (cache.table["height"] * cache.table["width"] * cache.table["valid_share"])[
+            cache.table["split"] == "train"
+        ].sum()
+    )
+    chips = spec.chips_per_epoch or math.ceil(area / spec.chip_size**2)
+    steps = max(1, math.ceil(chips / spec.batch_size))
+    schedule = _Schedule(spec, total_steps=spec.epochs * steps)
+    optimizer = (
+        keras.optimizers.SGD(spec.learning_rate)
+        if spec.optimizer == "sgd"
+        else keras.optimizers.AdamW(spec.learning_rate, weight_decay=1e-4, clipnorm=1.0)
+    )
+    model.compile(optimizer, build_loss(spec.loss), metrics=building_metrics(), jit_compile=False)
+    log.info(
+        "Training %s parameters in %s: %d epochs of %d steps, %d chips of %d px a step",
+        f"{model.count_params():,}", precision, spec.epochs, steps, spec.batch_size, spec.chip_size,
+    )  # fmt: skip
+
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    reporter = _Reporter(spec, checkpoints, on_epoch)
+    started = time.monotonic()
+    model.fit(
+        _TrainingData(TrainingChips(cache, spec.chip_size, spec.batch_size, spec.augmentation, spec.seed), steps),
+        validation_data=_ValidationData(FixedChips(cache, spec.chip_size, spec.batch_size)),
+        epochs=spec.epochs,
+        callbacks=[
+            keras.callbacks.TerminateOnNaN(),
+            schedule,
+            reporter,
+            keras.callbacks.EarlyStopping(
+                "val_loss", patience=spec.patience, start_from_epoch=min(3, spec.epochs - 1), verbose=0
+            ),
+        ],
+        verbose=0,
+        shuffle=False,
+    )
+    if not reporter.history or not all(math.isfinite(entry["loss"]) for entry in reporter.history):
+        raise TrainingError(
+            f"The loss is not a number in epoch {len(reporter.history)}.",
+            fix=f"Lower the learning rate ({spec.learning_rate}); nothing was logged as a model.",
+        )
+    model.load_weights(reporter.best_weights)
+    trained = build_unet(spec.network)  # computes in float32, whatever it was trained in
+    trained.set_weights(model.get_weights())
+    return TrainingResult(trained, reporter.history, reporter.best_epoch, time.monotonic() - started, precision)
+
+
+def keras_infer(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """The network as a plain function: float32 (B, H, W, 3) in [0, 1] → float32 (B, H, W)."""
+
+    def infer(batch: np.ndarray) -> np.ndarray:
+        return np.asarray(keras.ops.convert_to_numpy(model(batch, training=False))[..., 0], np.float32)
+
+    return infer
+
+
+class _TrainingData(keras.utils.PyDataset):
+    def __init__(self, chips: TrainingChips, steps: int) -> None:
+        super().__init__(workers=2, use_multiprocessing=False, max_queue_size=8)
+        self.chips, self.steps, self.epoch = chips, steps, 0
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.chips.batch(self.epoch, step)
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+
+
+class _ValidationData(keras.utils.PyDataset):
+    def __init__(self, chips: FixedChips) -> None:
+        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=4)
+        self.chips = chips
+
+    def __len__(self) -> int:
+        return len(self.chips)
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.chips.batch(step)
+
+
+class _Schedule(keras.callbacks.Callback):
+    """The learning rate by progress: of the steps, or of the time when that runs out first."""
+
+    WARM_UP = 0.04
+
+    def __init__(self, spec: TrainingSpec, *, total_steps: int) -> None:
+        super().__init__()
+        self.spec, self.total_steps, self.step = spec, total_steps, 0
+        self.started = self.epoch_started = time.monotonic()
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.started = time.monotonic()
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.epoch_started = time.monotonic()
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        if self.spec.optimizer == "adamw":
+            progress = self.step / self.total_steps
+            if self.spec.max_minutes:
+                progress = max(progress, (time.monotonic() - self.started) / (60 * self.spec.max_minutes))
+            warm = min(1.0, (progress + 1 / self.total_steps) / self.WARM_UP)
+            fall = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+            self.model.optimizer.learning_rate = self.spec.learning_rate * max(warm * fall, 0.01)
+        self.step += 1
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        now = time.monotonic()
+        if self.spec.max_minutes and now + (now - self.epoch_started) / 2 > self.started + 60 * self.spec.max_minutes:
+            log.info("Stopping after %.1f of %.1f minutes", (now - self.started) / 60, self.spec.max_minutes)
+            self.model.stop_training = True
+
+
+class _Reporter(keras.callbacks.Callback):
+    """Keeps the history and the best weights, and says how it goes."""
+
+    def __init__(
+        self, spec: TrainingSpec, checkpoints: Path, on_epoch: Callable[[int, dict[str, float]], None] | None
+    ) -> None:
+        super().__init__()
+        self.spec, self.on_epoch = spec, on_epoch
+        self.best_weights = checkpoints / "best.weights.h5"
+        self.history: list[dict[str, float]] = []
+        self.best_epoch = -1
+        self.started = time.monotonic()
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.started = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        entry = {name: float(value) for name, value in (logs or {}).items()}
+        entry["seconds"] = time.monotonic() - self.started
+        entry["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self.history.append(entry)
+        best = min((past["val_loss"] for past in self.history[:-1]), default=math.inf)
+        mark = ""
+        if entry.get("val_loss", math.nan) < best:
+            self.best_epoch, mark = epoch, " *"
+            temporary = self.best_weights.with_name(".best.weights.h5")
+            self.model.save_weights(temporary)
+            temporary.replace(self.best_weights)
+        log.info(
+            "epoch %d/%d  loss %.4f  F1 %.3f  | validation loss %.4f  F1 %.3f | %.0f s%s",
+            epoch + 1, self.spec.epochs, entry["loss"], entry["f1"],
+            entry.get("val_loss", math.nan), entry.get("val_f1", math.nan), entry["seconds"], mark,
+        )  # fmt: skip
+        if self.on_epoch is not None:
+            self.on_epoch(epoch, entry)
+
+
+def _check_chip(spec: TrainingSpec) -> None:
+    if spec.chip_size % spec.network.stride:
+        build_unet(spec.network, chip_size=spec.chip_size)  # raises, saying what would do
+
+
+def _precision(wanted: str) -> str:
+    """The Keras dtype policy for `auto`: bfloat16 on a GPU or on a CPU with matrix units for it."""
+    if wanted != "auto":
+        return wanted
+    if any(device.startswith(("gpu", "cuda")) for device in keras.distribution.list_devices()):
+        return "mixed_bfloat16"
+    cpu = Path("/proc/cpuinfo")
+    return "mixed_bfloat16" if cpu.exists() and "amx_bf16" in cpu.read_text() else "float32"

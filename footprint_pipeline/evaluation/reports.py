@@ -1,0 +1,121 @@
+"""Pictures and tables for people: overlays, box plots, Markdown. PNG bytes and text out, nothing written."""
+
+import io
+from collections.abc import Sequence
+
+import cv2
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from footprint_pipeline.evaluation.scoring import TilePrediction
+from footprint_pipeline.evaluation.tolerance import Choice, SweepTable
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+FOUND, WRONG, MISSED = (60, 220, 80), (235, 45, 45), (50, 110, 255)
+"""The article's colours, RGB: correctly found, wrongly claimed, missed."""
+
+
+def overlay(image: np.ndarray, truth: np.ndarray, claimed: np.ndarray) -> np.ndarray:
+    """The image with found pixels green, wrong ones red and missed ones blue.
+
+    Args:
+        image: uint8, shape (H, W, 3).
+        truth: 0/1, shape (H, W).
+        claimed: 0/1, shape (H, W).
+
+    Returns:
+        uint8, shape (H, W, 3).
+    """
+    truth, claimed = truth.astype(bool), claimed.astype(bool)
+    result = image.astype(np.float32)
+    for where, colour in ((truth & claimed, FOUND), (claimed & ~truth, WRONG), (truth & ~claimed, MISSED)):
+        result[where] = 0.55 * result[where] + 0.45 * np.array(colour, np.float32)
+    return result.astype(np.uint8)
+
+
+def contact_sheet(predictions: Sequence[TilePrediction], *, tolerance: float, height: int = 280) -> bytes:
+    """Tiles in rows: image, labels' outlines, overlay. PNG."""
+    rows = []
+    for prediction in predictions:
+        claimed = prediction.probability > np.float32(1 - tolerance)
+        outlined = prediction.image.copy()
+        contours, _ = cv2.findContours(prediction.truth, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(outlined, contours, -1, (255, 230, 0), 1)
+        panels = [prediction.image, outlined, overlay(prediction.image, prediction.truth, claimed)]
+        width = round(height * prediction.image.shape[1] / prediction.image.shape[0])
+        resized = [cv2.resize(panel, (width, height), interpolation=cv2.INTER_AREA) for panel in panels]
+        rows.append(np.concatenate(resized, axis=1))
+    widest = max(row.shape[1] for row in rows)
+    sheet = np.concatenate([np.pad(row, ((0, 4), (0, widest - row.shape[1]), (0, 0))) for row in rows])
+    return encode_png(sheet)
+
+
+def box_plot(table: SweepTable, choice: Choice) -> bytes:
+    """The article's figure: pixel F1 of the tiles with buildings at every tolerance. PNG."""
+    figure, axes = plt.subplots(figsize=(12, 4.8), layout="constrained")
+    f1 = table.f1[table.with_buildings]
+    axes.boxplot(
+        list(f1.T), positions=table.tolerances, widths=0.012, manage_ticks=False, patch_artist=True,
+        boxprops={"facecolor": "#cfe3f5", "edgecolor": "#3b6ea5"}, medianprops={"color": "#c0392b"},
+        flierprops={"markersize": 2, "alpha": 0.5},
+    )  # fmt: skip
+    axes.plot(table.tolerances, table.pooled_f1, color="#2c7a4b", linewidth=1.5, label="all tiles as one")
+    axes.axvline(choice.tolerance, color="#c0392b", linestyle="--", linewidth=1)
+    axes.set(
+        xlabel="tolerance (a pixel is a building where probability > 1 - tolerance)", ylabel="pixel F1",
+        ylim=(-0.02, 1.02), xlim=(0, 1.02), xticks=np.arange(0, 1.01, 0.1),
+        title=f"Tolerance {choice.tolerance:.2f}: median F1 {choice.median_f1:.4f}, "
+        f"standard deviation {choice.std_f1:.4f} over {len(f1)} tiles with buildings",
+    )  # fmt: skip
+    axes.legend(loc="lower center")
+    return _png(figure)
+
+
+def learning_curves(history: Sequence[dict[str, float]]) -> bytes:
+    """Loss and F1 by epoch, training and validation. PNG."""
+    figure, panels = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
+    epochs = np.arange(1, len(history) + 1)
+    for axes, name, title in zip(panels, ("loss", "f1"), ("loss", "pixel F1 at 0.5"), strict=True):
+        for key, label in ((name, "training"), (f"val_{name}", "validation")):
+            axes.plot(epochs, [entry.get(key, np.nan) for entry in history], label=label, marker=".")
+        axes.set(xlabel="epoch", title=title)
+        axes.legend()
+    return _png(figure)
+
+
+def markdown_table(frame: pd.DataFrame) -> str:
+    """A DataFrame as a Markdown table; floats with three digits."""
+    cells = [[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row] for row in frame.to_numpy()]
+    lines = [list(map(str, frame.columns)), ["---"] * frame.shape[1], *cells]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def preview(images: Sequence[np.ndarray], *, height: int = 200) -> bytes:
+    """Images side by side at one height. PNG.
+
+    Args:
+        images: uint8, shapes (H, W, 3) or (H, W); a 0/1 mask is shown black and white.
+        height: of the strip, pixels.
+    """
+    shown = []
+    for image in images:
+        if image.ndim == 2:
+            image = np.repeat((image * (255 if image.max() <= 1 else 1))[..., None], 3, axis=2)
+        width = max(1, round(height * image.shape[1] / image.shape[0]))
+        shown.append(cv2.resize(image.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA))
+    return encode_png(np.concatenate(shown, axis=1))
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """PNG bytes of uint8 RGB, shape (H, W, 3)."""
+    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+
+
+def _png(figure: plt.Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    return buffer.getvalue()

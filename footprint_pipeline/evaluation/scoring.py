@@ -1,0 +1,188 @@
+"""Predict labelled tiles with any network and hold the answers against the labels.
+
+Each tile is predicted at the model's ground sample distance and scored on its own grid. Where there is no
+imagery nothing is claimed.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+
+from footprint_pipeline.dataset.batches import grid_size, resample
+from footprint_pipeline.dataset.masks import read_mask
+from footprint_pipeline.dataset.tiles import normalization, read_tile
+from footprint_pipeline.errors import DatasetError
+from footprint_pipeline.evaluation.buildings import MIN_AREA_PX, BuildingScore, score_buildings
+from footprint_pipeline.evaluation.tolerance import pixel_f1, sweep_tile
+from footprint_pipeline.footprints.predict import Infer, predict_probability
+from footprint_pipeline.footprints.vectorize import vectorize
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TilePrediction:
+    """What a network says of a labelled tile, on the tile's own grid.
+
+    Attributes:
+        tile_id: which tile.
+        aoi: its AOI.
+        image: uint8, shape (H, W, 3).
+        truth: uint8 0/1, shape (H, W).
+        probability: float32 in [0, 1], shape (H, W); 0 where there is no imagery.
+    """
+
+    tile_id: str
+    aoi: str
+    image: np.ndarray
+    truth: np.ndarray
+    probability: np.ndarray
+
+
+@dataclass(frozen=True)
+class TestScores:
+    """Scores of a network at one tolerance on a set of tiles.
+
+    Attributes:
+        tiles: one row a tile: `tile_id`, `aoi`, pixel counts and F1, building counts and F1.
+        by_aoi: one row an AOI: `aoi`, `tiles`, the three figures, building precision and recall.
+        median_tile_f1: median over the tiles with building pixels of their pixel F1 (the article's figure).
+        pooled_pixel_f1: pixel F1 of all tiles taken as one.
+        building_f1: SpaceNet's, mean over AOIs.
+    """
+
+    tiles: pd.DataFrame
+    by_aoi: pd.DataFrame
+    median_tile_f1: float
+    pooled_pixel_f1: float
+    building_f1: float
+
+    def metrics(self) -> dict[str, float]:
+        """The three figures by name."""
+        return {
+            "median_tile_f1": self.median_tile_f1,
+            "pooled_pixel_f1": self.pooled_pixel_f1,
+            "building_f1": self.building_f1,
+        }
+
+
+def predict_tiles(
+    manifest: pd.DataFrame,
+    infer: Infer,
+    *,
+    gsd_m: float,
+    stride: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[TilePrediction]:
+    """Predict the tiles of a manifest, one after another.
+
+    Args:
+        manifest: rows of split manifests.
+        infer: the network.
+        gsd_m: metres a pixel that the network works at.
+        stride: the network's input must be a multiple of this.
+        progress: called with (done, total).
+    """
+    for done, row in enumerate(manifest.itertuples(), start=1):
+        image, valid = read_tile(Path(row.path))
+        scale = normalization(row)
+        size = grid_size(row, gsd_m)
+        at_gsd = resample(scale.to_uint8(image), size).astype(np.float32) / np.float32(255)
+        probability = predict_probability(at_gsd, infer, stride=stride)
+        probability = np.clip(resample(probability, image.shape[:2]), 0.0, 1.0)
+        probability[~valid] = 0.0
+        yield TilePrediction(row.tile_id, row.aoi, scale.to_uint8(image), read_mask(Path(row.mask_path)), probability)
+        if progress is not None:
+            progress(done, len(manifest))
+
+
+def score_tiles(
+    predictions: Iterator[TilePrediction],
+    polygons: gpd.GeoDataFrame,
+    *,
+    tolerance: float,
+    min_area_px: float = MIN_AREA_PX,
+    on_tile: Callable[[TilePrediction, float], None] | None = None,
+) -> TestScores:
+    """Pixel and building scores of predicted tiles at one tolerance.
+
+    Args:
+        predictions: from `predict_tiles`.
+        polygons: the polygon table of their AOIs.
+        tolerance: a pixel is a building where probability > 1 - tolerance.
+        min_area_px: smaller polygons on either side are left out, square pixels.
+        on_tile: called with every prediction and its pixel F1, to keep some for pictures.
+
+    Raises:
+        DatasetError: there is no tile.
+    """
+    truth_of = polygons.groupby("tile_id").indices
+    on_grid = polygons["geometry_px"].to_numpy()
+    rows = []
+    for prediction in predictions:
+        pixels = sweep_tile(prediction.probability, prediction.truth, tolerances=np.array([tolerance]))
+        tp, fp, fn = (
+            int(counts[0, 0]) for counts in (pixels.true_positives, pixels.false_positives, pixels.false_negatives)
+        )
+        found = vectorize(prediction.probability, tolerance=tolerance)
+        buildings = score_buildings(
+            found.polygons,
+            found.confidence,
+            on_grid[truth_of.get(prediction.tile_id, np.empty(0, int))],
+            min_area_px=min_area_px,
+        )
+        f1 = float(pixels.f1[0, 0])
+        rows.append(
+            {
+                "tile_id": prediction.tile_id, "aoi": prediction.aoi,
+                "pixel_tp": tp, "pixel_fp": fp, "pixel_fn": fn, "pixel_f1": f1,
+                "building_tp": buildings.true_positives, "building_fp": buildings.false_positives,
+                "building_fn": buildings.false_negatives, "building_f1": buildings.f1,
+            }
+        )  # fmt: skip
+        if on_tile is not None:
+            on_tile(prediction, f1)
+    if not rows:
+        raise DatasetError("There is no tile to score.", fix="Prepare tiles of the test split.")
+    return summarize(pd.DataFrame(rows))
+
+
+def summarize(tiles: pd.DataFrame) -> TestScores:
+    """The figures of a set of scored tiles; see `TestScores`."""
+    by_aoi = pd.DataFrame([_aoi_row(str(aoi), group) for aoi, group in tiles.groupby("aoi")])
+    return TestScores(
+        tiles=tiles,
+        by_aoi=by_aoi,
+        median_tile_f1=_median(tiles),
+        pooled_pixel_f1=_pooled(tiles),
+        building_f1=float(by_aoi["building_f1"].mean()),
+    )
+
+
+def _aoi_row(aoi: str, tiles: pd.DataFrame) -> dict[str, object]:
+    score = BuildingScore(*(int(tiles[f"building_{kind}"].sum()) for kind in ("tp", "fp", "fn")))
+    return {
+        "aoi": aoi,
+        "tiles": len(tiles),
+        "median_tile_f1": _median(tiles),
+        "pooled_pixel_f1": _pooled(tiles),
+        "building_f1": score.f1,
+        "building_precision": score.precision,
+        "building_recall": score.recall,
+        "buildings": score.true_positives + score.false_negatives,
+        "proposals": score.true_positives + score.false_positives,
+    }
+
+
+def _median(tiles: pd.DataFrame) -> float:
+    with_buildings = tiles[tiles["pixel_tp"] + tiles["pixel_fn"] > 0]
+    return float(with_buildings["pixel_f1"].median()) if len(with_buildings) else 0.0
+
+
+def _pooled(tiles: pd.DataFrame) -> float:
+    return float(pixel_f1(*(tiles[f"pixel_{kind}"].sum() for kind in ("tp", "fp", "fn"))))

@@ -1,0 +1,152 @@
+"""The tolerance sweep: at which probability does a pixel count as a building?
+
+A pixel is a building where ``probability > 1 - tolerance``. The sweep measures pixel F1 at 50 tolerances in
+one pass over the pixels, tile by tile, and picks one by the article's rule.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from footprint_pipeline.errors import DatasetError, ShapeMismatchError
+
+TOLERANCES = np.round(np.arange(1, 51) * 0.02, 2)
+"""0.02 … 1.00, ascending, shape (50,)."""
+
+
+@dataclass(frozen=True)
+class SweepTable:
+    """Counts of every tile at every tolerance.
+
+    Attributes:
+        tolerances: ascending, shape (T,).
+        true_positives: int64, shape (tiles, T).
+        false_positives: the same.
+        false_negatives: the same.
+    """
+
+    tolerances: np.ndarray
+    true_positives: np.ndarray
+    false_positives: np.ndarray
+    false_negatives: np.ndarray
+
+    @property
+    def f1(self) -> np.ndarray:
+        """Pixel F1, shape (tiles, T); a tile without building pixels and without a claim has F1 = 1."""
+        return pixel_f1(self.true_positives, self.false_positives, self.false_negatives)
+
+    @property
+    def pooled_f1(self) -> np.ndarray:
+        """Pixel F1 of all tiles taken as one, shape (T,)."""
+        return pixel_f1(self.true_positives.sum(0), self.false_positives.sum(0), self.false_negatives.sum(0))
+
+    @property
+    def with_buildings(self) -> np.ndarray:
+        """bool, shape (tiles,): tiles that hold a building pixel."""
+        return (self.true_positives[:, 0] + self.false_negatives[:, 0]) > 0
+
+    def frame(self, tile_ids: list[str]) -> pd.DataFrame:
+        """One row a tile and tolerance: `tile_id`, `tolerance`, `tp`, `fp`, `fn`, `f1`."""
+        tiles, steps = self.true_positives.shape
+        return pd.DataFrame(
+            {
+                "tile_id": np.repeat(tile_ids, steps),
+                "tolerance": np.tile(self.tolerances, tiles),
+                "tp": self.true_positives.ravel(),
+                "fp": self.false_positives.ravel(),
+                "fn": self.false_negatives.ravel(),
+                "f1": self.f1.ravel(),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The tolerance picked, and the F1 of the tiles with buildings there."""
+
+    tolerance: float
+    median_f1: float
+    std_f1: float
+    pooled_f1: float
+
+
+def sweep(probability: np.ndarray, truth: np.ndarray, *, tolerances: np.ndarray = TOLERANCES) -> SweepTable:
+    """Counts of every tile at every tolerance, in one pass over the pixels.
+
+    Args:
+        probability: float32 in [0, 1], shape (tiles, H, W).
+        truth: uint8 0/1, same shape.
+        tolerances: ascending, in (0, 1], shape (T,).
+
+    Raises:
+        ShapeMismatchError: the two arrays differ in shape.
+    """
+    if probability.shape != truth.shape:
+        raise ShapeMismatchError(f"Probabilities are {probability.shape}, truth is {truth.shape}.")
+    return stack([sweep_tile(p, t, tolerances=tolerances) for p, t in zip(probability, truth, strict=True)])
+
+
+def sweep_tile(probability: np.ndarray, truth: np.ndarray, *, tolerances: np.ndarray = TOLERANCES) -> SweepTable:
+    """`sweep` of one tile, shape (H, W) both; the table has one row."""
+    if probability.shape != truth.shape:
+        raise ShapeMismatchError(f"Probability is {probability.shape}, truth is {truth.shape}.")
+    # Descending in tolerance is ascending in threshold. A pixel passes as many thresholds as lie below it.
+    thresholds = (1.0 - tolerances[::-1]).astype(np.float32)
+    passed = np.searchsorted(thresholds, probability.ravel(), side="left")
+    steps = len(tolerances)
+    counts = np.bincount(passed + (steps + 1) * (truth.ravel() > 0), minlength=2 * (steps + 1))
+    background, building = counts.reshape(2, steps + 1).astype(np.int64)
+    # Pixels that pass at least k thresholds are claimed at tolerance T - k.
+    claimed_building = building[::-1].cumsum()[:-1]
+    claimed_background = background[::-1].cumsum()[:-1]
+    return SweepTable(
+        tolerances, claimed_building[None], claimed_background[None], (building.sum() - claimed_building)[None]
+    )
+
+
+def stack(tables: list[SweepTable]) -> SweepTable:
+    """Several tables, one below the other.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    if not tables:
+        raise DatasetError("There is no tile to sweep.", fix="Prepare tiles of the validation split.")
+    return SweepTable(
+        tables[0].tolerances,
+        np.concatenate([table.true_positives for table in tables]),
+        np.concatenate([table.false_positives for table in tables]),
+        np.concatenate([table.false_negatives for table in tables]),
+    )
+
+
+def median_then_std(table: SweepTable, *, candidates: int = 5) -> Choice:
+    """The article's rule: of the five highest median F1s over tiles, the one with the lowest deviation.
+
+    Only tiles with buildings have a say. Of equals the smaller tolerance wins.
+
+    Raises:
+        DatasetError: no tile has a building.
+    """
+    if not table.with_buildings.any():
+        raise DatasetError(
+            "No tile of the validation split has a building; a tolerance cannot be chosen.",
+            fix="Prepare more tiles, or split with another seed.",
+        )
+    f1 = table.f1[table.with_buildings]
+    median, deviation = np.median(f1, axis=0), f1.std(axis=0)
+    best = np.argsort(-median, kind="stable")[:candidates]
+    chosen = int(best[np.argmin(deviation[best])])
+    return Choice(
+        tolerance=float(table.tolerances[chosen]),
+        median_f1=float(median[chosen]),
+        std_f1=float(deviation[chosen]),
+        pooled_f1=float(table.pooled_f1[chosen]),
+    )
+
+
+def pixel_f1(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
+    """2 TP / (2 TP + FP + FN), 1 where nothing is there and nothing is claimed."""
+    whole = 2 * tp + fp + fn
+    return np.where(whole > 0, 2 * tp / np.maximum(whole, 1), 1.0)

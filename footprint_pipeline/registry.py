@@ -1,0 +1,196 @@
+"""The MLflow model registry: register, promote by alias, resolve, pull. No Dagster, no Keras.
+
+A version holds the Keras model and, under `serving/`, the exported one with its spec. It works with
+mlflow-skinny, so the service needs nothing more.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+# Read when MLflow is imported or first called: no telemetry, no bars, and a server that is down is soon known.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+
+import mlflow.artifacts
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from footprint_pipeline.errors import ModelError, RegistryError
+from footprint_pipeline.files import atomic_folder
+from footprint_pipeline.footprints.spec import SPEC_FILE, ModelSpec
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+SERVING_FOLDER = "serving"
+"""Artifact folder of a version that holds the exported model."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version in the registry."""
+
+    name: str
+    version: str
+    run_id: str
+    tags: dict[str, str]
+
+
+class Registry:
+    """One registered model in one registry.
+
+    Args:
+        tracking_uri: MLflow server or database.
+        model_name: name of the registered model.
+    """
+
+    def __init__(self, tracking_uri: str, model_name: str) -> None:
+        self.tracking_uri = tracking_uri
+        self.model_name = model_name
+        self._client: MlflowClient | None = None
+
+    @property
+    def client(self) -> MlflowClient:
+        """The MLflow client, made at first use."""
+        if self._client is None:
+            try:
+                self._client = MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
+            except MlflowException as error:
+                raise self._unreachable(error) from None
+        return self._client
+
+    def version(self, alias: str = CHAMPION) -> str:
+        """The version that an alias points to.
+
+        Raises:
+            RegistryError: there is none, or the registry cannot be reached.
+        """
+        return self.resolve(alias=alias).version
+
+    def resolve(self, *, alias: str | None = None, version: str | None = None) -> Registered:
+        """A version by alias or by number.
+
+        Raises:
+            RegistryError: there is none, or the registry cannot be reached.
+        """
+        found = self._find(alias=alias, version=version)
+        return Registered(self.model_name, str(found.version), found.run_id or "", dict(found.tags))
+
+    def champion(self) -> Registered | None:
+        """The present champion, None when there is none."""
+        try:
+            return self.resolve(alias=CHAMPION)
+        except NoSuchVersionError:
+            return None
+
+    def pull(self, *, alias: str | None = None, version: str | None = None, into: Path) -> Path:
+        """Download the exported model of a version, unless it is there already.
+
+        Args:
+            alias: which version, by alias,
+            version: or by number.
+            into: folder that keeps pulled versions, one folder each.
+
+        Returns:
+            The folder that holds `model.xml`, `model.bin` and `spec.json`.
+
+        Raises:
+            RegistryError: no such version, it holds no exported model, or the registry cannot be reached.
+        """
+        found = self._find(alias=alias, version=version)
+        # Another registry may use the same numbers: the run tells them apart.
+        target = into / f"{found.version}-{(found.run_id or 'imported')[:8]}"
+        if (target / SPEC_FILE).exists():
+            return target
+        try:
+            source = self.client.get_model_version_download_uri(self.model_name, found.version)
+            with atomic_folder(target) as temporary:
+                mlflow.artifacts.download_artifacts(
+                    artifact_uri=f"{source}/{SERVING_FOLDER}", dst_path=str(temporary), tracking_uri=self.tracking_uri
+                )
+                pulled = temporary / SERVING_FOLDER
+                ModelSpec.read(pulled)
+                for path in list(pulled.iterdir()):
+                    path.replace(temporary / path.name)
+                pulled.rmdir()
+        except (MlflowException, OSError, ModelError) as error:
+            raise RegistryError(
+                f"{self.model_name} version {found.version}: its exported model cannot be pulled "
+                f"({_first_line(error)}).",
+                fix="Check that the registry's artifact store is reachable, or register the model again.",
+            ) from None
+        return target
+
+    def register(self, *, model_id: str, run_id: str, tags: dict[str, str], description: str) -> str:
+        """Make a version of a logged model and return its number.
+
+        Raises:
+            RegistryError: the registry refuses or cannot be reached.
+        """
+        try:
+            if not self.client.search_registered_models(f"name = '{self.model_name}'"):
+                self.client.create_registered_model(
+                    self.model_name, description="Building footprints from RGB imagery. The service follows @champion."
+                )
+            return str(
+                self.client.create_model_version(
+                    self.model_name,
+                    source=f"models:/{model_id}",
+                    run_id=run_id,
+                    model_id=model_id,
+                    tags=tags,
+                    description=description,
+                ).version
+            )
+        except MlflowException as error:
+            raise self._unreachable(error) from None
+
+    def point(self, alias: str, version: str) -> None:
+        """Make an alias point to a version, in one step.
+
+        Raises:
+            RegistryError: no such version, or the registry cannot be reached.
+        """
+        try:
+            self.client.set_registered_model_alias(self.model_name, alias, version)
+        except MlflowException as error:
+            raise self._unreachable(error) from None
+
+    def tag(self, version: str, tags: dict[str, str]) -> None:
+        """Add tags to a version."""
+        for key, value in tags.items():
+            self.client.set_model_version_tag(self.model_name, version, key, value)
+
+    def _find(self, *, alias: str | None, version: str | None) -> ModelVersion:
+        if (alias is None) == (version is None):
+            raise RegistryError("A version is named by alias or by number.", fix="Give one of the two.")
+        try:
+            if alias is not None:
+                return self.client.get_model_version_by_alias(self.model_name, alias)
+            return self.client.get_model_version(self.model_name, str(version))
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                what = f"alias {alias!r}" if alias is not None else f"version {version}"
+                raise NoSuchVersionError(
+                    f"{self.model_name}: the registry has no {what}.",
+                    fix="Train and register a model first (footprint run), or check MLFLOW_TRACKING_URI and "
+                    "FOOTPRINT_MODEL_NAME.",
+                ) from None
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: Exception) -> RegistryError:
+        where = self.tracking_uri.rsplit("@", 1)[-1]  # a user name and password stay out of messages
+        return RegistryError(
+            f"The model registry at {where} does not answer as it should ({_first_line(error)}).",
+            fix="Check that it runs and that MLFLOW_TRACKING_URI names it.",
+        )
+
+
+class NoSuchVersionError(RegistryError):
+    """The registry answers, but has no such alias or version."""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

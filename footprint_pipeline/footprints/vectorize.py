@@ -32,7 +32,7 @@ class Footprints:
 
 
 def vectorize(
-    probability: np.ndarray, *, tolerance: float, min_area_px: float = 0.0, simplify_px: float = 0.5
+    probability: np.ndarray, *, tolerance: float, min_area_px: float = 0.0, simplify_px: float = 0.35
 ) -> Footprints:
     """Footprints where ``probability > 1 - tolerance``.
 
@@ -41,6 +41,7 @@ def vectorize(
         tolerance: in (0, 1].
         min_area_px: smaller footprints are dropped, square pixels.
         simplify_px: largest distance an outline may move when it is simplified, pixels; 0 keeps every vertex.
+            From 0.5 on the corners' chamfers go askew, which costs buildings some 3 % of their area.
 
     Returns:
         Footprints that do not overlap before simplification, largest confidence first.

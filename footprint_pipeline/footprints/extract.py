@@ -1,0 +1,241 @@
+"""A place → its building footprints: imagery, network and outlines tied together.
+
+The grid is Web Mercator, its pixels as large on the ground as those the model was trained on. More than what
+was asked for is read and predicted (the halo), so that a building on the edge comes out whole; it belongs to
+whichever area holds its centre, so that neighbouring areas tell it once.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from pyproj import Geod
+
+from footprint_pipeline.errors import ImageryError, ModelError, RequestError
+from footprint_pipeline.footprints.mercator import Bounds, ground_scale, tile_side, unproject
+from footprint_pipeline.footprints.normalization import UINT8, Normalization
+from footprint_pipeline.footprints.patch import Imagery, Patch, no_imagery
+from footprint_pipeline.footprints.predict import predict_probability
+from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.footprints.spec import ModelSpec
+from footprint_pipeline.footprints.vectorize import Footprints, vectorize
+
+MAX_PIXELS = 4096**2
+HALOS_PX = (64, 256)
+WINDOW_PX = 512
+
+_WGS84 = Geod(ellps="WGS84")
+
+
+class Stages(dict[str, float]):
+    """Seconds spent in each stage, added up."""
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Count the block's time to `stage`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self[stage] = self.get(stage, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Raster:
+    """Building probability of an area and of the halo around it.
+
+    Attributes:
+        padded: float32 in [0, 1], halo included, shape (H + 2 halo, W + 2 halo); 0 where there is no imagery.
+        halo_px: width of the halo, pixels.
+        bounds_3857: the area, without the halo.
+        source: where the pixels come from.
+        stages: seconds spent.
+    """
+
+    padded: np.ndarray
+    halo_px: int
+    bounds_3857: Bounds
+    source: str
+    stages: Stages
+
+    @property
+    def probability(self) -> np.ndarray:
+        """The area alone, shape (H, W)."""
+        height, width = self.shape
+        return self.padded[self.halo_px : self.halo_px + height, self.halo_px : self.halo_px + width]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the area alone, pixels."""
+        return self.padded.shape[0] - 2 * self.halo_px, self.padded.shape[1] - 2 * self.halo_px
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The footprints of an area, and what they were made from.
+
+    Attributes:
+        raster: the probabilities they were drawn from.
+        polygons_wgs84: shapely Polygons, degrees, exteriors counter-clockwise, shape (N,), dtype object.
+        confidence: mean probability inside each, float32, shape (N,).
+        area_m2: geodesic area of each, float64, shape (N,).
+        tolerance: a pixel is a building where probability > 1 - tolerance.
+    """
+
+    raster: Raster
+    polygons_wgs84: np.ndarray
+    confidence: np.ndarray
+    area_m2: np.ndarray
+    tolerance: float
+
+    def __len__(self) -> int:
+        return len(self.polygons_wgs84)
+
+
+def extract(
+    runtime: Runtime,
+    imagery: Imagery,
+    bounds_3857: Bounds,
+    *,
+    tolerance: float | None = None,
+    min_area_m2: float | None = None,
+    halos_px: tuple[int, ...] = HALOS_PX,
+) -> Extraction:
+    """Every building whose centroid lies in a Web Mercator rectangle, uncut by its edges.
+
+    Args:
+        runtime: the model.
+        imagery: where the pixels come from.
+        bounds_3857: what is asked for.
+        tolerance: in (0, 1]; the model's own when None.
+        min_area_m2: smaller footprints are dropped; the model's own when None.
+        halos_px: how far to look around, pixels, ascending: the next one is tried when a building reaches
+            beyond; one that reaches beyond the last is cut there.
+
+    Raises:
+        RequestError: the area has too many pixels at the model's resolution.
+        NoImageryError: there is no imagery in the area.
+        ImageryError: the provider failed, or its bit depth is not what the model was trained on.
+    """
+    tolerance = runtime.spec.tolerance if tolerance is None else tolerance
+    min_area_m2 = runtime.spec.min_area_m2 if min_area_m2 is None else min_area_m2
+    stages = Stages()
+    for halo_px in halos_px:
+        raster = predict_raster(runtime, imagery, bounds_3857, halo_px=halo_px, stages=stages)
+        with stages.timed("vectorize"):
+            footprints = vectorize(
+                raster.padded, tolerance=tolerance, min_area_px=0.9 * min_area_m2 / runtime.spec.gsd_m**2
+            )
+            whole = not _cut(footprints, raster)
+        if whole:
+            break
+    with stages.timed("vectorize"):
+        polygons, confidence = _owned(footprints, raster)
+        polygons = shapely.orient_polygons(_to_wgs84(polygons, raster))
+        area_m2 = np.array([_WGS84.geometry_area_perimeter(polygon)[0] for polygon in polygons], float)
+        large = (area_m2 >= min_area_m2) & (area_m2 > 0)
+    return Extraction(raster, polygons[large], confidence[large], area_m2[large], tolerance)
+
+
+def predict_raster(
+    runtime: Runtime, imagery: Imagery, bounds_3857: Bounds, *, halo_px: int = HALOS_PX[0], stages: Stages | None = None
+) -> Raster:
+    """Building probability of a Web Mercator rectangle, at the model's own ground resolution.
+
+    Raises:
+        RequestError, NoImageryError, ImageryError: as `extract`.
+    """
+    stages = Stages() if stages is None else stages
+    height, width = _grid(bounds_3857, runtime.spec.gsd_m)
+    margin_x = halo_px * (bounds_3857.right - bounds_3857.left) / width
+    margin_y = halo_px * (bounds_3857.top - bounds_3857.bottom) / height
+    padded_bounds = Bounds(
+        bounds_3857.left - margin_x,
+        bounds_3857.bottom - margin_y,
+        bounds_3857.right + margin_x,
+        bounds_3857.top + margin_y,
+    )
+    with stages.timed("imagery"):
+        patch = imagery.read(padded_bounds, height + 2 * halo_px, width + 2 * halo_px)
+        if not patch.valid[halo_px : halo_px + height, halo_px : halo_px + width].any():
+            raise no_imagery(imagery, bounds_3857)
+    with stages.timed("predict"):
+        return Raster(predict_patch(runtime, patch), halo_px, bounds_3857, patch.source, stages)
+
+
+def predict_patch(runtime: Runtime, patch: Patch) -> np.ndarray:
+    """Building probability of every pixel of a patch, float32, shape (H, W); 0 where it has no imagery.
+
+    Raises:
+        ImageryError: its bit depth is not what the model was trained on.
+    """
+    stride = runtime.spec.stride
+    image = _normalization(runtime.spec, patch).apply(patch.pixels)
+    probability = predict_probability(image, runtime, window=-(-WINDOW_PX // stride) * stride, stride=stride)
+    if not np.isfinite(probability).all():
+        raise ModelError("The model answers with values that are not numbers.", fix="Promote another version.")
+    return np.where(patch.valid, probability, np.float32(0.0))
+
+
+def _normalization(spec: ModelSpec, patch: Patch) -> Normalization:
+    if patch.pixels.dtype == np.uint8:
+        return UINT8
+    deep = {stretch for stretch in spec.normalization.values() if max(stretch.high) > 255.0}
+    if len(deep) == 1:
+        return deep.pop()
+    known = f"was trained with {len(deep)} different stretches of such" if deep else "was trained on 8-bit"
+    raise ImageryError(
+        f"{patch.source}: {patch.pixels.dtype} imagery, but model {spec.model_name} {known} imagery.",
+        fix="Serve the imagery as 8-bit red, green and blue.",
+    )
+
+
+def _grid(bounds_3857: Bounds, gsd_m: float) -> tuple[int, int]:
+    """Height and width in pixels of `gsd_m` on the ground."""
+    scale = ground_scale(bounds_3857)
+    width = max(1, round((bounds_3857.right - bounds_3857.left) * scale / gsd_m))
+    height = max(1, round((bounds_3857.top - bounds_3857.bottom) * scale / gsd_m))
+    if height * width > MAX_PIXELS:
+        side = math.sqrt(MAX_PIXELS) * gsd_m / scale
+        coarsest = math.ceil(math.log2(tile_side(0) / side))
+        raise RequestError(
+            f"The area is {width:,} × {height:,} px at the model's {gsd_m:g} m a pixel; "
+            f"{MAX_PIXELS:,} px are the most that one request may ask for.",
+            fix=f"Ask for zoom {coarsest} or finer.",
+        )
+    return height, width
+
+
+def _cut(footprints: Footprints, raster: Raster) -> bool:
+    """Whether a footprint that reaches into the area is cut by the halo's outer edge."""
+    if not len(footprints):
+        return False
+    height, width = raster.padded.shape
+    left, top, right, bottom = shapely.bounds(footprints.polygons).T
+    touches = (left <= 0) | (top <= 0) | (right >= width) | (bottom >= height)
+    halo = raster.halo_px
+    inside = (left < width - halo) & (right > halo) & (top < height - halo) & (bottom > halo)
+    return bool((touches & inside).any())
+
+
+def _owned(footprints: Footprints, raster: Raster) -> tuple[np.ndarray, np.ndarray]:
+    """The footprints whose centroid lies in the area; of its edges only the left and the upper one count to it."""
+    height, width = raster.shape
+    x, y = shapely.get_coordinates(shapely.centroid(footprints.polygons)).T - raster.halo_px
+    owned = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    return footprints.polygons[owned], footprints.confidence[owned]
+
+
+def _to_wgs84(polygons: np.ndarray, raster: Raster) -> np.ndarray:
+    bounds, (height, width) = raster.bounds_3857, raster.shape
+
+    def place(points_px: np.ndarray) -> np.ndarray:
+        x = bounds.left + (points_px[:, 0] - raster.halo_px) * (bounds.right - bounds.left) / width
+        y = bounds.top - (points_px[:, 1] - raster.halo_px) * (bounds.top - bounds.bottom) / height
+        return unproject(np.column_stack([x, y]))
+
+    return shapely.transform(polygons, place)

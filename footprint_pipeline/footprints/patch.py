@@ -1,0 +1,83 @@
+"""What every provider of imagery answers with, and what all of them share. No provider lives here."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from footprint_pipeline.errors import NoImageryError
+from footprint_pipeline.footprints.mercator import Bounds, to_wgs84
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Pixels of one place.
+
+    Attributes:
+        pixels: red, green, blue in the provider's own dtype, shape (H, W, 3).
+        valid: where there is imagery, bool, shape (H, W).
+        source: where the pixels come from, for people; holds no secret.
+    """
+
+    pixels: np.ndarray
+    valid: np.ndarray
+    source: str
+
+
+class Imagery(Protocol):
+    """Where the pixels of a place come from."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in answers and errors; holds no secret."""
+
+    @property
+    def attribution(self) -> str:
+        """Whom to credit wherever the imagery or what was made of it is shown."""
+
+    @property
+    def extent_wgs84(self) -> Bounds | None:
+        """What it covers, degrees; None where unknown."""
+
+    def read(self, bounds_3857: Bounds, height: int, width: int) -> Patch:
+        """Pixels of a Web Mercator rectangle, resampled to a grid of `height` × `width`.
+
+        Raises:
+            NoImageryError: there is none anywhere in the rectangle.
+            ImageryError: the provider failed.
+        """
+
+
+def no_imagery(imagery: Imagery, bounds_3857: Bounds) -> NoImageryError:
+    """The error for a rectangle without imagery, naming its middle and what the imagery covers."""
+    area, extent = to_wgs84(bounds_3857), imagery.extent_wgs84
+    longitude, latitude = area.centre
+    covers = (
+        f"It covers latitude {extent.bottom:.5f} to {extent.top:.5f}, "
+        f"longitude {extent.left:.5f} to {extent.right:.5f}."
+        if extent
+        else "Ask for another place, or point FOOTPRINT_IMAGERY at imagery that covers this one."
+    )
+    return NoImageryError(
+        f"{imagery.name}: no imagery around latitude {latitude:.5f}, longitude {longitude:.5f}.", fix=covers
+    )
+
+
+def decode_image(encoded: bytes) -> tuple[np.ndarray, np.ndarray] | None:
+    """An encoded image (PNG, JPEG, WebP, TIFF) → pixels (H, W, 3) RGB and valid (H, W); None if it is none.
+
+    Wholly transparent pixels are not valid.
+    """
+    if not encoded:
+        return None
+    try:
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+    if image is None:
+        return None
+    if image.ndim == 2:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    opaque = image[..., 3] > 0 if image.shape[2] == 4 else np.ones(image.shape[:2], bool)
+    return np.ascontiguousarray(image[..., 2::-1]), opaque

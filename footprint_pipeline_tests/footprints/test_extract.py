@@ -1,0 +1,176 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from pyproj import Geod
+
+from footprint_pipeline.errors import ImageryError, ModelError, NoImageryError, RequestError
+from footprint_pipeline.footprints.extract import Extraction, extract, predict_raster
+from footprint_pipeline.footprints.geotiff import GeoTiffImagery
+from footprint_pipeline.footprints.mercator import Bounds, Tile, project, tile_at, to_wgs84
+from footprint_pipeline.footprints.normalization import Normalization
+from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline_tests.footprints.red_city import DEGREE_M, GSD_M, roof, write_city, write_model
+
+PLACE = (-43.2, -22.9)
+TILE = tile_at(*PLACE, 18)
+NEXT = Tile(18, TILE.x + 1, TILE.y)
+BELOW = Tile(18, TILE.x, TILE.y + 1)
+AREA = to_wgs84(TILE.bounds_3857)
+CITY = Bounds(AREA.left - 0.0008, AREA.bottom - 0.0025, AREA.right + 0.0025, AREA.top + 0.0008)
+MIDDLE = AREA.centre
+PIXEL_M = GSD_M * 1.5
+
+
+def city(folder: Path, *roofs: Bounds, **options: object) -> GeoTiffImagery:
+    return GeoTiffImagery(write_city(folder / "city.tif", CITY, list(roofs), **options))
+
+
+def box(bounds: Bounds) -> shapely.Polygon:
+    return shapely.box(*bounds)
+
+
+def area_m2(polygon: shapely.Polygon) -> float:
+    return abs(Geod(ellps="WGS84").geometry_area_perimeter(polygon)[0])
+
+
+def distance_m(found: shapely.Polygon, painted: Bounds) -> float:
+    """How far the two outlines are apart at most, metres (longitudes shrunk to metres too)."""
+    return found.hausdorff_distance(box(painted)) * DEGREE_M
+
+
+def only(extraction: Extraction) -> shapely.Polygon:
+    assert len(extraction) == 1
+    return extraction.polygons_wgs84[0]
+
+
+def test_a_building_comes_back_where_it_stands_and_as_large_as_it_is(runtime: Runtime, tmp_path: Path) -> None:
+    painted = roof(*MIDDLE, 24, 15)
+    found = extract(runtime, city(tmp_path, painted), TILE.bounds_3857)
+    assert distance_m(only(found), painted) < PIXEL_M
+    assert found.area_m2[0] == pytest.approx(24 * 15, rel=0.03)
+    assert found.area_m2[0] == pytest.approx(area_m2(only(found)))
+    assert found.confidence[0] > 0.95
+    assert found.tolerance == 0.5
+    assert only(found).exterior.is_ccw
+    assert set(found.raster.stages) == {"imagery", "predict", "vectorize"}
+    assert found.raster.source == "city.tif"
+
+
+def test_the_grid_is_the_models_own_resolution(runtime: Runtime, tmp_path: Path) -> None:
+    raster = predict_raster(runtime, city(tmp_path, roof(*MIDDLE, 10, 10)), TILE.bounds_3857, halo_px=32)
+    ground_m = (TILE.bounds_3857.right - TILE.bounds_3857.left) * np.cos(np.radians(MIDDLE[1]))
+    side = round(ground_m / GSD_M)
+    assert raster.shape == raster.probability.shape == (side, side)
+    assert raster.padded.shape == (side + 64, side + 64)
+
+
+@pytest.mark.parametrize(("neighbour", "axis"), [(NEXT, 0), (BELOW, 1)])
+@pytest.mark.parametrize("off_m", [-4.0, 4.0])
+@pytest.mark.parametrize("length_m", [30.0, 130.0])
+def test_a_building_on_a_seam_comes_back_whole_and_once(
+    runtime: Runtime, tmp_path: Path, neighbour: Tile, axis: int, off_m: float, length_m: float
+) -> None:
+    """The longer one reaches beyond the first halo on both sides."""
+    off = off_m / DEGREE_M
+    if axis == 0:
+        painted = roof(AREA.right + off, MIDDLE[1], length_m, 12)
+    else:
+        painted = roof(MIDDLE[0], AREA.bottom + off, 12, length_m)
+    imagery = city(tmp_path, painted)
+    answers = [extract(runtime, imagery, tile.bounds_3857) for tile in (TILE, neighbour)]
+    assert [len(answer) for answer in answers] == ([1, 0] if (off_m < 0) == (axis == 0) else [0, 1])
+    whole = only(next(answer for answer in answers if len(answer)))
+    assert distance_m(whole, painted) < PIXEL_M
+    assert area_m2(whole) == pytest.approx(length_m * 12, rel=0.06)
+
+
+def test_a_building_beyond_the_last_halo_is_cut_there(runtime: Runtime, tmp_path: Path) -> None:
+    painted = roof(AREA.right - 1 / DEGREE_M, MIDDLE[1], 100, 12)
+    found = extract(runtime, city(tmp_path, painted), TILE.bounds_3857, halos_px=(16,))
+    assert only(found).bounds[2] < painted.right - 10 / DEGREE_M
+
+
+def test_courtyards_stay_open(runtime: Runtime, tmp_path: Path) -> None:
+    longitude, latitude = MIDDLE
+    wings = [roof(longitude, latitude + dy / DEGREE_M, 40, 10) for dy in (-15, 15)]
+    wings += [roof(longitude + dx / DEGREE_M, latitude, 10, 40) for dx in (-16, 16)]
+    imagery = city(tmp_path, *wings)
+    found = extract(runtime, imagery, TILE.bounds_3857)
+    assert len(only(found).interiors) == 1
+    assert not only(found).interiors[0].is_ccw
+    assert found.area_m2[0] == pytest.approx(area_m2(only(found)))
+    assert found.area_m2[0] < 0.8 * area_m2(shapely.Polygon(only(found).exterior))
+
+
+def test_tolerance_and_smallest_area_can_be_asked_for(runtime: Runtime, tmp_path: Path) -> None:
+    imagery = city(tmp_path, roof(*MIDDLE, 10, 10), roof(MIDDLE[0] + 0.0003, MIDDLE[1], 4, 4))
+    assert len(extract(runtime, imagery, TILE.bounds_3857)) == 2
+    assert len(extract(runtime, imagery, TILE.bounds_3857, min_area_m2=40.0)) == 1
+    everything = extract(runtime, imagery, TILE.bounds_3857, tolerance=1.0)
+    assert everything.tolerance == 1.0
+    assert everything.area_m2.max() > 10_000
+
+
+def test_the_models_own_smallest_area_counts(tmp_path: Path) -> None:
+    strict = Runtime(write_model(tmp_path / "strict", min_area_m2=40.0), threads=1)
+    imagery = city(tmp_path, roof(*MIDDLE, 10, 10), roof(MIDDLE[0] + 0.0003, MIDDLE[1], 4, 4))
+    assert len(extract(strict, imagery, TILE.bounds_3857)) == 1
+
+
+def test_nothing_there_is_an_empty_answer(runtime: Runtime, tmp_path: Path) -> None:
+    found = extract(runtime, city(tmp_path), TILE.bounds_3857)
+    assert len(found) == len(found.confidence) == len(found.area_m2) == 0
+
+
+def test_no_imagery_in_the_area_is_an_error_even_if_the_halo_has_some(runtime: Runtime, tmp_path: Path) -> None:
+    imagery = GeoTiffImagery(write_city(tmp_path / "left.tif", AREA._replace(right=AREA.right - 1e-6), []))
+    with pytest.raises(NoImageryError, match=r"left\.tif: no imagery around latitude -22\.8"):
+        extract(runtime, imagery, NEXT.bounds_3857)
+
+
+def test_no_building_stands_where_there_is_no_imagery(tmp_path: Path) -> None:
+    eager = Runtime(write_model(tmp_path / "eager", tolerance=1.0), threads=1)
+    half = AREA._replace(right=MIDDLE[0])
+    imagery = GeoTiffImagery(write_city(tmp_path / "half.tif", half, []))
+    found = extract(eager, imagery, TILE.bounds_3857, halos_px=(0,))
+    assert found.polygons_wgs84[0].bounds[2] == pytest.approx(MIDDLE[0], abs=1.5 * GSD_M / DEGREE_M)
+
+
+def test_too_much_at_once_says_which_zoom_is_the_coarsest(runtime: Runtime, tmp_path: Path) -> None:
+    imagery = city(tmp_path)
+    with pytest.raises(RequestError, match="px are the most") as error:
+        extract(runtime, imagery, tile_at(*PLACE, 10).bounds_3857)
+    assert error.value.fix == "Ask for zoom 15 or finer."
+    with pytest.raises(RequestError):
+        extract(runtime, imagery, tile_at(*PLACE, 14).bounds_3857)
+
+
+def test_deeper_imagery_is_stretched_as_in_training(runtime: Runtime, tmp_path: Path) -> None:
+    painted = roof(*MIDDLE, 24, 15)
+    imagery = city(tmp_path, painted, dtype=np.uint16)
+    with pytest.raises(ImageryError, match="trained on 8-bit"):
+        extract(runtime, imagery, TILE.bounds_3857)
+    deep = Normalization(low=(0, 0, 0), high=(256, 256, 256))
+    one = write_model(tmp_path / "one", normalization={"AOI_1": Normalization(), "AOI_2": deep, "AOI_3": deep})
+    found = extract(Runtime(one, threads=1), imagery, TILE.bounds_3857)
+    assert distance_m(only(found), painted) < PIXEL_M
+    two = write_model(tmp_path / "two", normalization={"AOI_2": deep, "AOI_3": Normalization(high=(900, 900, 900))})
+    with pytest.raises(ImageryError, match="2 different stretches"):
+        extract(Runtime(two, threads=1), imagery, TILE.bounds_3857)
+
+
+def test_a_model_that_answers_nonsense_is_named_as_such(tmp_path: Path, runtime: Runtime) -> None:
+    class Broken:
+        spec = runtime.spec
+
+        def __call__(self, batch: np.ndarray) -> np.ndarray:
+            return np.full(batch.shape[:3], np.nan, np.float32)
+
+    with pytest.raises(ModelError, match="not numbers"):
+        extract(Broken(), city(tmp_path), TILE.bounds_3857)
+
+
+def test_projected_corners_are_those_of_the_tile() -> None:
+    assert project(AREA.left, AREA.top) == pytest.approx((TILE.bounds_3857.left, TILE.bounds_3857.top), abs=1e-6)

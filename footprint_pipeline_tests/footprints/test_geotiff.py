@@ -1,0 +1,140 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.transform import from_bounds
+from rasterio.warp import calculate_default_transform, reproject
+
+from footprint_pipeline.errors import ImageryError, NoImageryError, SettingsError
+from footprint_pipeline.footprints.geotiff import GeoTiffImagery
+from footprint_pipeline.footprints.mercator import Bounds, Tile, tile_at
+from footprint_pipeline_tests.footprints.red_city import write_city, write_raster
+
+TILE = tile_at(-43.2, -22.9, 18)
+AREA = TILE.bounds_3857
+
+
+def raster(path: Path, image: np.ndarray, **profile: object) -> GeoTiffImagery:
+    """The tile's extent, in the service's own frame."""
+    write_raster(path, image, from_bounds(*AREA, *image.shape[:0:-1]), "EPSG:3857", **profile)
+    return GeoTiffImagery(path, attribution="© the test")
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(5).integers(1, 255, shape, np.uint8)
+
+
+def test_the_files_own_grid_comes_back_unchanged(tmp_path: Path) -> None:
+    image = noise(3, 100, 120)
+    imagery = raster(tmp_path / "city.tif", image)
+    patch = imagery.read(AREA, 100, 120)
+    assert np.array_equal(patch.pixels, image.transpose(1, 2, 0))
+    assert patch.pixels.dtype == np.uint8
+    assert patch.valid.all()
+    assert patch.source == imagery.name == "city.tif"
+
+
+def test_bit_depth_is_the_files_own_and_red_is_found_wherever_it_is(tmp_path: Path) -> None:
+    image = noise(4, 32, 32).astype(np.uint16) * 8
+    path = tmp_path / "deep.tif"
+    write_raster(path, image, from_bounds(*AREA, 32, 32), "EPSG:3857", photometric="MINISBLACK")
+    with rasterio.open(path, "r+") as target:
+        colour = rasterio.enums.ColorInterp
+        target.colorinterp = (colour.blue, colour.green, colour.red, colour.undefined)
+    pixels = GeoTiffImagery(path).read(AREA, 32, 32).pixels
+    assert pixels.dtype == np.uint16
+    assert np.array_equal(pixels, image[[2, 1, 0]].transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("how", ["alpha", "nodata", "black"])
+def test_pixels_without_imagery_are_not_valid(tmp_path: Path, how: str) -> None:
+    image = noise(3, 64, 64)
+    image[:, :, :20] = 0
+    image[:, 40:43, 40:43] = 0
+    if how == "alpha":
+        image = np.concatenate([image, (image.any(axis=0) * 255).astype(np.uint8)[None]])
+    imagery = raster(tmp_path / "city.tif", image, **{"nodata": {"nodata": 0}, "alpha": {"alpha": "yes"}}.get(how, {}))
+    valid = imagery.read(AREA, 64, 64).valid
+    assert not valid[:, :20].any()
+    assert valid[:, 20:40].all()
+    assert valid[40:43, 40:43].all() == (how == "black")  # a dark spot is a shadow, unless the file says otherwise
+
+
+def test_what_lies_beyond_the_file_is_not_valid(tmp_path: Path) -> None:
+    imagery = raster(tmp_path / "city.tif", noise(3, 64, 64))
+    side = AREA.right - AREA.left
+    beside = Bounds(AREA.left + side / 2, AREA.bottom, AREA.right + side / 2, AREA.top)
+    valid = imagery.read(beside, 64, 64).valid
+    assert valid[:, :32].all()
+    assert not valid[:, 32:].any()
+
+
+def test_coarse_reads_average_and_use_the_overviews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = noise(3, 512, 512)
+    path = tmp_path / "city.tif"
+    write_raster(path, image, from_bounds(*AREA, 512, 512), "EPSG:3857", tiled=True, blockxsize=256, blockysize=256)
+    plain = GeoTiffImagery(path).read(AREA, 64, 64).pixels.astype(float)
+    mean = image.reshape(3, 64, 8, 64, 8).mean(axis=(2, 4)).transpose(1, 2, 0)
+    assert np.abs(plain - mean).mean() < 15
+
+    with rasterio.open(path, "r+") as target:
+        target.build_overviews([2, 4, 8, 16], Resampling.average)
+    imagery = GeoTiffImagery(path)
+    opened = []
+    rasterio_open = rasterio.open
+    monkeypatch.setattr(rasterio, "open", lambda *a, **k: opened.append(k) or rasterio_open(*a, **k))
+    assert np.abs(imagery.read(AREA, 64, 64).pixels - mean).max() <= 2
+    imagery.read(AREA, 200, 200)
+    imagery.read(AREA, 512, 512)
+    assert opened == [{"overview_level": 2}, {"overview_level": 0}, {}]
+
+
+def test_another_projection_lands_in_the_same_place(tmp_path: Path) -> None:
+    image = np.full((3, 300, 300), 90, np.uint8)
+    image[0, 100:150, 200:240] = 250
+    transform, width, height = calculate_default_transform("EPSG:3857", "EPSG:32723", 300, 300, *AREA)
+    utm = np.zeros((3, height, width), np.uint8)
+    reproject(
+        image,
+        utm,
+        src_transform=from_bounds(*AREA, 300, 300),
+        src_crs="EPSG:3857",
+        dst_transform=transform,
+        dst_crs="EPSG:32723",
+    )
+    write_raster(tmp_path / "utm.tif", utm, transform, "EPSG:32723", nodata=0)
+    red = GeoTiffImagery(tmp_path / "utm.tif").read(AREA, 300, 300).pixels[..., 0] > 170
+    rows, columns = np.nonzero(red)
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == pytest.approx((100, 150, 200, 240), abs=1)
+
+
+def test_no_imagery_names_the_place_and_what_there_is(tmp_path: Path) -> None:
+    imagery = raster(tmp_path / "city.tif", noise(3, 16, 16))
+    with pytest.raises(
+        NoImageryError, match=r"city\.tif: no imagery around latitude -22\.8\d+, longitude -43\.1"
+    ) as error:
+        imagery.read(Tile(18, TILE.x + 50, TILE.y - 50).bounds_3857, 16, 16)
+    assert "latitude -22.90" in error.value.fix
+    hollow = raster(tmp_path / "hollow.tif", np.zeros((3, 64, 64), np.uint8), nodata=0)
+    with pytest.raises(NoImageryError):
+        hollow.read(AREA, 64, 64)
+
+
+def test_files_that_cannot_serve_are_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"gone\.tif: missing"):
+        GeoTiffImagery(tmp_path / "gone.tif")
+    with pytest.raises(SettingsError, match=r"grey\.tif: has 1 bands"):
+        raster(tmp_path / "grey.tif", noise(1, 16, 16))
+    write_raster(tmp_path / "lost.tif", noise(3, 16, 16), from_bounds(0, 0, 2, 3, 16, 16), None)
+    with pytest.raises(SettingsError, match=r"lost\.tif: is not georeferenced"):
+        GeoTiffImagery(tmp_path / "lost.tif")
+
+
+def test_a_file_that_breaks_later_is_the_providers_failure(tmp_path: Path) -> None:
+    path = write_city(tmp_path / "city.tif", Bounds(-43.2, -22.9, -43.198, -22.898), [])
+    imagery = GeoTiffImagery(path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ImageryError, match=r"city\.tif: cannot be read"):
+        imagery.read(tile_at(-43.199, -22.899, 18).bounds_3857, 64, 64)

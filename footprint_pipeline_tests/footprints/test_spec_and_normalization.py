@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from footprint_pipeline.errors import ModelError
+from footprint_pipeline.footprints.normalization import UINT8, Normalization
+from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.footprints.spec import ModelSpec
+from footprint_pipeline_tests.footprints.red_city import write_model
+
+
+def test_eight_bit_is_divided_by_255_and_comes_back_unchanged() -> None:
+    image = np.arange(256 * 3, dtype=np.uint8).reshape(16, 16, 3)
+    assert np.array_equal(UINT8.apply(image), image.astype(np.float32) / 255)
+    assert UINT8.to_uint8(image) is image
+
+
+def test_deeper_imagery_is_stretched_by_band_and_clipped() -> None:
+    stretch = Normalization(low=(100, 0, 0), high=(1100, 2000, 500))
+    image = np.array([[[50, 1000, 5000], [600, 0, 250]]], np.uint16)
+    assert stretch.apply(image)[0] == pytest.approx(np.array([[0, 0.5, 1], [0.5, 0, 0.5]]), abs=1e-6)
+    assert stretch.to_uint8(image)[0].tolist() == [[0, 128, 255], [128, 0, 128]]
+    assert stretch.apply(image).dtype == np.float32
+
+
+def test_a_band_without_span_does_not_divide_by_zero() -> None:
+    assert np.isfinite(Normalization(low=(5, 5, 5), high=(5, 5, 5)).apply(np.full((2, 2, 3), 5, np.uint16))).all()
+
+
+def test_spec_survives_the_disk(tmp_path: Path) -> None:
+    write_model(tmp_path, metrics={"f1": 0.7}, min_area_m2=4.0)
+    spec = ModelSpec.read(tmp_path)
+    assert spec.write(tmp_path / "copy") == tmp_path / "copy" / "spec.json"
+    assert ModelSpec.read(tmp_path / "copy") == spec
+
+
+def test_a_missing_or_broken_spec_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"spec\.json: missing"):
+        ModelSpec.read(tmp_path)
+    (tmp_path / "spec.json").write_text('{"model_name": 3}')
+    with pytest.raises(ModelError, match=r"spec\.json"):
+        ModelSpec.read(tmp_path)
+
+
+def test_the_runtime_answers_probabilities_of_any_size(runtime: Runtime) -> None:
+    image = np.zeros((2, 48, 32, 3), np.float32)
+    image[0, :, :16, 0] = 1.0
+    probability = runtime(image)
+    assert probability.shape == (2, 48, 32)
+    assert probability.dtype == np.float32
+    assert (probability[0, :, :16] > 0.99).all()
+    assert (probability[0, :, 16:] < 0.01).all()
+    assert (probability[1] < 0.01).all()
+
+
+def test_a_broken_model_names_its_folder(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    (tmp_path / "model.xml").write_text("<net")
+    with pytest.raises(ModelError, match=r"OpenVINO cannot load model\.xml"):
+        Runtime(tmp_path)

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import shapely
+from shapely import affinity
+
+from footprint_pipeline.footprints.vectorize import vectorize
+
+
+def raster(*boxes: tuple[int, int, int, int], shape: tuple[int, int] = (40, 60)) -> np.ndarray:
+    probability = np.zeros(shape, np.float32)
+    for top, left, bottom, right in boxes:
+        probability[top:bottom, left:right] = 1.0
+    return probability
+
+
+def test_a_building_keeps_its_place_and_size() -> None:
+    found = vectorize(raster((10, 20, 25, 45)), tolerance=0.5)
+    assert len(found) == 1
+    assert found.polygons[0].bounds == pytest.approx((20, 10, 45, 25), abs=0.51)
+    assert found.polygons[0].area == pytest.approx(15 * 25, rel=0.01)
+    assert found.confidence[0] == pytest.approx(1.0)
+
+
+def test_nothing_is_an_empty_answer() -> None:
+    for probability in (raster(), np.zeros((0, 5), np.float32)):
+        found = vectorize(probability, tolerance=0.5)
+        assert len(found) == 0
+        assert found.confidence.dtype == np.float32
+
+
+def test_holes_stay_holes_and_a_building_inside_one_is_its_own() -> None:
+    probability = raster((2, 2, 38, 38))
+    probability[8:32, 8:32] = 0.0
+    probability[16:24, 16:24] = 1.0
+    found = vectorize(probability, tolerance=0.5)
+    areas = sorted(shapely.area(found.polygons))
+    assert areas == pytest.approx([64, 36 * 36 - 24 * 24], rel=0.03)
+    assert sorted(len(polygon.interiors) for polygon in found.polygons) == [0, 1]
+
+
+def test_a_building_on_the_edge_ends_on_the_edge() -> None:
+    found = vectorize(raster((0, 0, 40, 7)), tolerance=0.5)
+    assert found.polygons[0].bounds == pytest.approx((0, 0, 7, 40), abs=0.51)
+    left, top, _, bottom = found.polygons[0].bounds
+    assert (left, top, bottom) == (0, 0, 40)
+
+
+def test_tolerance_is_how_far_below_certainty_counts() -> None:
+    probability = raster((5, 5, 15, 15)) * np.float32(0.3)
+    assert len(vectorize(probability, tolerance=0.6)) == 0
+    assert len(vectorize(probability, tolerance=0.8)) == 1
+
+
+def test_small_ones_are_dropped_and_the_surest_come_first() -> None:
+    probability = raster((5, 5, 15, 15), (20, 20, 22, 22), (20, 40, 30, 50))
+    probability[5:15, 5:15] = 0.8
+    found = vectorize(probability, tolerance=0.5, min_area_px=10)
+    assert found.confidence.tolist() == pytest.approx([1.0, 0.8])
+
+
+def test_simplifying_costs_neither_area_nor_place() -> None:
+    random = np.random.default_rng(0)
+    lost = []
+    for _ in range(50):
+        width, height, angle = *random.uniform(10, 30, 2), random.uniform(0, 90)
+        building = affinity.rotate(shapely.box(30 - width / 2, 30 - height / 2, 30 + width / 2, 30 + height / 2), angle)
+        y, x = np.mgrid[:60, :60] + 0.5
+        probability = shapely.contains_xy(building, x, y).astype(np.float32)
+        outline = vectorize(probability, tolerance=0.5).polygons[0]
+        assert outline.hausdorff_distance(building) < 1.5
+        lost.append(1 - outline.area / probability.sum())
+    assert abs(np.mean(lost)) < 0.005
+
+
+def test_noise_gives_valid_polygons() -> None:
+    noise = np.random.default_rng(3).random((120, 120), np.float32)
+    found = vectorize(noise, tolerance=0.5)
+    assert shapely.is_valid(found.polygons).all()
+    assert not shapely.is_empty(found.polygons).any()
+    assert len(found) == len(found.confidence) > 10
+
+
+def test_everything_a_building_is_one_polygon() -> None:
+    found = vectorize(np.ones((20, 30), np.float32), tolerance=1.0)
+    assert len(found) == 1
+    assert found.polygons[0].equals(shapely.box(0, 0, 30, 20))

@@ -1,0 +1,77 @@
+import json
+
+import numpy as np
+import pytest
+import shapely
+from shapely.geometry import shape
+
+from footprint_pipeline.footprints.extract import Extraction, Raster, Stages
+from footprint_pipeline.footprints.mercator import Bounds
+from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.footprints.writers import feature_collection, multipolygon
+
+COURT = shapely.Polygon(
+    shapely.box(10.12345678912, 50.0, 10.2, 50.1, ccw=False).exterior,
+    [shapely.box(10.15, 50.02, 10.16, 50.03).exterior],
+)
+
+
+def extraction(*polygons: shapely.Polygon) -> Extraction:
+    raster = Raster(np.zeros((4, 4), np.float32), 0, Bounds(0, 0, 1, 1), "tiles.example.com, zoom 18", Stages())
+    count = len(polygons)
+    return Extraction(
+        raster, np.array(polygons, object), np.full(count, 0.87654321, np.float32), np.full(count, 123.456), 0.7
+    )
+
+
+def test_a_feature_tells_what_it_was_made_from(runtime: Runtime) -> None:
+    answer = feature_collection(extraction(COURT), runtime.spec, model_version="7", attribution="© the sky")
+    (feature,) = json.loads(json.dumps(answer))["features"]
+    assert feature["properties"] == {
+        "confidence": 0.8765,
+        "area_m2": 123.46,
+        "model": "red-roofs",
+        "model_version": "7",
+        "tolerance": 0.7,
+        "gsd_m": 0.5,
+        "imagery": "tiles.example.com, zoom 18",
+    }
+    assert answer["attribution"] == "© the sky"
+    assert "crs" not in answer
+
+
+def test_geometry_is_as_rfc_7946_wants_it(runtime: Runtime) -> None:
+    answer = feature_collection(extraction(COURT), runtime.spec, model_version="7")
+    exterior, hole = json.loads(json.dumps(answer))["features"][0]["geometry"]["coordinates"]
+    assert shapely.LinearRing(exterior).is_ccw
+    assert not shapely.LinearRing(hole).is_ccw
+    assert exterior[0] == exterior[-1]
+    assert [10.1234568, 50.0] in exterior
+    assert all(value == round(value, 7) for ring in (exterior, hole) for point in ring for value in point)
+
+
+def test_ids_follow_outline_and_version(runtime: Runtime) -> None:
+    def ids(version: str, *polygons: shapely.Polygon) -> list[str]:
+        answer = feature_collection(extraction(*polygons), runtime.spec, model_version=version)
+        return [feature["id"] for feature in answer["features"]]
+
+    other = shapely.box(0, 0, 1e-4, 1e-4)
+    assert ids("7", COURT, other) == ids("7", COURT) + ids("7", other)
+    assert len({*ids("7", COURT, other), *ids("8", COURT)}) == 3
+
+
+def test_rounding_leaves_valid_shapes_and_no_empty_ones(runtime: Runtime) -> None:
+    pinched = shapely.Polygon([(0, 0), (1e-4, 0), (1e-4, 1e-4), (5e-5, 1e-8), (0, 1e-4)])
+    sliver = shapely.box(0, 0, 1e-4, 1e-9)
+    answer = feature_collection(extraction(pinched, sliver), runtime.spec, model_version="7")
+    (feature,) = answer["features"]
+    assert shape(feature["geometry"]).is_valid
+    assert shape(multipolygon(extraction(pinched, sliver))).is_valid
+
+
+def test_multipolygon_is_bare_and_can_be_empty() -> None:
+    found = multipolygon(extraction(COURT, shapely.box(0, 0, 1, 1)), attribution="©")
+    assert set(found) == {"type", "attribution", "coordinates"}
+    assert shape(found).geom_type == "MultiPolygon"
+    assert shape(found).area == pytest.approx(COURT.area + 1, rel=1e-4)
+    assert multipolygon(extraction()) == {"type": "MultiPolygon", "coordinates": []}

@@ -1,0 +1,188 @@
+import logging
+import traceback
+
+import numpy as np
+import pytest
+from pydantic import SecretStr
+
+from footprint_pipeline.errors import ImageryError, NoImageryError, SettingsError
+from footprint_pipeline.footprints import xyz
+from footprint_pipeline.footprints.imagery import GeoTiffImagery, open_imagery
+from footprint_pipeline.footprints.mercator import Bounds, Tile, tile_at, to_wgs84
+from footprint_pipeline.footprints.xyz import MapboxImagery, XyzImagery
+from footprint_pipeline.settings import Settings
+from footprint_pipeline_tests.footprints.red_city import Answers, TileServer, http_server, png, write_city
+
+HERE = tile_at(-43.2, -22.9, 18)
+AREA = HERE.bounds_3857
+TOKEN = "pk.very-secret"
+
+
+def inner_roof(tile: Tile) -> Bounds:
+    """A roof over the middle half of a tile."""
+    area = to_wgs84(tile.bounds_3857)
+    dx, dy = (area.right - area.left) / 4, (area.top - area.bottom) / 4
+    return Bounds(area.left + dx, area.bottom + dy, area.right - dx, area.top - dy)
+
+
+@pytest.mark.parametrize(("side", "zoom"), [(256, 19), (512, 18)])
+def test_the_zoom_is_the_coarsest_that_is_fine_enough(side: int, zoom: int) -> None:
+    with http_server(TileServer([inner_roof(HERE)], side=side)) as server:
+        imagery = XyzImagery(server.address + "/{z}/{x}/{y}.png")
+        for pixels in (512, 500):
+            patch = imagery.read(AREA, pixels, pixels)
+            assert patch.source == f"127.0.0.1, zoom {zoom}"
+            red = patch.pixels[..., 0] > 190
+            assert patch.valid.all()
+            quarter = pixels / 4
+            rows, columns = np.nonzero(red)
+            found = (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1)
+            assert found == pytest.approx((quarter, 3 * quarter, quarter, 3 * quarter), abs=1)
+
+
+def test_zooms_end_where_the_provider_says() -> None:
+    with http_server(TileServer([])) as server:
+        imagery = XyzImagery(server.address + "/{z}/{x}/{y}.png", min_zoom=15, max_zoom=16)
+        assert imagery.read(AREA, 300, 300).source.endswith("zoom 16")
+        assert imagery.read(tile_at(-43.2, -22.9, 14).bounds_3857, 64, 64).source.endswith("zoom 15")
+
+
+def test_the_tiles_own_pixels_come_back_and_are_fetched_once() -> None:
+    random = np.random.default_rng(2)
+    answers = Answers()
+    images = {}
+    for x in (0, 1):
+        images[x] = random.integers(0, 255, (256, 256, 3), np.uint8)
+        answers[f"/18/{HERE.x + x}/{HERE.y}.png"] = (200, png(images[x]))
+    with http_server(answers) as server:
+        imagery = XyzImagery(server.address + "/{z}/{x}/{y}.png", headers={"X-Key": "abc"}, max_zoom=18)
+        both = Bounds(AREA.left, AREA.bottom, AREA.right + (AREA.right - AREA.left), AREA.top)
+        for _ in range(2):
+            patch = imagery.read(both, 256, 512)
+            assert np.array_equal(patch.pixels, np.hstack([images[0], images[1]]))
+    assert len(answers.asked) == 2
+    assert all(headers["X-Key"] == "abc" for _, headers in answers.asked)
+
+
+def test_missing_and_transparent_tiles_are_no_imagery() -> None:
+    answers = Answers()
+    answers[f"/18/{HERE.x}/{HERE.y}.png"] = (200, png(np.full((256, 256, 3), 99, np.uint8)))
+    half = np.full((256, 256, 4), 99, np.uint8)
+    half[:, :128, 3], half[:, 128:, 3] = 255, 0
+    answers[f"/18/{HERE.x + 1}/{HERE.y}.png"] = (200, png(half))
+    answers[f"/18/{HERE.x + 2}/{HERE.y}.png"] = (204, b"")
+    with http_server(answers) as server:
+        imagery = XyzImagery(server.address + "/{z}/{x}/{y}.png", max_zoom=18)
+        side = AREA.right - AREA.left
+        patch = imagery.read(Bounds(AREA.left, AREA.bottom, AREA.right + 2 * side, AREA.top), 256, 768)
+        assert patch.valid[:, :384].all()
+        assert not patch.valid[:, 384:].any()
+        assert (patch.pixels[:, :384] == 99).all()
+        with pytest.raises(NoImageryError, match=r"127\.0\.0\.1: no imagery around latitude -22\.8"):
+            imagery.read(Tile(18, HERE.x + 9, HERE.y).bounds_3857, 64, 64)
+
+
+def test_the_antimeridian_wraps_and_the_poles_are_empty() -> None:
+    with http_server(TileServer([])) as server:
+        imagery = XyzImagery(server.address + "/{z}/{x}/{y}.png", max_zoom=3)
+        last = Tile(3, 7, 0).bounds_3857
+        side = last.right - last.left
+        patch = imagery.read(Bounds(last.left, last.bottom, last.right + side, last.top + side), 512, 512)
+        assert patch.valid[256:].all()
+        assert not patch.valid[:256].any()
+    assert {path for path, _ in server.asked} == {"/3/7/0.png", "/3/0/0.png"}
+
+
+class Flaky(TileServer):
+    """Answers 503 first."""
+
+    failures = 2
+
+    def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+        if self.failures > 0:
+            self.failures -= 1
+            return 503, b"busy", {"Retry-After": "1000"}
+        return super().answer(path)
+
+
+def test_a_busy_provider_is_asked_again() -> None:
+    with http_server(Flaky([])) as server:
+        assert XyzImagery(server.address + "/{z}/{x}/{y}.png").read(AREA, 64, 64).valid.all()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (500, b"", "answers HTTP 500"),
+        (403, b"", "is refused"),
+        (418, b"", "answers HTTP 418"),
+        (200, b"<html>", "is not a square 8-bit image"),
+        (200, b"", "is not a square 8-bit image"),
+    ],
+)
+def test_a_provider_that_fails_is_named(status: int, body: bytes, reason: str) -> None:
+    class Broken(Answers):
+        def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+            return status, body, {}
+
+    with http_server(Broken()) as server, pytest.raises(ImageryError, match=reason) as error:
+        XyzImagery(server.address + "/{z}/{x}/{y}.png", retries=1).read(AREA, 64, 64)
+    assert not isinstance(error.value, NoImageryError)
+    assert error.value.problem.startswith("127.0.0.1: tile 1")
+
+
+@pytest.mark.parametrize("template", ["https://tiles.example.com/{z}/{x}.png", "ftp://tiles/{z}/{x}/{y}"])
+def test_a_template_must_be_one(template: str) -> None:
+    with pytest.raises(SettingsError, match="not an http"):
+        XyzImagery(template)
+
+
+def test_mapbox_is_asked_as_it_wants_and_the_token_stays_secret(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    spoken: list[str] = []
+
+    class Mapbox(TileServer):
+        def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+            if self.side == 0:
+                return 401, b"", {}
+            return super().answer(path)
+
+    server = Mapbox([], side=512)
+    with http_server(server):
+        monkeypatch.setattr(xyz, "MAPBOX", xyz.MAPBOX.replace("https://api.mapbox.com", server.address))
+        imagery = MapboxImagery(SecretStr(TOKEN), retries=1)
+        patch = imagery.read(AREA, 512, 512)
+        assert server.asked[0][0] == f"/v4/mapbox.satellite/18/{HERE.x}/{HERE.y}@2x.png?access_token={TOKEN}"
+        server.side = 0
+        with pytest.raises(ImageryError, match="is refused") as refused:
+            imagery.read(Tile(18, HERE.x + 5, HERE.y).bounds_3857, 512, 512)
+    with pytest.raises(
+        ImageryError, match="cannot be fetched"
+    ) as unreachable:  # the server is gone: retries, then fails
+        imagery.read(Tile(18, HERE.x + 9, HERE.y).bounds_3857, 512, 512)
+
+    for error in (refused.value, unreachable.value):
+        spoken += [str(error), repr(error), *traceback.format_exception(error)]
+    spoken += [repr(imagery), repr(vars(imagery)), imagery.name, imagery.attribution, patch.source]
+    logged = [record.getMessage() for record in caplog.records]
+    assert any("mapbox.satellite" in line for line in logged)
+    assert not [text for text in spoken + logged if TOKEN in text]
+
+
+def test_the_settings_open_the_imagery_they_name(tmp_path) -> None:
+    city = write_city(tmp_path / "city.tif", Bounds(-43.2, -22.9, -43.199, -22.899), [])
+    file = open_imagery(Settings(imagery=str(city), imagery_attribution="© me"))
+    assert isinstance(file, GeoTiffImagery)
+    assert file.attribution == "© me"
+    tiles = open_imagery(Settings(imagery="https://user:pw@tiles.example.com/key/{z}/{x}/{y}", imagery_attribution="©"))
+    assert isinstance(tiles, XyzImagery)
+    assert tiles.name == "tiles.example.com"
+    assert isinstance(open_imagery(Settings(imagery="mapbox", mapbox_access_token=SecretStr(TOKEN))), MapboxImagery)
+    with pytest.raises(SettingsError, match="MAPBOX_ACCESS_TOKEN"):
+        open_imagery(Settings(imagery="mapbox", mapbox_access_token=None))
+    with pytest.raises(SettingsError, match=r"gone\.tif"):
+        open_imagery(Settings(imagery=str(tmp_path / "gone.tif")))
+    with pytest.raises(SettingsError, match="coarsest zoom"):
+        open_imagery(Settings(imagery="https://t/{z}/{x}/{y}", imagery_min_zoom=9, imagery_max_zoom=3))

@@ -1,0 +1,237 @@
+"""What a folder of SpaceNet tiles holds: which file is a tile, its label, the summary table, and of which tile.
+
+The file names of SpaceNet 1 and 2 belong here, for folders, archives and bucket listings alike. Nothing here
+opens a file.
+"""
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Literal
+
+from footprint_pipeline.errors import SourceError
+from footprint_pipeline.spacenet.catalog import BUILT_IN, is_valid_name
+
+_log = logging.getLogger(__name__)
+
+Role = Literal["tile", "geojson", "summary"]
+Kind = Literal["spacenet1", "spacenet2", "spacenet2-loose"]
+
+_KINDS: dict[str, Kind] = {"3band": "spacenet1", "rgb-pansharpen": "spacenet2", "ps-rgb": "spacenet2-loose"}
+_IGNORED_FOLDERS = {"8band", "mul", "mul-pansharpen", "pan", "ms", "ps-ms"}
+_LABEL_FOLDERS = {"geojson", "buildings", "geojson_buildings"}
+_BAND = re.compile(r"^(?:3band|RGB-PanSharpen|PS-RGB)_", re.IGNORECASE)
+_LABEL = re.compile(r"^(?:Geo|buildings|geojson_buildings)_|_Geo$", re.IGNORECASE)
+_LOOSE = re.compile(
+    r"^SN\d+_buildings_(?:train|test\w*?)_(?P<aoi>.+)_(?:PS-RGB|geojson_buildings)_(?P<image>img\d+)$", re.IGNORECASE
+)
+_AOI = re.compile(r"AOI_\d+_[A-Za-z]+")
+_LOOKED_FOR = "3band/3band_*.tif (SpaceNet 1), RGB-PanSharpen/*.tif or PS-RGB/*.tif (SpaceNet 2)"
+
+
+@dataclass(frozen=True)
+class TileFile:
+    """An RGB tile and its label file, if it has one of its own."""
+
+    tile_id: str
+    image: Path
+    geojson: Path | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tiles and labels of one AOI on disk.
+
+    Attributes:
+        aoi: its name.
+        kind: whose layout it is.
+        folder: what was looked through.
+        tiles: in natural order of their ids (img2 before img10).
+        summary_csv: table of all labels, if there is one.
+        tile_ids: every tile that the source is known to have, also where `tiles` was limited.
+        complete: whether `tile_ids` is all of the source, so that a label of any other tile is an error.
+        stray_geojson: label files of tiles that are not in `tiles`.
+        source: where it came from, as a user would write it.
+    """
+
+    aoi: str
+    kind: Kind
+    folder: Path
+    tiles: tuple[TileFile, ...]
+    summary_csv: Path | None
+    tile_ids: frozenset[str]
+    complete: bool = True
+    stray_geojson: tuple[Path, ...] = ()
+    source: str = ""
+
+    def first(self, count: int | None) -> "Layout":
+        """The same with at most `count` tiles (all with None); `tile_ids` stays."""
+        return self if count is None else replace(self, tiles=self.tiles[:count])
+
+
+def role(path: PurePath) -> Role | None:
+    """What a file is, by its name and folders; None for what the pipeline does not use (8-band, hidden, other)."""
+    folders = [part.lower() for part in path.parts[:-1]]
+    if path.name.startswith(".") or not _IGNORED_FOLDERS.isdisjoint(folders):
+        return None
+    parent = folders[-1] if folders else ""
+    suffix = path.suffix.lower()
+    if suffix in {".tif", ".tiff"}:
+        loose = _LOOSE.match(path.stem)
+        return "tile" if parent in _KINDS or _BAND.match(path.name) or loose else None
+    if suffix == ".geojson":
+        return "geojson" if parent in _LABEL_FOLDERS else None
+    if suffix == ".csv":
+        stem = path.stem.lower()
+        wanted = parent == "summarydata" or "polygons_solution" in stem or "building_solutions" in stem
+        return "summary" if wanted and "8band" not in stem else None
+    return None
+
+
+def tile_id(stem: str) -> str:
+    """Id of a tile, as the summary table has it, from the stem of its image or label file (or from the id itself)."""
+    loose = _LOOSE.match(stem)
+    if loose:
+        return f"{loose['aoi']}_{loose['image']}"
+    return _LABEL.sub("", _BAND.sub("", stem))
+
+
+def natural_key(text: str) -> list[str | int]:
+    """Sort key that puts img2 before img10."""
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"([0-9]+)", text)]
+
+
+def aoi_name(texts: Iterable[str]) -> str | None:
+    """Name of the first SpaceNet AOI named in a text, spelt as SpaceNet does; None when none is named."""
+    for text in texts:
+        found = _AOI.search(text)
+        if found:
+            _, number, city = found[0].split("_")
+            known = {name.lower(): name for name in BUILT_IN}
+            spelt = f"AOI_{number}_{city.capitalize() if city.isupper() else city}"
+            return known.get(spelt.lower(), spelt)
+    return None
+
+
+def choose(paths: Iterable[PurePath], *, where: str) -> tuple[list[PurePath], list[PurePath], PurePath | None]:
+    """Pick the tiles of one AOI and their labels out of a list of files (or keys).
+
+    Args:
+        paths: all files below a folder, archive or prefix.
+        where: that folder, archive or prefix, for messages.
+
+    Returns:
+        Tiles in natural order, label files, and the summary table.
+
+    Raises:
+        SourceError: no tiles, no labels, or several AOIs.
+    """
+    paths = sorted(paths)
+    by_role: dict[Role | None, list[PurePath]] = {}
+    for path in paths:
+        by_role.setdefault(role(path), []).append(path)
+    tiles, geojson, tables = (by_role.get(name, []) for name in ("tile", "geojson", "summary"))
+    if not tiles:
+        raise SourceError(
+            f"{where}: no SpaceNet tiles. Looked for {_LOOKED_FOR}; found {_summary(paths)}.",
+            fix="Give the folder, archive or prefix that holds the RGB tiles and their labels.",
+        )
+    # Of several image folders (training and test, say) the one with labels beside it counts.
+    folders = sorted({tile.parent for tile in tiles})
+    if len(folders) > 1:
+        labelled = [at for at in folders if any(label.is_relative_to(at.parent) for label in geojson + tables)]
+        if len(labelled) > 1:
+            raise SourceError(
+                f"{where}: holds tiles of several places ({', '.join(str(at) for at in labelled)}).",
+                fix="Give one of them at a time, by the folder above it.",
+            )
+        if labelled:
+            tiles = [tile for tile in tiles if tile.parent == labelled[0]]
+            geojson, tables = (
+                [path for path in found if path.is_relative_to(labelled[0].parent)] for found in (geojson, tables)
+            )
+    if not geojson and not tables:
+        raise SourceError(
+            f"{where}: {len(tiles):,} tiles and no labels. Looked for vectordata/summarydata/*_3band.csv, "
+            "summaryData/*.csv, geojson/*.geojson, geojson/buildings/*.geojson, geojson_buildings/*.geojson.",
+            fix="Give the folder that holds the labels too (the test tiles of SpaceNet have none).",
+        )
+    if len(tables) > 1:
+        narrowed = [path for path in tables if "3band" in path.stem.lower()]
+        if len(narrowed) != 1:
+            raise SourceError(
+                f"{where}: several summary tables ({', '.join(path.name for path in tables)}).",
+                fix="Leave one of them in the folder.",
+            )
+        tables = narrowed
+    tiles.sort(key=lambda path: natural_key(tile_id(path.stem)))
+    return tiles, geojson, tables[0] if tables else None
+
+
+def discover(folder: Path, *, aoi: str | None = None) -> Layout:
+    """Find the tiles and labels below a folder, at any depth, in any layout that SpaceNet 1 and 2 came in.
+
+    Args:
+        folder: the folder of the tiles or one above it.
+        aoi: name to use; by default it is read off the folders, then the tiles.
+
+    Raises:
+        SourceError: the folder is missing or holds no tiles, no labels or several AOIs; says what it holds.
+    """
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise SourceError(f"{folder}: {what}.", fix="Give a folder in SpaceNet's layout.")
+    images, labels, summary_csv = choose(_files(folder), where=str(folder))
+
+    geojson_of = {tile_id(path.stem): folder / path for path in labels}
+    image_of: dict[str, Path] = {}
+    for image in images:
+        image_of.setdefault(tile_id(image.stem), folder / image)
+    tiles = tuple(TileFile(name, image, geojson_of.get(name)) for name, image in image_of.items())
+    if aoi is None:
+        places = [*reversed((folder.absolute() / images[0]).parts[:-1]), *image_of]
+        aoi = aoi_name(places) or re.sub(r"[^A-Za-z0-9_-]+", "_", folder.absolute().name).strip("_") or "AOI"
+    if not is_valid_name(aoi):
+        raise SourceError(f"{aoi!r} cannot be the name of an AOI.", fix="Use letters, digits, '_' and '-' only.")
+    layout = Layout(
+        aoi=aoi,
+        kind=_kind(images[0]),
+        folder=folder,
+        tiles=tiles,
+        summary_csv=folder / summary_csv if summary_csv else None,
+        tile_ids=frozenset(image_of),
+        stray_geojson=tuple(path for name, path in geojson_of.items() if name not in image_of),
+        source=str(folder),
+    )
+    _log.info("%s: %d tiles of %s (%s)", folder, len(tiles), aoi, layout.kind)
+    return layout
+
+
+def _kind(image: PurePath) -> Kind:
+    if _LOOSE.match(image.stem):
+        return "spacenet2-loose"
+    band = _BAND.match(image.name)
+    return _KINDS.get(band[0][:-1].lower() if band else image.parent.name.lower(), "spacenet1")
+
+
+def _files(folder: Path) -> Iterable[PurePath]:
+    """Every file below a folder, relative to it."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        at = Path(root).relative_to(folder)
+        yield from (at / name for name in names if not name.startswith("."))
+
+
+def _summary(paths: list[PurePath]) -> str:
+    """What a list of files holds, in a few words."""
+    if not paths:
+        return "nothing"
+    ignored = sorted({part for path in paths for part in path.parts[:-1] if part.lower() in _IGNORED_FOLDERS})
+    suffixes = Counter(path.suffix.lower() or "without suffix" for path in paths).most_common(4)
+    counts = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes)
+    bands = f" (of which {', '.join(ignored)} has no RGB tiles)" if ignored else ""
+    return f"{len(paths):,} files: {counts}{bands}"

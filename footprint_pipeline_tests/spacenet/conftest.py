@@ -1,0 +1,157 @@
+"""Small SpaceNet folders written by the tests themselves, and a real server that speaks S3."""
+
+import itertools
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import numpy as np
+import pytest
+import rasterio
+from moto.server import ThreadedMotoServer
+
+GSD_DEG = 4.5e-6
+WEST, NORTH = -43.60, -22.90
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket on the test's own server."""
+
+    name: str
+    endpoint_url: str
+    client: object
+
+    def put(self, key: str, content: bytes, *, public: bool = True) -> str:
+        acl = "public-read" if public else "private"
+        self.client.put_object(Bucket=self.name, Key=key, Body=content, ACL=acl)
+        return f"s3://{self.name}/{key}"
+
+    def put_folder(self, folder: Path, prefix: str) -> None:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                self.put(f"{prefix}{path.relative_to(folder).as_posix()}", path.read_bytes())
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    nowhere = str(tmp_path_factory.mktemp("aws") / "none")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_CONFIG_FILE", nowhere)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", nowhere)
+        patch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+        server.stop()
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def make_bucket(s3_server: str) -> Callable[[str], Bucket]:
+    client = boto3.client("s3", endpoint_url=s3_server)
+
+    def make(name: str) -> Bucket:
+        client.create_bucket(Bucket=name, ACL="public-read")
+        return Bucket(name, s3_server, client)
+
+    return make
+
+
+@pytest.fixture
+def bucket(make_bucket: Callable[[str], Bucket]) -> Bucket:
+    return make_bucket(f"test-bucket-{next(_numbers)}")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The prepared imagery beside the repository, which not every machine has."""
+    given = os.environ.get("FOOTPRINT_REAL_DATA")
+    folder = Path(given) if given else Path(__file__).parents[2].parent / "shared" / "data"
+    if not (folder / "rio").is_dir():
+        pytest.skip("no prepared imagery: set FOOTPRINT_REAL_DATA to the folder with accra, rio and vegas")
+    return folder
+
+
+def write_tile(path: Path, *, number: int = 0, size: int = 8) -> None:
+    """A small RGB tile; tiles of different numbers lie side by side."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    transform = rasterio.Affine(GSD_DEG, 0, WEST + number * size * GSD_DEG, 0, -GSD_DEG, NORTH)
+    profile = {"driver": "GTiff", "width": size, "height": size, "count": 3, "dtype": "uint8", "crs": "EPSG:4326"}
+    with rasterio.open(path, "w", transform=transform, **profile) as raster:
+        raster.write(np.full((3, size, size), number % 256, np.uint8))
+
+
+def square_px(number: int = 0) -> list[tuple[float, float]]:
+    """A closed ring of 4 × 4 pixels in tile `number`, pixels."""
+    return [(2, 2), (6, 2), (6, 6), (2, 6), (2, 2)]
+
+
+def square_wgs84(number: int = 0, size: int = 8) -> list[tuple[float, float]]:
+    """The same ring in degrees."""
+    west = WEST + number * size * GSD_DEG
+    return [(west + x * GSD_DEG, NORTH - y * GSD_DEG) for x, y in square_px(number)]
+
+
+def wkt(ring: list[tuple[float, float]], *, z: bool = True) -> str:
+    return f"POLYGON (({', '.join(f'{x!r} {y!r}' + (' 0' if z else '') for x, y in ring)}))"
+
+
+def write_geojson(path: Path, geometries: list[dict | None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    features = [{"type": "Feature", "properties": {}, "geometry": geometry} for geometry in geometries]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+
+
+def polygon(ring: list[tuple[float, float]]) -> dict:
+    return {"type": "Polygon", "coordinates": [[[x, y, 0.0] for x, y in ring]]}
+
+
+def write_csv(path: Path, rows: list[str], *, header: str = "ImageId,BuildingId,PolygonWKT_Pix,PolygonWKT_Geo") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([header, *rows]) + "\n")
+
+
+def row(image: str, building: int, number: int) -> str:
+    return f'{image},{building},"{wkt(square_px())}","{wkt(square_wgs84(number))}"'
+
+
+def write_spacenet1(folder: Path, count: int = 3, *, csv: bool = True, geojson: bool = True) -> Path:
+    """The older layout of SpaceNet 1: `count` tiles img1 …, one building each but none in img2."""
+    root = folder / "processedBuildingLabels"
+    rows = []
+    for number in range(1, count + 1):
+        name = f"AOI_1_RIO_img{number}"
+        write_tile(root / "3band" / f"3band_{name}.tif", number=number)
+        write_tile(root / "8band" / f"8band_{name}.tif", number=number)
+        empty = number == 2
+        if geojson:
+            label = root / "vectordata" / "geojson" / f"Geo_{name}.geojson"
+            write_geojson(label, [] if empty else [polygon(square_wgs84(number))])
+        rows.append(f"{name},-1,POLYGON EMPTY,POLYGON EMPTY" if empty else row(name, 1, number))
+    if csv:
+        write_csv(root / "vectordata" / "summarydata" / "AOI_1_RIO_polygons_solution_3band.csv", rows)
+        write_csv(root / "vectordata" / "summarydata" / "AOI_1_RIO_polygons_solution_8band.csv", rows)
+    return root
+
+
+def write_tar(path: Path, folder: Path, names: list[str]) -> Path:
+    """A tar.gz of files or folders below `folder`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as tar:
+        for name in names:
+            tar.add(folder / name, arcname=name)
+    return path

@@ -1,0 +1,120 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.spacenet.catalog import BUILT_IN, add_aoi, load_catalog
+
+
+def test_the_built_in_areas_are_complete_and_come_in_order(tmp_path: Path) -> None:
+    catalog = load_catalog(tmp_path)
+    assert list(catalog) == [
+        "AOI_0_Synthetic",
+        "AOI_1_Rio",
+        "AOI_2_Vegas",
+        "AOI_3_Paris",
+        "AOI_4_Shanghai",
+        "AOI_5_Khartoum",
+    ]
+    rio = catalog["AOI_1_Rio"]
+    assert [len(source.parts) for source in rio.sources] == [2, 1, 1]
+    first = rio.sources[0].parts[0]
+    assert first.uri.endswith("spacenet/SN1_buildings/tarballs/SN1_buildings_train_AOI_1_Rio_3band.tar.gz")
+    assert (first.size, first.md5) == (2_571_888_708, "279e334a2120ecac70439ea246174516")
+    older = "s3://spacenet-dataset/AOI_1_Rio/processedData/processedBuildingLabels.tar.gz"
+    assert rio.sources[2].uris == (older,)
+    assert all(name == aoi.name for name, aoi in catalog.items())
+
+
+def test_a_written_area_is_read_back_after_the_built_in_ones(tmp_path: Path) -> None:
+    home = tmp_path / "state"
+    accra = add_aoi(home, "AOI_21_Accra", str(tmp_path / "accra"), title="Accra", gsd_m=0.3)
+    bucket = add_aoi(home, "mine", "s3://bucket/prefix/", endpoint_url="http://localhost:9000")
+    catalog = load_catalog(home)
+    assert list(catalog)[-2:] == ["AOI_21_Accra", "mine"]
+    assert catalog["AOI_21_Accra"] == accra
+    assert accra.sources[0].uris == ((tmp_path / "accra").as_posix(),)
+    assert (accra.title, accra.gsd_m) == ("Accra", 0.3)
+    assert catalog["mine"] == bucket
+    assert bucket.endpoint_url == "http://localhost:9000"
+
+
+def test_a_relative_source_counts_from_where_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    added = add_aoi(tmp_path / "home", "here", "tiles")
+    assert added.sources[0].uris == ((tmp_path / "tiles").as_posix(),)
+    (tmp_path / "home" / "aois.yaml").write_text("byhand: {source: [a.tar.gz, b.tar.gz]}")
+    byhand = load_catalog(tmp_path / "home")["byhand"]
+    assert byhand.sources[0].uris == tuple((tmp_path / "home" / name).as_posix() for name in ("a.tar.gz", "b.tar.gz"))
+
+
+def test_adding_twice_writes_once_and_another_source_replaces(tmp_path: Path) -> None:
+    add_aoi(tmp_path, "other", "s3://b/other/")
+    first = add_aoi(tmp_path, "mine", "s3://b/one/")
+    written = (tmp_path / "aois.yaml").stat().st_mtime_ns
+    assert add_aoi(tmp_path, "mine", "s3://b/one/") == first
+    assert (tmp_path / "aois.yaml").stat().st_mtime_ns == written
+    add_aoi(tmp_path, "mine", "s3://b/two/")
+    assert load_catalog(tmp_path)["mine"].sources[0].uris == ("s3://b/two/",)
+    assert yaml.safe_load((tmp_path / "aois.yaml").read_text())["other"] == {"source": "s3://b/other/"}
+    assert [path.name for path in tmp_path.iterdir()] == ["aois.yaml"]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "../up", "ä", "a.b"])
+def test_a_name_that_cannot_be_a_partition_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingsError, match="letters, digits, '_' and '-' only"):
+        add_aoi(tmp_path, name, "s3://b/k/")
+    assert not (tmp_path / "aois.yaml").exists()
+
+
+def test_a_built_in_name_keeps_its_source(tmp_path: Path) -> None:
+    vegas = BUILT_IN["AOI_2_Vegas"]
+    assert add_aoi(tmp_path, "AOI_2_Vegas", vegas.sources[0].uris[0]) is vegas
+    with pytest.raises(SettingsError, match="belongs to a built-in AOI") as caught:
+        add_aoi(tmp_path, "AOI_2_Vegas", str(tmp_path))
+    assert "AOI_2_Vegas_mine" in caught.value.fix
+    assert not (tmp_path / "aois.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mine: {source: [", "line 1: cannot be read as YAML"),
+        ("- a\n- b\n", "holds a list, not a mapping"),
+        ("mine: 3", "AOI 'mine': must be a mapping"),
+        ("mine: {title: x}", "AOI 'mine': 'source' is missing"),
+        ("mine: {source: 4}", "AOI 'mine': 'source' is missing or not text"),
+        ("mine: {source: [a, '']}", "AOI 'mine': 'source' is missing or not text"),
+        ("mine: {source: x, gsd: 1}", "AOI 'mine': unknown gsd"),
+        ("mine: {source: x, gsd_m: wide}", "AOI 'mine': gsd_m is 'wide'"),
+        ("mine: {source: x, endpoint_url: 4}", "AOI 'mine': endpoint_url is not text"),
+        ("AOI_1_Rio: {source: x}", "AOI 'AOI_1_Rio': this name belongs to a built-in"),
+        ("a b: {source: x}", "AOI 'a b': the name may hold"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_entry(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "aois.yaml").write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_catalog(tmp_path)
+    assert message in caught.value.problem
+    assert str(tmp_path / "aois.yaml") in caught.value.problem
+    assert caught.value.fix
+
+
+def test_an_empty_file_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "aois.yaml").write_text("# none yet\n")
+    assert load_catalog(tmp_path) == dict(BUILT_IN)
+
+
+def test_the_catalogue_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, footprint_pipeline.spacenet.catalog\n"
+        "heavy = {'numpy', 'pandas', 'geopandas', 'boto3', 'rasterio', 'shapely', 'dagster', 'keras'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

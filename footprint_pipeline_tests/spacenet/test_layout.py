@@ -1,0 +1,162 @@
+from pathlib import Path
+
+import pytest
+
+from footprint_pipeline.errors import SourceError
+from footprint_pipeline.spacenet.layout import aoi_name, discover, natural_key, tile_id
+from footprint_pipeline_tests.spacenet.conftest import write_csv, write_spacenet1
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("stem", "expected"),
+    [
+        ("3band_AOI_1_RIO_img1000", "AOI_1_RIO_img1000"),
+        ("Geo_AOI_1_RIO_img1000", "AOI_1_RIO_img1000"),
+        ("3band_013022223130_Public_img1", "013022223130_Public_img1"),
+        ("013022223130_Public_img1_Geo", "013022223130_Public_img1"),
+        ("RGB-PanSharpen_AOI_2_Vegas_img1", "AOI_2_Vegas_img1"),
+        ("buildings_AOI_2_Vegas_img1", "AOI_2_Vegas_img1"),
+        ("SN2_buildings_train_AOI_2_Vegas_PS-RGB_img5632", "AOI_2_Vegas_img5632"),
+        ("SN2_buildings_train_AOI_2_Vegas_geojson_buildings_img5632", "AOI_2_Vegas_img5632"),
+        ("AOI_1_RIO_img1000", "AOI_1_RIO_img1000"),
+    ],
+)
+def test_the_tile_id_is_the_summary_tables_image_id(stem: str, expected: str) -> None:
+    assert tile_id(stem) == expected
+
+
+def test_names_sort_as_people_count() -> None:
+    names = ["a_img10", "a_img2", "013_Public_img3", "a_img1"]
+    assert sorted(names, key=natural_key) == ["013_Public_img3", "a_img1", "a_img2", "a_img10"]
+
+
+def test_spacenet1_as_it_was_first_published(tmp_path: Path) -> None:
+    root = write_spacenet1(tmp_path / "AOI_1_Rio" / "processedData", 11)
+    touch(root / "3band", "._3band_AOI_1_RIO_img1.tif", ".DS_Store", "3band_AOI_1_RIO_img1.tif.aux.xml")
+    for folder in (tmp_path, tmp_path / "AOI_1_Rio", root):
+        layout = discover(folder)
+        assert (layout.aoi, layout.kind, layout.folder) == ("AOI_1_Rio", "spacenet1", folder)
+        assert [tile.tile_id for tile in layout.tiles] == [f"AOI_1_RIO_img{number}" for number in range(1, 12)]
+        assert layout.tiles[9].image == root / "3band" / "3band_AOI_1_RIO_img10.tif"
+        assert layout.tiles[9].geojson == root / "vectordata" / "geojson" / "Geo_AOI_1_RIO_img10.geojson"
+        assert layout.summary_csv == root / "vectordata" / "summarydata" / "AOI_1_RIO_polygons_solution_3band.csv"
+        assert layout.complete
+        assert layout.tile_ids == {tile.tile_id for tile in layout.tiles}
+
+
+def test_first_limits_the_tiles_but_not_what_is_known(tmp_path: Path) -> None:
+    layout = discover(write_spacenet1(tmp_path, 4))
+    assert [tile.tile_id for tile in layout.first(2).tiles] == ["AOI_1_RIO_img1", "AOI_1_RIO_img2"]
+    assert layout.first(2).tile_ids == layout.tile_ids
+    assert layout.first(None) is layout
+    assert len(layout.first(9).tiles) == 4
+
+
+def test_spacenet1_tarballs(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "3band/3band_AOI_1_RIO_img1.tif",
+        "8band/8band_AOI_1_RIO_img1.tif",
+        "geojson/Geo_AOI_1_RIO_img1.geojson",
+    )
+    layout = discover(tmp_path)
+    assert (layout.aoi, layout.kind, layout.summary_csv) == ("AOI_1_Rio", "spacenet1", None)
+    assert layout.tiles[0].geojson == tmp_path / "geojson" / "Geo_AOI_1_RIO_img1.geojson"
+
+
+def test_spacenet2_tarball_ignores_other_bands_and_the_test_set(tmp_path: Path) -> None:
+    touch(
+        tmp_path / "AOI_2_Vegas_Train",
+        "RGB-PanSharpen/RGB-PanSharpen_AOI_2_Vegas_img1.tif",
+        "MUL/MUL_AOI_2_Vegas_img1.tif",
+        "MUL-PanSharpen/MUL-PanSharpen_AOI_2_Vegas_img1.tif",
+        "PAN/PAN_AOI_2_Vegas_img1.tif",
+        "geojson/buildings/buildings_AOI_2_Vegas_img1.geojson",
+        "summaryData/AOI_2_Vegas_Train_Building_Solutions.csv",
+    )
+    touch(tmp_path / "AOI_2_Vegas_Test_public", "RGB-PanSharpen/RGB-PanSharpen_AOI_2_Vegas_img7.tif")
+    layout = discover(tmp_path)
+    assert (layout.aoi, layout.kind) == ("AOI_2_Vegas", "spacenet2")
+    assert [tile.tile_id for tile in layout.tiles] == ["AOI_2_Vegas_img1"]
+    assert layout.tiles[0].geojson is not None
+    assert layout.summary_csv == tmp_path / "AOI_2_Vegas_Train/summaryData/AOI_2_Vegas_Train_Building_Solutions.csv"
+
+
+def test_spacenet2_loose_files(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "PS-RGB/SN2_buildings_train_AOI_5_Khartoum_PS-RGB_img5.tif",
+        "PS-MS/SN2_buildings_train_AOI_5_Khartoum_PS-MS_img5.tif",
+        "geojson_buildings/SN2_buildings_train_AOI_5_Khartoum_geojson_buildings_img5.geojson",
+        "geojson_buildings/SN2_buildings_train_AOI_5_Khartoum_geojson_buildings_img6.geojson",
+    )
+    layout = discover(tmp_path)
+    assert (layout.aoi, layout.kind) == ("AOI_5_Khartoum", "spacenet2-loose")
+    assert [(tile.tile_id, tile.geojson is not None) for tile in layout.tiles] == [("AOI_5_Khartoum_img5", True)]
+    assert [path.name[-12:] for path in layout.stray_geojson] == ["img6.geojson"]
+
+
+def test_the_name_comes_from_what_is_given_the_folder_or_the_tiles(tmp_path: Path) -> None:
+    plain = touch(tmp_path / "my town (2)", "3band/3band_x_img1.tif", "geojson/Geo_x_img1.geojson")
+    assert discover(plain).aoi == "my_town_2"
+    assert discover(plain, aoi="town").aoi == "town"
+    assert aoi_name(["nothing", "x/AOI_21_ACCRA_img3", "AOI_2_Vegas"]) == "AOI_21_Accra"
+    assert aoi_name(["SN2_buildings_train_AOI_4_Shanghai.tar.gz"]) == "AOI_4_Shanghai"
+    assert aoi_name(["nothing"]) is None
+    with pytest.raises(SourceError, match="cannot be the name of an AOI"):
+        discover(plain, aoi="a b")
+
+
+def test_what_is_no_spacenet_folder_says_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="nowhere: does not exist"):
+        discover(tmp_path / "nowhere")
+    with pytest.raises(SourceError, match="is a file, not a folder"):
+        discover(touch(tmp_path, "file.tif") / "file.tif")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match=r"no SpaceNet tiles\. Looked for 3band/3band_\*\.tif .* found nothing"):
+        discover(tmp_path / "empty")
+    holiday = touch(tmp_path / "holiday", "a.jpg", "b.jpg", "notes.txt")
+    with pytest.raises(SourceError, match=r"found 3 files: 2 \.jpg, 1 \.txt"):
+        discover(holiday)
+    only_8 = touch(tmp_path / "bands", "8band/8band_AOI_1_RIO_img1.tif", "geojson/Geo_AOI_1_RIO_img1.geojson")
+    with pytest.raises(SourceError, match="8band has no RGB tiles"):
+        discover(only_8)
+
+
+def test_tiles_without_labels_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "3band/3band_AOI_1_RIO_img1.tif", "3band/3band_AOI_1_RIO_img2.tif")
+    with pytest.raises(SourceError, match=r"2 tiles and no labels\. Looked for .*geojson/\*\.geojson"):
+        discover(tmp_path)
+
+
+def test_several_places_or_tables_are_not_mixed(tmp_path: Path) -> None:
+    write_spacenet1(tmp_path / "a", 1)
+    write_spacenet1(tmp_path / "b", 1)
+    with pytest.raises(SourceError, match="several places") as caught:
+        discover(tmp_path)
+    assert "a/processedBuildingLabels/3band" in caught.value.problem.replace("\\", "/")
+    write_csv(tmp_path / "a" / "processedBuildingLabels" / "summaryData" / "old_3band.csv", [])
+    with pytest.raises(SourceError, match=r"several summary tables .*old_3band\.csv"):
+        discover(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("name", "aoi", "kind", "tiles"),
+    [
+        ("accra", "AOI_21_Accra", "spacenet1", 49),
+        ("rio", "AOI_1_Rio", "spacenet1", 12),
+        ("vegas", "AOI_2_Vegas", "spacenet2", 5),
+    ],
+)
+def test_real_folders(real_data: Path, name: str, aoi: str, kind: str, tiles: int) -> None:
+    layout = discover(real_data / name)
+    assert (layout.aoi, layout.kind, len(layout.tiles)) == (aoi, kind, tiles)
+    assert layout.summary_csv is not None
+    assert all(tile.geojson is not None and tile.image.is_file() for tile in layout.tiles)

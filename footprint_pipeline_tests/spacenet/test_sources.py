@@ -1,0 +1,242 @@
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from footprint_pipeline.errors import SourceError
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.spacenet.catalog import BUILT_IN, Aoi, Part, Source, add_aoi
+from footprint_pipeline.spacenet.download import MissingKeyError
+from footprint_pipeline.spacenet.sources import fetch, resolve_source
+from footprint_pipeline_tests.spacenet.conftest import Bucket, write_geojson, write_spacenet1, write_tar, write_tile
+
+
+@pytest.fixture
+def settings(bucket: Bucket) -> Settings:
+    return Settings(s3_endpoint_url=bucket.endpoint_url)
+
+
+def area(*sources: tuple[Part, ...] | str) -> Aoi:
+    parts = [(Part(source),) if isinstance(source, str) else source for source in sources]
+    return Aoi("town", "A town", tuple(Source(part) for part in parts))
+
+
+def ids(*numbers: int) -> list[str]:
+    return [f"AOI_1_RIO_img{number}" for number in numbers]
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(path): (path.stat().st_mtime_ns, path.stat().st_ino) for path in folder.rglob("*") if path.is_file()}
+
+
+def rio_archives(tmp_path: Path, count: int = 3) -> tuple[bytes, bytes, bytes]:
+    """The two tarballs of SpaceNet 1's newer layout, and the one of the older layout."""
+    root = write_spacenet1(tmp_path / "made", count)
+    paths = (
+        write_tar(tmp_path / "three.tar.gz", root, ["3band"]),
+        write_tar(tmp_path / "labels.tar.gz", root / "vectordata", ["geojson"]),
+        write_tar(tmp_path / "old.tar.gz", root.parent, [root.name]),
+    )
+    return paths[0].read_bytes(), paths[1].read_bytes(), paths[2].read_bytes()
+
+
+def test_a_folder_is_read_in_place(tmp_path: Path, settings: Settings) -> None:
+    root = write_spacenet1(tmp_path / "city", 3)
+    before = snapshot(tmp_path)
+    layout = fetch(area(str(root)), tmp_path / "into", tiles=2, settings=settings)
+    assert snapshot(tmp_path) == before
+    assert not (tmp_path / "into").exists()
+    assert (layout.aoi, layout.source) == ("town", str(root))
+    assert [tile.tile_id for tile in layout.tiles] == ids(1, 2)
+    assert layout.tile_ids == set(ids(1, 2, 3))
+
+
+def test_local_archives_one_and_several(tmp_path: Path, settings: Settings) -> None:
+    rio_archives(tmp_path)
+    one = fetch(area(str(tmp_path / "old.tar.gz")), tmp_path / "into", tiles=2, settings=settings)
+    assert len(one.tiles) == 2
+    assert one.tile_ids == set(ids(1, 2, 3))
+    assert one.summary_csv is not None
+    several = (Part(str(tmp_path / "three.tar.gz")), Part(str(tmp_path / "labels.tar.gz")))
+    two = fetch(area(several), tmp_path / "into", settings=settings)
+    assert [tile.tile_id for tile in two.tiles] == ids(1, 2, 3)
+    assert two.summary_csv is None
+    assert all(tile.geojson for tile in two.tiles)
+    assert one.folder != two.folder
+
+
+def test_an_archive_in_a_bucket_is_fetched_once(
+    tmp_path: Path, bucket: Bucket, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    uri = bucket.put("x/old.tar.gz", rio_archives(tmp_path)[2])
+    layout = fetch(area(uri), tmp_path / "into", tiles=1, settings=settings)
+    assert len(layout.tiles) == 1
+    assert layout.source == uri
+    before = snapshot(tmp_path)
+    assert fetch(area(uri), tmp_path / "into", tiles=1, settings=settings) == layout
+    assert snapshot(tmp_path) == before
+
+
+def test_a_missing_key_falls_through_to_the_next_source(
+    tmp_path: Path, make_bucket: Callable[[str], Bucket], settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    rio = BUILT_IN["AOI_1_Rio"]
+    bucket = make_bucket("spacenet-dataset")
+    three, labels, old = rio_archives(tmp_path)
+    keys = [uri.removeprefix("s3://spacenet-dataset/") for source in rio.sources for uri in source.uris]
+
+    with pytest.raises(SourceError, match=r"AOI_1_Rio: none of its 3 sources exists") as caught:
+        fetch(rio, tmp_path / "into", settings=settings)
+    assert keys[0] in caught.value.problem
+    assert keys[3] in caught.value.problem
+
+    bucket.put(keys[3], old)
+    bucket.put(keys[0], three)  # its labels are not there: not this one, and nothing of it is downloaded
+    layout = fetch(rio, tmp_path / "into", settings=settings)
+    assert layout.source == rio.sources[2].uris[0]
+    assert f"AOI_1_Rio: 3 tiles from {layout.source}" in caplog.messages
+    assert any(f"there is no key '{keys[1]}'" in message for message in caplog.messages)
+    assert not list((tmp_path / "into").rglob("SN1_*"))
+
+    bucket.put(keys[1], labels)
+    layout = fetch(rio, tmp_path / "into", settings=settings)
+    assert layout.source == ", ".join(rio.sources[0].uris)
+    assert (layout.aoi, len(layout.tiles), layout.summary_csv) == ("AOI_1_Rio", 3, None)
+    assert any("its checksum is not verified" in message for message in caplog.messages)
+
+
+def test_a_checksum_of_the_catalogue_is_verified(tmp_path: Path, bucket: Bucket, settings: Settings) -> None:
+    content = rio_archives(tmp_path)[2]
+    uri = bucket.put("old.tar.gz", content)
+    part = Part(uri, len(content), "0" * 32)
+    with pytest.raises(SourceError, match="the content has the MD5"):
+        fetch(area((part,)), tmp_path / "into", settings=settings)
+    assert not list((tmp_path / "into").rglob("*.tar.gz"))
+
+
+def test_access_denied_does_not_fall_through(tmp_path: Path, bucket: Bucket, settings: Settings) -> None:
+    content = rio_archives(tmp_path)[2]
+    private = bucket.put("private.tar.gz", content, public=False)
+    public = bucket.put("public.tar.gz", content)
+    with pytest.raises(SourceError, match=r"private\.tar\.gz: access denied"):
+        fetch(area(private, public), tmp_path / "into", settings=settings)
+
+
+def test_loose_tiles_in_a_bucket(tmp_path: Path, bucket: Bucket, settings: Settings) -> None:
+    root = write_spacenet1(tmp_path / "city", 12)
+    bucket.put_folder(root, "AOI_1_Rio/")
+    bucket.put("AOI_1_Rio/", b"")  # what a console leaves for a folder
+    bucket.put("AOI_1_Rio/readme.pdf", b"not wanted")
+    uri = f"s3://{bucket.name}/AOI_1_Rio"
+    layout = fetch(area(uri), tmp_path / "into", tiles=10, settings=settings)
+    assert [tile.tile_id for tile in layout.tiles] == ids(*range(1, 11))
+    assert all(tile.geojson for tile in layout.tiles)
+    assert layout.tile_ids == set(ids(*range(1, 13)))
+    got = sorted(path.name for path in (tmp_path / "into").rglob("*") if path.is_file() and path.name[0] != ".")
+    assert len(got) == 21
+    assert "AOI_1_RIO_polygons_solution_3band.csv" in got
+    assert "3band_AOI_1_RIO_img11.tif" not in got
+    first = layout.tiles[0].image
+    assert first.read_bytes() == (root / "3band" / first.name).read_bytes()
+
+    before = snapshot(tmp_path / "into")
+    fetch(area(uri), tmp_path / "into", tiles=10, settings=settings)
+    assert snapshot(tmp_path / "into") == before
+    first.unlink()
+    more = fetch(area(uri), tmp_path / "into", settings=settings)
+    assert len(more.tiles) == 12
+    assert {path: now for path, now in snapshot(tmp_path / "into").items() if before.get(path, now) != now}.keys() <= {
+        str(first),
+        str(first.with_name(f".{first.name}.etag.json")),
+    }
+    assert len(fetch(area(uri), tmp_path / "into", tiles=3, settings=settings).tiles) == 3
+
+
+def test_an_empty_prefix_and_one_with_other_things(tmp_path: Path, bucket: Bucket, settings: Settings) -> None:
+    with pytest.raises(MissingKeyError, match=r"/nothing/: nothing there"):
+        fetch(area(f"s3://{bucket.name}/nothing/"), tmp_path / "into", settings=settings)
+    bucket.put("photos/a.jpg", b"")
+    with pytest.raises(SourceError, match=r"/photos/: no SpaceNet tiles\. .*found 1 files: 1 \.jpg"):
+        fetch(area(f"s3://{bucket.name}/photos/"), tmp_path / "into", settings=settings)
+    bucket.put("evil/../3band/3band_a_img1.tif", b"")
+    with pytest.raises(MissingKeyError, match="nothing there"):
+        fetch(area(f"s3://{bucket.name}/evil/"), tmp_path / "into", settings=settings)
+
+
+def test_an_aois_own_server_wins(tmp_path: Path, bucket: Bucket) -> None:
+    uri = bucket.put("old.tar.gz", rio_archives(tmp_path)[2])
+    mine = Aoi("town", "A town", (Source((Part(uri),)),), endpoint_url=bucket.endpoint_url)
+    elsewhere = Settings(s3_endpoint_url="http://127.0.0.1:9")
+    assert len(fetch(mine, tmp_path / "into", settings=elsewhere).tiles) == 3
+
+
+def test_what_cannot_be_fetched_is_explained(tmp_path: Path, settings: Settings) -> None:
+    with pytest.raises(SourceError, match="gone: does not exist"):
+        fetch(area(str(tmp_path / "gone")), tmp_path / "into", settings=settings)
+    (tmp_path / "a.zip").touch()
+    with pytest.raises(SourceError, match=r"a\.zip: neither a folder nor a \.tar\.gz"):
+        fetch(area(str(tmp_path / "a.zip")), tmp_path / "into", settings=settings)
+    with pytest.raises(SourceError, match="cannot be combined"):
+        fetch(area((Part("s3://b/one/"), Part("s3://b/two/"))), tmp_path / "into", settings=settings)
+
+
+def test_the_synthetic_city_is_made_once(tmp_path: Path, settings: Settings) -> None:
+    aoi = BUILT_IN["AOI_0_Synthetic"]
+    layout = fetch(aoi, tmp_path, tiles=2, settings=settings)
+    assert (layout.aoi, len(layout.tiles), layout.source) == ("AOI_0_Synthetic", 2, "synthetic:")
+    before = snapshot(tmp_path)
+    assert fetch(aoi, tmp_path, tiles=2, settings=settings) == layout
+    assert snapshot(tmp_path) == before
+
+
+def test_what_a_user_types_becomes_an_area(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    monkeypatch.chdir(tmp_path)
+    write_tile(tmp_path / "AOI_21_Accra" / "3band" / "3band_AOI_21_ACCRA_img1.tif")
+    write_geojson(tmp_path / "AOI_21_Accra" / "geojson" / "Geo_AOI_21_ACCRA_img1.geojson", [])
+    (tmp_path / "my town.tar.gz").touch()
+    accra = resolve_source("AOI_21_Accra", home)
+    assert (accra.name, accra.sources[0].uris) == ("AOI_21_Accra", ((tmp_path / "AOI_21_Accra").as_posix(),))
+    assert resolve_source(".", home).name == "AOI_21_Accra"
+    assert resolve_source("my town.tar.gz", home).name == "my_town"
+    assert resolve_source("AOI_3_Paris", home) is BUILT_IN["AOI_3_Paris"]
+    vegas = "s3://spacenet-dataset/spacenet/SN2_buildings/tarballs/SN2_buildings_train_AOI_2_Vegas.tar.gz"
+    assert resolve_source(vegas, home) is BUILT_IN["AOI_2_Vegas"]
+    loose = resolve_source("s3://mirror/SN2_buildings/train/AOI_5_Khartoum/", home)
+    assert (loose.name, loose.sources[0].uris) == (
+        "AOI_5_Khartoum",
+        ("s3://mirror/SN2_buildings/train/AOI_5_Khartoum/",),
+    )
+    both = resolve_source(["s3://b/AOI_1_Rio_3band.tar.gz", "my town.tar.gz"], home)
+    assert (both.name, len(both.sources[0].parts)) == ("AOI_1_Rio", 2)
+    written = add_aoi(home, "renamed", "AOI_21_Accra")
+    assert resolve_source("AOI_21_Accra", home) == written
+    assert resolve_source("renamed", home) == written
+
+
+def test_what_is_no_source_is_answered_with_the_nearest_name(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"'AOI_1_Roi' is no name .*Did you mean AOI_1_Rio\?") as caught:
+        resolve_source("AOI_1_Roi", tmp_path)
+    assert "AOI_5_Khartoum" in caught.value.fix
+    (tmp_path / "tiles.zip").touch()
+    with pytest.raises(SourceError, match=r"tiles\.zip' is a file, but no \.tar\.gz"):
+        resolve_source(str(tmp_path / "tiles.zip"), tmp_path)
+    with pytest.raises(SourceError, match="no SpaceNet tiles"):
+        resolve_source(str(tmp_path), tmp_path / "home")
+
+
+def test_a_real_folder_through_a_bucket(real_data: Path, tmp_path: Path, bucket: Bucket, settings: Settings) -> None:
+    local = resolve_source(str(real_data / "rio"), tmp_path)
+    assert local.name == "AOI_1_Rio"
+    folder = tmp_path / "copy"
+    shutil.copytree(real_data / "rio", folder)
+    bucket.put_folder(folder, "rio/")
+    remote = fetch(area(f"s3://{bucket.name}/rio/"), tmp_path / "into", settings=settings)
+    here = fetch(local, tmp_path / "into", settings=settings)
+    assert remote.tile_ids == here.tile_ids
+    assert len(remote.tiles) == 12

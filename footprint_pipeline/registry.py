@@ -5,6 +5,8 @@ mlflow-skinny, so the service needs nothing more.
 """
 
 import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from footprint_pipeline.errors import ModelError, RegistryError
-from footprint_pipeline.files import atomic_folder
+from footprint_pipeline.files import atomic_folder, atomic_path
 from footprint_pipeline.footprints.spec import SPEC_FILE, ModelSpec
 
 CHAMPION = "champion"
@@ -120,6 +122,29 @@ class Registry:
                 f"{self.model_name} version {found.version}: its exported model cannot be pulled "
                 f"({_first_line(error)}).",
                 fix="Check that the registry's artifact store is reachable, or register the model again.",
+            ) from None
+        return target
+
+    def pull_keras(self, *, version: str, into: Path) -> Path:
+        """Download the Keras model of a version into a folder, and return the `.keras` file.
+
+        Raises:
+            RegistryError: no such version, or the registry cannot be reached.
+        """
+        found = self._find(alias=None, version=version)
+        try:
+            source = self.client.get_model_version_download_uri(self.model_name, found.version)
+            target = into / f"{self.model_name}-{found.version}.keras"
+            with tempfile.TemporaryDirectory() as scratch:
+                fetched = mlflow.artifacts.download_artifacts(
+                    artifact_uri=f"{source}/data", dst_path=scratch, tracking_uri=self.tracking_uri
+                )
+                with atomic_path(target) as temporary:
+                    shutil.copyfile(next(Path(fetched).glob("*.keras")), temporary)
+        except (MlflowException, OSError, StopIteration) as error:
+            raise RegistryError(
+                f"{self.model_name} version {found.version}: its Keras model cannot be pulled ({_first_line(error)}).",
+                fix="Check that the registry's artifact store is reachable.",
             ) from None
         return target
 

@@ -6,8 +6,7 @@ import keras
 from keras import ops
 
 from footprint_pipeline.errors import SettingsError
-
-LOSSES = ("bce", "bce_dice")
+from footprint_pipeline.model.spec import LOSSES
 
 
 def build_loss(name: str) -> Callable[[object, object], object]:

@@ -7,81 +7,20 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from footprint_pipeline.dataset.augmentation import AugmentationSpec
 from footprint_pipeline.dataset.batches import FixedChips, TileCache, TrainingChips
-from footprint_pipeline.errors import SettingsError, TrainingError
+from footprint_pipeline.errors import TrainingError
 from footprint_pipeline.model.losses import build_loss
 from footprint_pipeline.model.metrics import building_metrics
-from footprint_pipeline.model.unet import NARROW, UNetSpec, build_unet
+from footprint_pipeline.model.spec import TrainingSpec
+from footprint_pipeline.model.unet import build_unet
 
 log = logging.getLogger(__name__)
-
-OPTIMIZERS = ("adamw", "sgd")
-PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
-
-
-@dataclass(frozen=True)
-class TrainingSpec:
-    """Everything that makes a training what it is.
-
-    Attributes:
-        network: what to build.
-        augmentation: how chips are changed.
-        loss: `bce` or `bce_dice`.
-        optimizer: `adamw`, whose rate warms up and then falls along a cosine, or `sgd` at a constant rate.
-        learning_rate: the largest rate.
-        batch_size: chips a step.
-        chip_size: side of the chips, pixels.
-        epochs: passes at most.
-        chips_per_epoch: chips a pass; as many as cover the training ground once when None.
-        patience: stop after this many epochs without a better validation loss.
-        max_minutes: stop after this long, having lowered the rate on the way; no limit when None.
-        gsd_m: resolution to work at, metres a pixel; the training tiles' median when None.
-        precision: arithmetic; `auto` takes bfloat16 where the processor multiplies it fast.
-        seed: weights, order and augmentation.
-    """
-
-    network: UNetSpec = NARROW
-    augmentation: AugmentationSpec = field(default_factory=AugmentationSpec)
-    loss: str = "bce_dice"
-    optimizer: str = "adamw"
-    learning_rate: float = 2e-3
-    batch_size: int = 8
-    chip_size: int = 256
-    epochs: int = 30
-    chips_per_epoch: int | None = None
-    patience: int = 10
-    max_minutes: float | None = None
-    gsd_m: float | None = None
-    precision: str = "auto"
-    seed: int = 1337
-
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("precision", self.precision, PRECISIONS),
-        ):
-            if value not in known:
-                raise SettingsError(f"No {name} is called {value!r}.", fix=f"Choose one of {', '.join(known)}.")
-        for name in ("batch_size", "chip_size", "epochs", "learning_rate", "patience"):
-            if getattr(self, name) <= 0:
-                raise SettingsError(f"{name} is {getattr(self, name)}.", fix="It must be greater than zero.")
-
-    def flat(self) -> dict[str, object]:
-        """The spec as one level of names and values, for MLflow: `network.width` and so on."""
-        flat: dict[str, object] = {}
-        for name, value in asdict(self).items():
-            if isinstance(value, dict):
-                flat.update({f"{name}.{inner}": leaf for inner, leaf in value.items()})
-            else:
-                flat[name] = value
-        return flat
 
 
 @dataclass(frozen=True)

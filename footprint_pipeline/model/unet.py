@@ -1,44 +1,15 @@
 """The U-Net family: one builder, from a frozen spec.
 
-What belongs here: layers. Losses, training and export have rooms of their own.
+What belongs here: layers. Specs, losses, training and export have modules of their own.
 """
 
 import dataclasses
-from dataclasses import dataclass
 
 import keras
 from keras import layers
 
 from footprint_pipeline.errors import SettingsError
-
-
-@dataclass(frozen=True)
-class UNetSpec:
-    """What to build. The defaults are the article's network: 31,032,837 parameters.
-
-    Attributes:
-        width: filters of the first block; each deeper block has twice as many.
-        depth: down-sampling blocks.
-        dropout: share dropped after every down block but the first, and after the bottleneck.
-        batch_norm: normalise after every 3x3 convolution but the last two.
-    """
-
-    width: int = 64
-    depth: int = 4
-    dropout: float = 0.25
-    batch_norm: bool = False
-
-    @property
-    def stride(self) -> int:
-        """Inputs must be multiples of this, pixels."""
-        return 2**self.depth
-
-
-ARTICLE = UNetSpec()
-"""R. C. Di Lorenzo's network."""
-
-NARROW = UNetSpec(width=16, dropout=0.1, batch_norm=True)
-"""A sixteenth of the article's cost: trains on a CPU in minutes."""
+from footprint_pipeline.model.spec import UNetSpec
 
 
 def build_unet(spec: UNetSpec, *, chip_size: int | None = None) -> keras.Model:

@@ -122,6 +122,8 @@ BUILT_IN: Mapping[str, Aoi] = {
 def load_catalog(home: Path) -> dict[str, Aoi]:
     """Every AOI by name: the built-in ones, then those of `<home>/aois.yaml` in the order of that file.
 
+    An entry of the file that has a built-in name takes its place: one's own copy of a city.
+
     Raises:
         SettingsError: the file is not as it should be; names the file and the entry.
     """
@@ -148,7 +150,7 @@ def add_aoi(
         endpoint_url: S3-compatible server, where it is not the one of the settings.
 
     Raises:
-        SettingsError: the name cannot be used, or belongs to a built-in AOI that comes from elsewhere.
+        SettingsError: the name cannot be used.
     """
     given = [source] if isinstance(source, str) else list(source)
     uris = [normal_uri(uri, Path.cwd()) for uri in given]
@@ -157,9 +159,6 @@ def add_aoi(
         "source": uris[0] if len(uris) == 1 else uris,
         **{key: value for key, value in optional.items() if value is not None},
     }
-    if name in BUILT_IN and any(known.uris == tuple(uris) for known in BUILT_IN[name].sources):
-        return BUILT_IN[name]
-
     path = home / USER_FILE
     aoi = _user_aoi(path, name, entry)
     entries = _read(path)
@@ -228,6 +227,4 @@ def _user_aoi(path: Path, name: str, entry: object) -> Aoi:
         if not isinstance(entry.get(key, ""), str):
             raise problem(f"{key} is not text.", "Put it in quotes.")
     source = Source(tuple(Part(uri) for uri in uris))
-    if name in BUILT_IN and source.uris not in {known.uris for known in BUILT_IN[name].sources}:
-        raise problem("this name belongs to a built-in AOI with another source.", f"Choose another, as {name}_mine.")
     return Aoi(name, entry.get("title", name), (source,), gsd_m, endpoint_url=entry.get("endpoint_url"))

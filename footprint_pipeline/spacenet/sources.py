@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from footprint_pipeline.errors import SourceError
-from footprint_pipeline.files import atomic_folder
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.archive import is_archive, unpack
 from footprint_pipeline.spacenet.catalog import SYNTHETIC_URI, Aoi, Part, Source, load_catalog, normal_uri
@@ -186,11 +185,7 @@ def _synthetic(folder: Path, tiles: int | None) -> Path:
     if tiles is not None:
         columns = math.ceil(math.sqrt(tiles))
         spec = CitySpec(rows=math.ceil(tiles / columns), columns=columns)
-    folder = folder.with_name(f"{folder.name}-{_digest((repr(spec),))}")
-    if not folder.is_dir():
-        with atomic_folder(folder) as temporary:
-            write_city(temporary, spec)
-    return folder
+    return write_city(folder.with_name(f"{folder.name}-{_digest((repr(spec),))}"), spec).folder
 
 
 def _check_exists(given: str, uri: str, names: list[str]) -> None:

@@ -71,13 +71,11 @@ def test_a_name_that_cannot_be_a_partition_is_refused(tmp_path: Path, name: str)
     assert not (tmp_path / "aois.yaml").exists()
 
 
-def test_a_built_in_name_keeps_its_source(tmp_path: Path) -> None:
-    vegas = BUILT_IN["AOI_2_Vegas"]
-    assert add_aoi(tmp_path, "AOI_2_Vegas", vegas.sources[0].uris[0]) is vegas
-    with pytest.raises(SettingsError, match="belongs to a built-in AOI") as caught:
-        add_aoi(tmp_path, "AOI_2_Vegas", str(tmp_path))
-    assert "AOI_2_Vegas_mine" in caught.value.fix
-    assert not (tmp_path / "aois.yaml").exists()
+def test_ones_own_copy_takes_the_place_of_a_built_in_area(tmp_path: Path) -> None:
+    add_aoi(tmp_path, "AOI_2_Vegas", str(tmp_path / "vegas"))
+    catalog = load_catalog(tmp_path)
+    assert list(catalog) == list(BUILT_IN)
+    assert catalog["AOI_2_Vegas"].sources[0].uris == ((tmp_path / "vegas").as_posix(),)
 
 
 @pytest.mark.parametrize(

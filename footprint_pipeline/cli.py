@@ -1,0 +1,228 @@
+"""The `footprint` command: parses, calls, prints. No logic of its own.
+
+Log lines go to stderr. With `--json` the last line of stdout is one JSON object. The exit code is 0 only on
+success, 1 on an error that was explained, 2 on wrong usage.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from footprint_pipeline import __version__
+from footprint_pipeline.errors import FootprintError
+from footprint_pipeline.model.spec import LOSSES, OPTIMIZERS, PRECISIONS, TrainingSpec
+from footprint_pipeline.settings import Settings, load_settings
+
+_SPEC = TrainingSpec()
+Command = Callable[..., dict[str, Any]]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="footprint")
+def main() -> None:
+    r"""Building footprints from satellite imagery: prepare data, train, choose, serve.
+
+    \b
+    Try it offline on a generated city:   footprint run
+    On tiles of your own (SpaceNet way):  footprint run --source FOLDER
+    On SpaceNet's bucket:                 footprint run --source AOI_1_Rio --tiles 200
+    Then serve the promoted model:        footprint serve
+    """
+
+
+def command(function: Command) -> click.Command:
+    """A subcommand with `--home` and `--json`, its errors explained, its answer printed."""
+
+    @click.option(
+        "--home", type=click.Path(path_type=Path, file_okay=False), help="Folder that holds all state. [.footprint]"
+    )
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line of stdout.")
+    @wraps(function)
+    def run(home: Path | None, as_json: bool, **options: Any) -> None:
+        logging.basicConfig(
+            level=logging.WARNING, stream=sys.stderr, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S"
+        )
+        logging.getLogger("footprint_pipeline").setLevel(logging.INFO)
+        try:
+            answer = function(load_settings(home=home), **options)
+        except FootprintError as error:
+            click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("Interrupted. What was finished is kept; run the same command again to go on.", err=True)
+            sys.exit(130)
+        lines = answer.pop("_lines", [])
+        for line in lines:
+            click.echo(line, err=as_json)
+        if as_json:
+            click.echo(json.dumps(answer, default=str))
+        sys.exit(int(answer.get("exit_code", 0)))
+
+    return main.command()(run)
+
+
+def training_options(function: Command) -> Command:
+    """The options of a training, with the defaults of the core's spec."""
+    network = _SPEC.network
+    options = [
+        click.option("--aoi", "aois", multiple=True, help="AOI to train on; repeat for several. [every prepared one]"),
+        click.option("--epochs", type=click.IntRange(1), default=_SPEC.epochs, show_default=True,
+                     help="Passes at most."),
+        click.option("--width", type=click.IntRange(1), default=network.width, show_default=True,
+                     help="Filters of the first block; the article's network has 64."),
+        click.option("--batch-norm/--no-batch-norm", default=network.batch_norm, show_default=True,
+                     help="Batch normalisation; the article's network has none."),
+        click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=network.dropout,
+                     show_default=True, help="Share dropped after the deeper blocks."),
+        click.option("-lr", "--learning-rate", type=float, default=_SPEC.learning_rate, show_default=True),
+        click.option("--optimizer", type=click.Choice(OPTIMIZERS), default=_SPEC.optimizer, show_default=True),
+        click.option("--loss", type=click.Choice(LOSSES), default=_SPEC.loss, show_default=True),
+        click.option("--batch-size", type=click.IntRange(1), default=_SPEC.batch_size, show_default=True),
+        click.option("-s", "--size", "chip_size", type=click.IntRange(16), default=_SPEC.chip_size, show_default=True,
+                     help="Side of a training chip, pixels."),
+        click.option("--chips-per-epoch", type=click.IntRange(1),
+                     help="Chips a pass. [enough to cover the ground once]"),
+        click.option("--patience", type=click.IntRange(1), default=_SPEC.patience, show_default=True,
+                     help="Stop after so many epochs without improvement."),
+        click.option("--max-minutes", type=float, help="Stop training after so many minutes. [no limit]"),
+        click.option("--gsd", "gsd_m", type=float, help="Metres a pixel to work at. [median of the training tiles]"),
+        click.option("--precision", type=click.Choice(PRECISIONS), default=_SPEC.precision, show_default=True),
+        click.option("--seed", type=int, default=_SPEC.seed, show_default=True),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@command
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    metavar="SOURCE",
+    help="Where tiles come from: a folder, a .tar.gz, an s3:// URI or a catalogue name (footprint aois). "
+    "Repeat for several areas. [AOI_0_Synthetic, a generated city]",
+)
+@click.option("--tiles", type=click.IntRange(1), help="Take the first N tiles of each source only.")
+@click.option(
+    "--on-bad-tile",
+    type=click.Choice(["skip", "fail"]),
+    default="skip",
+    show_default=True,
+    help="A tile that cannot be read: go on without it, or stop.",
+)
+@click.option("--skip-bad-labels", is_flag=True, help="Leave out labels that cannot be read; list them in a CSV.")
+@training_options
+def run(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
+    """Do it all: fetch tiles, prepare them, train, choose the tolerance, evaluate, register and promote."""
+    from footprint_pipeline import commands
+
+    return commands.run(settings, **options)
+
+
+@command
+@training_options
+def train(settings: Settings, **options: Any) -> dict[str, Any]:
+    """Train the network on prepared AOIs and log it to MLflow."""
+    from footprint_pipeline import commands
+
+    return commands.train(settings, **options)
+
+
+@command
+def tune(settings: Settings) -> dict[str, Any]:
+    """Choose the tolerance of the trained network on the validation split."""
+    from footprint_pipeline import commands
+
+    return commands.tune(settings)
+
+
+@command
+@click.option("--source", help="Score a registered model on all tiles of this source instead: folder, archive, s3://.")
+@click.option("--aoi", help="Name for the source's area. [read off the source]")
+@click.option("--alias", help="Which registered model, by alias. [champion]")
+@click.option("--version", help="Which registered model, by number.")
+@click.option("--tolerance", type=click.FloatRange(0, 1, min_open=True), help="Another tolerance than the model's own.")
+@click.option("--skip-bad-labels", is_flag=True, help="Leave out labels that cannot be read; list them in a CSV.")
+def evaluate(settings: Settings, **options: Any) -> dict[str, Any]:
+    """Score the trained network on the test split; or, with --source, a registered model on any labelled tiles."""
+    from footprint_pipeline import commands
+
+    return commands.evaluate(settings, **options)
+
+
+@command
+def register(settings: Settings) -> dict[str, Any]:
+    """Register the evaluated network, and promote it when it beats the champion."""
+    from footprint_pipeline import commands
+
+    return commands.register(settings)
+
+
+@command
+@click.option("--format", "kind", type=click.Choice(["openvino", "keras"]), default="openvino", show_default=True)
+@click.option("--alias", help="Which registered model, by alias. [champion]")
+@click.option("--version", help="Which registered model, by number.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write to.")
+def export(settings: Settings, **options: Any) -> dict[str, Any]:
+    """Take a registered model out of the registry, as files."""
+    from footprint_pipeline import commands
+
+    return commands.export(settings, **options)
+
+
+@command
+@click.option("--at", "coordinate", metavar="LAT,LON", required=True, help="Coordinate in degrees, as in 5.585,-0.2.")
+@click.option(
+    "--zoom", type=click.IntRange(10, 19), default=16, show_default=True, help="Size of the area, as a map tile."
+)
+@click.option("--tolerance", type=click.FloatRange(0, 1, min_open=True), help="Another tolerance than the model's own.")
+@click.option("--imagery", help="'mapbox', an XYZ template or a GeoTIFF. [FOOTPRINT_IMAGERY, else the synthetic city]")
+@click.option("--alias", help="Which registered model, by alias. [champion]")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="GeoJSON file to write. [stdout]")
+@click.option(
+    "--picture", type=click.Path(path_type=Path, dir_okay=False), help="PNG of the footprints on the imagery."
+)
+def predict(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
+    """Building footprints around a coordinate, as GeoJSON, by a registered model, without a service."""
+    from footprint_pipeline import commands
+
+    return commands.predict(settings, **options)
+
+
+@command
+@click.option("-a", "--host", help="Address to bind to. [127.0.0.1]")
+@click.option("-p", "--port", type=click.IntRange(1, 65535), help="Port to listen on. [8080]")
+@click.option("--imagery", help="'mapbox', an XYZ template or a GeoTIFF. [FOOTPRINT_IMAGERY, else the synthetic city]")
+def serve(settings: Settings, **options: Any) -> dict[str, Any]:
+    """Serve the promoted model over HTTP (gunicorn), until Ctrl-C."""
+    from footprint_pipeline import commands
+
+    return commands.serve(settings, **options)
+
+
+@command
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to.")
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the Dagster UI.")
+@click.option(
+    "--mlflow-port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port of the MLflow UI."
+)
+def ui(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
+    """Open the Dagster UI (webserver and daemon) and the MLflow UI on this home, until Ctrl-C."""
+    from footprint_pipeline.orchestration.local import run_ui
+
+    return {"exit_code": run_ui(settings, **options)}
+
+
+@command
+def aois(settings: Settings) -> dict[str, Any]:
+    """List the areas of interest that there are: the catalogue's and yours."""
+    from footprint_pipeline import commands
+
+    return commands.aois(settings)

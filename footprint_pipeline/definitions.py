@@ -1,0 +1,51 @@
+"""The Dagster code location. Imports neither Keras nor MLflow: every spawned step reloads this module."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from footprint_pipeline.orchestration.assets.dataset import dataset_assets
+from footprint_pipeline.orchestration.assets.evaluation import test_evaluation, tolerance_sweep
+from footprint_pipeline.orchestration.assets.ingest import ingest_assets
+from footprint_pipeline.orchestration.assets.promotion import registered_model
+from footprint_pipeline.orchestration.assets.training import trained_unet
+from footprint_pipeline.orchestration.io_managers import JsonRecords
+from footprint_pipeline.orchestration.jobs import build_jobs
+from footprint_pipeline.orchestration.partitions import aoi_partitions
+from footprint_pipeline.orchestration.resources import Workplace
+from footprint_pipeline.settings import Settings, load_settings
+
+
+def build_definitions(
+    settings: Settings | None = None, *, resources: Mapping[str, object] | None = None
+) -> dg.Definitions:
+    """The graph, its jobs and its resources.
+
+    Args:
+        settings: where state lives; from the environment when None.
+        resources: take the place of the resources of the same name.
+    """
+    settings = settings or load_settings()
+    home = settings.home.absolute()
+    aois = aoi_partitions(home)
+    return dg.Definitions(
+        assets=[
+            *ingest_assets(aois),
+            *dataset_assets(aois),
+            trained_unet,
+            tolerance_sweep,
+            test_evaluation,
+            registered_model,
+        ],
+        jobs=build_jobs(aois),
+        resources={
+            "workplace": Workplace(home=str(home)),
+            "io_manager": JsonRecords(folder=str(home / "records")),
+            **(resources or {}),
+        },
+        # The chain is a line: one process imports TensorFlow once instead of once a step.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions()

@@ -1,0 +1,66 @@
+"""What one model stage hands to the next: small frozen records, kept as JSON."""
+
+from pydantic import BaseModel, ConfigDict
+
+from footprint_pipeline.footprints.normalization import Normalization
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainedUnet(_Record):
+    """A trained network in MLflow, and all that the later stages must know of its training."""
+
+    run_id: str
+    experiment_id: str
+    model_id: str
+    network: str
+    parameters: int
+    stride: int
+    chip_size: int
+    gsd_m: float
+    aois: tuple[str, ...]
+    split_digest: str
+    normalization: dict[str, Normalization]
+    tiles: dict[str, int]
+    epochs: int
+    best_epoch: int
+    validation_loss: float
+    seconds: float
+    precision: str
+
+
+class ToleranceSweep(_Record):
+    """The tolerance chosen on the validation split."""
+
+    run_id: str
+    model_id: str
+    tolerance: float
+    median_tile_f1: float
+    std_tile_f1: float
+    pooled_pixel_f1: float
+    tiles: int
+
+
+class TestEvaluation(_Record):
+    """Scores on the test split at the chosen tolerance."""
+
+    run_id: str
+    model_id: str
+    tolerance: float
+    tiles: int
+    metrics: dict[str, float]
+    by_aoi: list[dict[str, str | int | float]]
+
+
+class RegisteredModel(_Record):
+    """A version in the registry, and whether it serves from now on."""
+
+    name: str
+    version: str
+    run_id: str
+    promoted: bool
+    reason: str
+    metrics: dict[str, float]
+    champion_metrics: dict[str, float] | None

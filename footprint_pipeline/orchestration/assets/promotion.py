@@ -1,0 +1,40 @@
+"""From a scored network to the registry: a version, and perhaps a new champion."""
+
+import dagster as dg
+from pydantic import Field
+
+from footprint_pipeline.handover import RegisteredModel, TestEvaluation, ToleranceSweep, TrainedUnet
+from footprint_pipeline.orchestration.resources import Workplace
+
+
+class RegisterConfig(dg.Config):
+    """What the service does with the model."""
+
+    min_area_m2: float = Field(4.0, description="The service drops smaller footprints, square metres.", ge=0)
+
+
+@dg.asset(group_name="registry", kinds={"mlflow", "openvino"})
+def registered_model(
+    config: RegisterConfig,
+    workplace: Workplace,
+    trained_unet: TrainedUnet,
+    tolerance_sweep: ToleranceSweep,
+    test_evaluation: TestEvaluation,
+) -> dg.Output[RegisteredModel]:
+    """The Keras model and its export as one registry version; champion when it beats the present one."""
+    from footprint_pipeline.stages.model import register_model
+
+    registered = register_model(
+        workplace.settings, trained_unet, tolerance_sweep, test_evaluation, min_area_m2=config.min_area_m2
+    )
+    return dg.Output(
+        registered,
+        metadata={
+            "version": registered.version,
+            "registry": workplace.version_url(registered.name, registered.version),
+            "promoted": registered.promoted,
+            "reason": registered.reason,
+            **{f"candidate_{name}": value for name, value in registered.metrics.items()},
+            **{f"champion_{name}": value for name, value in (registered.champion_metrics or {}).items()},
+        },
+    )

@@ -1,0 +1,123 @@
+"""The Dagster instance of this machine, and jobs run in this process: what the command line stands on.
+
+Runs appear in the UI like any other, for they are recorded in the same instance.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+import footprint_pipeline
+from footprint_pipeline.definitions import build_definitions
+from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.files import atomic_path
+from footprint_pipeline.settings import Settings
+
+ROOT = Path(footprint_pipeline.__file__).parents[1]
+"""The checkout: where `dagster.yaml` and `workspace.yaml` lie."""
+
+
+def prepare_home(settings: Settings) -> Path:
+    """Make the home's Dagster instance from the checkout's `dagster.yaml`, and return its folder."""
+    folder = settings.home.absolute() / "dagster"
+    source = ROOT / "dagster.yaml"
+    if not source.exists():
+        raise SettingsError(f"{source.name} is not beside the package.", fix="Install with `pip install -e .`.")
+    target = folder / "dagster.yaml"
+    if not target.exists() or target.read_bytes() != source.read_bytes():
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+    return folder
+
+
+def run_job(
+    name: str,
+    settings: Settings,
+    *,
+    partition: str | None = None,
+    config: Mapping[str, Mapping[str, Any]] | None = None,
+    selection: list[str] | None = None,
+) -> dict[str, Any]:
+    """Run a job in this process and return the records of its assets by name.
+
+    Args:
+        name: a job of `jobs.build_jobs`.
+        settings: where state lives.
+        partition: the AOI, for a partitioned job.
+        config: asset name → its config.
+        selection: only these assets of the job.
+
+    Raises:
+        Whatever an asset raises, as it is.
+    """
+    os.environ["DAGSTER_HOME"] = str(prepare_home(settings))
+    os.environ["FOOTPRINT_HOME"] = str(settings.home.absolute())
+    job = build_definitions(settings).resolve_job_def(name)
+    run_config = {
+        "ops": {asset: {"config": dict(values)} for asset, values in (config or {}).items()},
+        # The pipeline's own lines are printed by the command line; Dagster's events are kept for the UI.
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
+    with dg.DagsterInstance.get() as instance:
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=partition,
+            run_config=run_config,
+            asset_selection=[dg.AssetKey(asset) for asset in selection] if selection else None,
+        )
+        done = [event.asset_key for event in result.get_asset_materialization_events() if event.asset_key]
+        return {key.to_user_string(): result.asset_value(key) for key in done if partition is None}
+
+
+def run_ui(settings: Settings, *, host: str, port: int, mlflow_port: int) -> int:
+    """Run the Dagster UI (webserver and daemon) and the MLflow UI on this home until one ends or Ctrl-C.
+
+    Returns:
+        The exit code of whichever ended first; 0 after Ctrl-C.
+    """
+    environment = {
+        **os.environ,
+        "DAGSTER_HOME": str(prepare_home(settings)),
+        "FOOTPRINT_HOME": str(settings.home.absolute()),
+        "FOOTPRINT_MLFLOW_UI_URL": f"http://{host}:{mlflow_port}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONWARNINGS": "ignore",
+    }
+    programs = Path(sys.executable).parent
+    commands = [
+        [programs / "dagster", "dev", "-w", ROOT / "workspace.yaml", "--host", host, "--port", str(port)],
+        [
+            programs / "mlflow", "server", "--backend-store-uri", settings.mlflow_uri, "--host", host,
+            "--port", str(mlflow_port), "--workers", "1", "--default-artifact-root",
+            (settings.home.absolute() / "artifacts").as_uri(),
+        ],
+    ]  # fmt: skip
+    if settings.tracking_uri and settings.tracking_uri.startswith("http"):
+        commands.pop()  # a server runs elsewhere already
+    processes = [
+        subprocess.Popen([str(part) for part in command], env=environment, cwd=ROOT, start_new_session=True)
+        for command in commands
+    ]
+    try:
+        while all(process.poll() is None for process in processes):
+            time.sleep(0.5)
+        return next(process.returncode for process in processes if process.poll() is not None)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+        for process in processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,46 @@
+"""Resources: they hand out domain objects, so that assets stay free of clients and of the environment."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from footprint_pipeline.errors import SourceError
+from footprint_pipeline.lake import AoiFolder, Lake
+from footprint_pipeline.settings import Settings, load_settings
+from footprint_pipeline.spacenet.catalog import Aoi, load_catalog
+
+
+class Workplace(dg.ConfigurableResource):
+    """Where all state lives. Every other setting comes from the environment, read when an asset runs."""
+
+    home: str
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force, with this home."""
+        return load_settings(home=Path(self.home))
+
+    def folder(self, aoi: str) -> AoiFolder:
+        """The folder of an AOI's prepared data."""
+        return Lake(Path(self.home).absolute()).aoi(aoi)
+
+    def aoi(self, name: str) -> Aoi:
+        """An AOI of the catalogue.
+
+        Raises:
+            SourceError: there is none of that name.
+        """
+        catalog = load_catalog(Path(self.home))
+        if name not in catalog:
+            raise SourceError(
+                f"No AOI is called {name}.", fix=f"Add it to aois.yaml, or choose one of {', '.join(catalog)}."
+            )
+        return catalog[name]
+
+    def run_url(self, experiment_id: str, run_id: str) -> dg.UrlMetadataValue:
+        """Link to an MLflow run."""
+        return dg.MetadataValue.url(f"{self.settings.mlflow_ui_url}/#/experiments/{experiment_id}/runs/{run_id}")
+
+    def version_url(self, name: str, version: str) -> dg.UrlMetadataValue:
+        """Link to a version of a registered model."""
+        return dg.MetadataValue.url(f"{self.settings.mlflow_ui_url}/#/models/{name}/versions/{version}")

@@ -1,0 +1,105 @@
+"""The data stages, one AOI at a time: tiles, polygons, masks, split. Each reads and writes its AOI's folder."""
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+from pydantic import TypeAdapter
+
+from footprint_pipeline.dataset.masks import MaskSummary, mask_path, read_mask, write_masks
+from footprint_pipeline.dataset.polygons import (
+    PolygonTable,
+    build_polygon_table,
+    buildings_per_tile,
+    read_polygon_table,
+    write_polygon_table,
+)
+from footprint_pipeline.dataset.splits import SplitSpec, build_manifest, write_manifest
+from footprint_pipeline.dataset.tiles import TileIndex, index_tiles, read_tile_index, write_tile_index
+from footprint_pipeline.errors import DatasetError
+from footprint_pipeline.files import atomic_path
+from footprint_pipeline.lake import AoiFolder
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.spacenet.catalog import Aoi
+from footprint_pipeline.spacenet.labels import Labels, read_labels
+from footprint_pipeline.spacenet.layout import Layout
+from footprint_pipeline.spacenet.sources import fetch
+
+log = logging.getLogger(__name__)
+
+_LAYOUT = TypeAdapter(Layout)
+
+
+@dataclass(frozen=True)
+class CollectedPolygons:
+    """The polygon table and what reading the labels met."""
+
+    labels: Labels
+    polygons: PolygonTable
+
+
+def fetch_tiles(
+    settings: Settings, aoi: Aoi, folder: AoiFolder, *, tiles: int | None, on_bad_tile: Literal["skip", "fail"]
+) -> tuple[Layout, TileIndex]:
+    """Bring an AOI's tiles onto the disk and index them.
+
+    Args:
+        settings: how S3 is read.
+        aoi: from the catalogue.
+        folder: where its data lies.
+        tiles: the first so many only.
+        on_bad_tile: what to do about a tile that cannot be read.
+    """
+    layout = fetch(aoi, folder.raw, tiles=tiles, settings=settings)
+    index = index_tiles([(tile.tile_id, tile.image) for tile in layout.tiles], aoi=aoi.name, on_bad_tile=on_bad_tile)
+    with atomic_path(folder.layout) as temporary:
+        temporary.write_bytes(_LAYOUT.dump_json(layout, indent=1))
+    write_tile_index(index, folder.tiles)
+    log.info("%s: %d tiles, %d skipped", aoi.name, len(index.table), len(index.skipped))
+    return layout, index
+
+
+def collect_polygons(folder: AoiFolder, *, skip_bad_labels: bool) -> CollectedPolygons:
+    """Read an AOI's labels, place them on its tiles and write the polygon table.
+
+    Labels that are left out are listed in `labels_rejected.csv`.
+    """
+    if not folder.layout.exists():
+        raise DatasetError(f"{folder.folder.name}: its tiles are not there.", fix="Materialize image_tiles first.")
+    labels = read_labels(_LAYOUT.validate_json(folder.layout.read_bytes()), skip_bad=skip_bad_labels)
+    polygons = build_polygon_table(labels.table, read_tile_index(folder.tiles))
+    with atomic_path(folder.rejected_labels) as temporary:
+        labels.rejected.to_csv(temporary, index=False)
+    write_polygon_table(polygons.table, folder.polygons)
+    log.info("%s: %d buildings", folder.folder.name, len(polygons.table))
+    return CollectedPolygons(labels, polygons)
+
+
+def draw_masks(folder: AoiFolder) -> MaskSummary:
+    """Write a mask for every tile of an AOI."""
+
+    def progress(done: int, total: int) -> None:
+        if done == total or done % 500 == 0:
+            log.info("%s: %d of %d masks", folder.folder.name, done, total)
+
+    return write_masks(
+        read_polygon_table(folder.polygons), read_tile_index(folder.tiles), folder.masks, progress=progress
+    )
+
+
+def split_tiles(folder: AoiFolder, spec: SplitSpec) -> tuple[pd.DataFrame, str]:
+    """Write the split manifest of an AOI; returns it with its digest."""
+    tiles = read_tile_index(folder.tiles)
+    shares = pd.Series({tile: float(read_mask(mask_path(folder.masks, tile)).mean()) for tile in tiles["tile_id"]})
+    buildings = buildings_per_tile(read_polygon_table(folder.polygons))
+    manifest = build_manifest(tiles, buildings, shares, folder.masks, spec)
+    return manifest, write_manifest(manifest, folder.manifest, spec)
+
+
+def area_km2(tiles: gpd.GeoDataFrame) -> float:
+    """Ground covered by the valid pixels of tiles, square kilometres."""
+    pixels = tiles["width"] * tiles["height"] * tiles["valid_share"]
+    return float(np.sum(pixels * tiles["gsd_x_m"] * tiles["gsd_y_m"]) / 1e6)

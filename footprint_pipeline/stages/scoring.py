@@ -1,0 +1,94 @@
+"""Scoring what the service would run: an exported model on labelled tiles. No Keras."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import geopandas as gpd
+import pandas as pd
+
+from footprint_pipeline.dataset.masks import mask_path
+from footprint_pipeline.dataset.polygons import read_polygon_table
+from footprint_pipeline.dataset.splits import read_manifests
+from footprint_pipeline.dataset.tiles import read_tile_index
+from footprint_pipeline.evaluation.scoring import TestScores, predict_tiles, score_tiles
+from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.lake import AoiFolder, Lake
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.spacenet.catalog import Aoi
+from footprint_pipeline.stages.data import collect_polygons, draw_masks, fetch_tiles
+
+log = logging.getLogger(__name__)
+
+
+def score_on_test_splits(
+    settings: Settings, model: Path, aois: list[str], *, tolerance: float | None = None
+) -> TestScores:
+    """Score an exported model on the test splits of prepared AOIs, of all of them when the list is empty."""
+    lake = Lake(settings.home.absolute())
+    manifest = load_manifest(lake, aois)
+    manifest = manifest[manifest["split"] == "test"]
+    return score_exported(Runtime(model), manifest, load_polygons(lake, manifest), tolerance=tolerance)
+
+
+def score_on_source(
+    settings: Settings, model: Path, aoi: Aoi, *, tolerance: float | None = None, skip_bad_labels: bool = False
+) -> TestScores:
+    """Score an exported model on every tile of a source, apart from all data prepared for training.
+
+    Args:
+        settings: where state lives.
+        model: folder of the exported model.
+        aoi: where the tiles and labels come from.
+        tolerance: another than the model's own.
+        skip_bad_labels: leave out labels that cannot be read.
+    """
+    folder = AoiFolder(settings.home.absolute() / "evaluation" / aoi.name)
+    fetch_tiles(settings, aoi, folder, tiles=None, on_bad_tile="skip")
+    collect_polygons(folder, skip_bad_labels=skip_bad_labels)
+    draw_masks(folder)
+    tiles = pd.DataFrame(read_tile_index(folder.tiles).drop(columns="geometry"))
+    tiles["mask_path"] = [str(mask_path(folder.masks, tile_id)) for tile_id in tiles["tile_id"]]
+    return score_exported(Runtime(model), tiles, read_polygon_table(folder.polygons), tolerance=tolerance)
+
+
+def score_exported(
+    runtime: Runtime, manifest: pd.DataFrame, polygons: gpd.GeoDataFrame, *, tolerance: float | None = None
+) -> TestScores:
+    """Score an exported model on labelled tiles, at its own tolerance unless another is given.
+
+    Args:
+        runtime: the model.
+        manifest: rows of split manifests, or of a tile index with `mask_path`.
+        polygons: the polygon table of these tiles.
+        tolerance: another than the model's own.
+    """
+    predictions = predict_tiles(
+        manifest, runtime, gsd_m=runtime.spec.gsd_m, stride=runtime.spec.stride, progress=said("evaluate")
+    )
+    return score_tiles(predictions, polygons, tolerance=tolerance or runtime.spec.tolerance)
+
+
+def load_manifest(lake: Lake, aois: list[str]) -> pd.DataFrame:
+    """The split manifests of these AOIs as one table; of every prepared AOI when the list is empty.
+
+    Raises:
+        DatasetError: an AOI is not prepared, or none is.
+    """
+    return read_manifests([lake.aoi(name).manifest for name in aois or lake.prepared()])
+
+
+def load_polygons(lake: Lake, manifest: pd.DataFrame) -> gpd.GeoDataFrame:
+    """The polygon tables of the manifest's AOIs as one table."""
+    tables = [read_polygon_table(lake.aoi(aoi).polygons) for aoi in sorted(manifest["aoi"].unique())]
+    return pd.concat(tables, ignore_index=True)
+
+
+def said(what: str) -> Callable[[int, int], None]:
+    """A progress callback that logs a line now and then."""
+
+    def progress(done: int, total: int) -> None:
+        if done == total or done % 25 == 0:
+            log.info("%s: %d of %d tiles", what, done, total)
+
+    return progress

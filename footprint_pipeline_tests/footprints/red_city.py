@@ -1,5 +1,6 @@
 """A world for tests: red roofs on grey ground, a network that knows red from grey, and a server of its tiles."""
 
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,8 +119,8 @@ class Answers(dict[str, tuple[int, bytes]]):
 
 
 @contextmanager
-def http_server(answers: Answers) -> Iterator[Answers]:
-    """A local HTTP server; `answers.address` is where."""
+def http_server(answers: Answers, *, certificate: Path | None = None) -> Iterator[Answers]:
+    """A local HTTP server (HTTPS with a certificate and its key); `answers.address` is where."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -137,6 +138,10 @@ def http_server(answers: Answers) -> Iterator[Answers]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     answers.address = f"http://127.0.0.1:{server.server_port}"
     try:

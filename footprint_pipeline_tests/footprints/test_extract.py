@@ -11,7 +11,16 @@ from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.mercator import Bounds, Tile, project, tile_at, to_wgs84
 from footprint_pipeline.footprints.normalization import Normalization
 from footprint_pipeline.footprints.runtime import Runtime
-from footprint_pipeline_tests.footprints.red_city import DEGREE_M, GSD_M, roof, write_city, write_model
+from footprint_pipeline.footprints.xyz import XyzImagery
+from footprint_pipeline_tests.footprints.red_city import (
+    DEGREE_M,
+    GSD_M,
+    TileServer,
+    http_server,
+    roof,
+    write_city,
+    write_model,
+)
 
 PLACE = (-43.2, -22.9)
 TILE = tile_at(*PLACE, 18)
@@ -170,6 +179,16 @@ def test_a_model_that_answers_nonsense_is_named_as_such(tmp_path: Path, runtime:
 
     with pytest.raises(ModelError, match="not numbers"):
         extract(Broken(), city(tmp_path), TILE.bounds_3857)
+
+
+@pytest.mark.parametrize("side", [256, 512])
+def test_slippy_tiles_serve_as_well_as_a_file(runtime: Runtime, side: int) -> None:
+    painted = roof(*MIDDLE, 24, 15)
+    with http_server(TileServer([painted], side=side)) as server:
+        found = extract(runtime, XyzImagery(server.address + "/{z}/{x}/{y}.png"), TILE.bounds_3857)
+    assert distance_m(only(found), painted) < PIXEL_M
+    assert found.area_m2[0] == pytest.approx(24 * 15, rel=0.05)
+    assert found.raster.source.startswith("127.0.0.1, zoom 1")
 
 
 def test_projected_corners_are_those_of_the_tile() -> None:

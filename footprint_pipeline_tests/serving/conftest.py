@@ -1,0 +1,69 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from footprint_pipeline.errors import RegistryError
+from footprint_pipeline.footprints.geotiff import GeoTiffImagery
+from footprint_pipeline.footprints.mercator import Bounds, tile_at, to_wgs84
+from footprint_pipeline.settings import Settings
+from footprint_pipeline_tests.footprints.red_city import roof, write_city, write_model
+from serving.app import create_app
+from serving.model_store import ModelStore
+
+LONGITUDE, LATITUDE, ZOOM = -43.2, -22.9, 18
+AREA = to_wgs84(tile_at(LONGITUDE, LATITUDE, ZOOM).bounds_3857)
+ROOF = roof(*AREA.centre, 24, 15)
+CITY = Bounds(AREA.left - 0.0008, AREA.bottom - 0.0008, AREA.right + 0.0008, AREA.top + 0.0008)
+
+
+class FakeRegistry:
+    """A registry with one version, or with none until it is put there."""
+
+    def __init__(self, model: Path, champion: str | None = "3") -> None:
+        self.model, self.champion, self.asked = model, champion, 0
+
+    def version(self, alias: str) -> str:
+        self.asked += 1
+        if self.champion is None:
+            raise RegistryError(f"There is no {alias}.", fix="Promote a version.")
+        return self.champion
+
+    def pull(self, *, alias: str | None = None, version: str | None = None, into: Path) -> Path:
+        assert alias is None
+        assert version is not None
+        if not (into / version).exists():
+            shutil.copytree(self.model, into / version)
+        return into / version
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def city_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_city(tmp_path_factory.mktemp("city") / "city.tif", CITY, [ROOF])
+
+
+@pytest.fixture(scope="session")
+def city(city_path: Path) -> GeoTiffImagery:
+    return GeoTiffImagery(city_path, attribution="© the painter")
+
+
+@pytest.fixture(scope="session")
+def store(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
+    return ModelStore(FakeRegistry(model_folder), alias="champion", cache=tmp_path_factory.mktemp("cache"), threads=1)
+
+
+@pytest.fixture(scope="session")
+def app(store: ModelStore, city: GeoTiffImagery) -> Flask:
+    return create_app(Settings(), store=store, imagery=city)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()

@@ -1,0 +1,109 @@
+"""The service as it is run: a gunicorn process on a real registry, asked over HTTP."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+from mlflow import MlflowClient
+
+from footprint_pipeline.registry import Registry
+from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM
+
+NAME = "building-footprints"
+QUESTION = {"coordinate": {"latitude": LATITUDE, "longitude": LONGITUDE}, "zoom": ZOOM}
+HEADERS = {"Connection": "close"}  # an idle connection holds gunicorn's stop up
+ROOT = Path(__file__).parents[2]
+
+
+def register(uri: str, model: Path, artifacts: Path) -> str:
+    """A version that holds the exported model, and nothing points to it yet."""
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    experiment = client.create_experiment("test", artifact_location=artifacts.as_uri())
+    run = client.create_run(experiment)
+    client.log_artifacts(run.info.run_id, str(model), "serving")
+    client.create_registered_model(NAME)
+    source = run.info.artifact_uri
+    return str(client.create_model_version(NAME, source, run_id=run.info.run_id).version)
+
+
+@contextmanager
+def gunicorn(log: Path, **environment: str) -> Iterator[str]:
+    """A running service's address; it must end by itself when asked to."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "gunicorn", "-c", "serving/gunicorn.conf.py", "serving.app:create_app()"]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment, "FOOTPRINT_PORT": str(port)},
+        )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        try:
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+
+def health(address: str) -> requests.Response | None:
+    try:
+        return requests.get(f"{address}/healthz", headers=HEADERS, timeout=20)
+    except requests.ConnectionError:
+        return None
+
+
+def wait_for(condition: Callable[[], bool], log: Path) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
+def test_the_service_starts_without_a_model_finds_it_and_answers(
+    model_folder: Path, city_path: Path, tmp_path: Path
+) -> None:
+    uri, log = f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "gunicorn.log"
+    version = register(uri, model_folder, tmp_path / "artifacts")
+    environment = {
+        "FOOTPRINT_HOME": str(tmp_path / "home"),
+        "FOOTPRINT_IMAGERY": str(city_path),
+        "FOOTPRINT_MODEL_NAME": NAME,
+        "FOOTPRINT_THREADS": "1",
+        "MLFLOW_TRACKING_URI": uri,
+    }
+    with gunicorn(log, **environment) as address:
+        wait_for(lambda: (answer := health(address)) is not None and "champion" in answer.text, log)
+        assert health(address).status_code == 503
+        early = requests.post(f"{address}/predict/polygon", json=QUESTION, headers=HEADERS, timeout=20)
+        assert early.status_code == 503
+        assert early.headers["Content-Type"] == "application/problem+json"
+
+        Registry(uri, NAME).point("champion", version)
+        wait_for(lambda: health(address).status_code == 200, log)
+        answer = requests.post(f"{address}/predict/polygon", json=QUESTION, headers=HEADERS, timeout=20)
+        assert answer.headers["X-Model-Version"] == version
+        assert answer.headers["Content-Type"] == "application/geo+json"
+        assert len(answer.json()["features"]) == 1
+        mask = requests.post(f"{address}/predict/mask", json=QUESTION, headers=HEADERS, timeout=20)
+        assert mask.content.startswith(b"\x89PNG")
+        pulled = list((tmp_path / "home" / "serving-cache").rglob("spec.json"))
+        assert len(pulled) == 1
+    text = log.read_text()
+    assert '"POST /predict/polygon HTTP/1.1" 200' in text
+    assert "Traceback" not in text

@@ -1,0 +1,111 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.footprints.geotiff import GeoTiffImagery
+from footprint_pipeline.settings import Settings
+from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, FakeRegistry
+from serving.app import create_app
+from serving.model_store import LoadedModel, ModelStore, NoModelError
+
+PLACE = {"coordinate": {"latitude": LATITUDE, "longitude": LONGITUDE}, "zoom": 18}
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_without_a_champion_the_service_starts_says_so_and_finds_one_later(
+    model_folder: Path, city: GeoTiffImagery, tmp_path: Path
+) -> None:
+    registry, clock = FakeRegistry(model_folder, champion=None), Clock()
+    store = ModelStore(registry, alias="champion", cache=tmp_path, threads=1, retry_s=5, clock=clock)
+    client = create_app(Settings(), store=store, imagery=city).test_client()
+
+    health = client.get("/healthz")
+    assert health.status_code == 503
+    assert health.json["status"] == "no model"
+    assert health.json["reason"] == "There is no champion."
+    assert health.json["model"] is None
+    for path in ("/predict/polygon", "/predict/mask"):
+        answer = client.post(path, json=PLACE)
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"] == "5"
+        assert answer.json["type"] == "urn:footprint:no-model"
+        assert answer.json["fix"] == "Promote a version."
+    assert registry.asked == 1
+
+    registry.champion = "8"
+    assert client.get("/healthz").status_code == 503
+    clock.now += 5
+    assert client.get("/healthz").json["model"]["version"] == "8"
+    assert client.post("/predict/polygon", json=PLACE).headers["X-Model-Version"] == "8"
+    assert registry.asked == 2
+
+
+def test_a_broken_export_or_registry_is_a_reason_too(model_folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(model_folder, broken)
+    (broken / "model.xml").write_text("<")
+    with pytest.raises(NoModelError, match="OpenVINO cannot load"):
+        ModelStore(FakeRegistry(broken), alias="champion", cache=tmp_path / "a").current()
+
+    class Crashing(FakeRegistry):
+        def version(self, alias: str) -> str:
+            raise ZeroDivisionError
+
+    with pytest.raises(NoModelError, match="cannot be loaded"):
+        ModelStore(Crashing(broken), alias="champion", cache=tmp_path / "b").current()
+
+
+def test_one_thread_loads_and_the_others_are_told_at_once(model_folder: Path, tmp_path: Path) -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+
+    class Slow(FakeRegistry):
+        def version(self, alias: str) -> str:
+            arrived.set()
+            assert go_on.wait(20)
+            return super().version(alias)
+
+    registry = Slow(model_folder)
+    store = ModelStore(registry, alias="champion", cache=tmp_path, threads=1)
+    store.load_in_background()
+    assert arrived.wait(20)
+    with pytest.raises(NoModelError, match="is loading"):
+        store.current()
+    loader = next(thread for thread in threading.enumerate() if thread.name == "model-loader")
+    go_on.set()
+    loader.join(20)
+    models: list[LoadedModel] = []
+    threads = [threading.Thread(target=lambda: models.append(store.current())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert [model.version for model in models] == ["3"] * 8
+    assert len({id(model) for model in models}) == 1
+    assert registry.asked == 1
+
+
+def test_missing_imagery_is_known_at_the_start(store: ModelStore, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="MAPBOX_ACCESS_TOKEN"):
+        create_app(Settings(imagery="mapbox", mapbox_access_token=None), store=store)
+    with pytest.raises(SettingsError, match=r"gone\.tif"):
+        create_app(Settings(imagery=str(tmp_path / "gone.tif")), store=store)
+
+
+def test_the_service_imports_nothing_of_the_pipelines_weight() -> None:
+    heavy = ["tensorflow", "keras", "mlflow", "geopandas", "dagster", "pyarrow", "pandas"]
+    code = f"import json, sys, serving.app; print(json.dumps([name for name in {heavy} if name in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
+    assert json.loads(done.stdout) == []

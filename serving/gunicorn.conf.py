@@ -1,0 +1,24 @@
+"""How gunicorn runs the service: ``gunicorn -c serving/gunicorn.conf.py 'serving.app:create_app()'``.
+
+One process with threads: the runtime uses every core for one request already, and the threads keep the service
+answering while others wait for imagery. WEB_CONCURRENCY sets the number of processes. Each loads its own
+model, after the fork (`preload_app` stays off).
+"""
+
+# ruff: noqa: N999 - gunicorn's own name for it
+import logging
+
+from footprint_pipeline.settings import load_settings
+
+_settings = load_settings()
+logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+logging.getLogger("serving").setLevel(logging.INFO)
+
+bind = f"{_settings.host}:{_settings.port}"
+worker_class = "gthread"
+threads = 8
+timeout = 120
+graceful_timeout = 10  # for answers under way; an idle keep-alive connection holds a stop up as long
+control_socket_disable = True
+accesslog = "-"
+access_log_format = '%(h)s "%(r)s" %(s)s %(b)s %(M)sms'

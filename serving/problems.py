@@ -1,0 +1,80 @@
+"""Every error of the service in one shape: RFC 9457 `application/problem+json`."""
+
+import json
+import logging
+from http import HTTPStatus
+
+from flask import Flask, Response
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from footprint_pipeline.errors import FootprintError, ImageryError, NoImageryError, RequestError
+from serving.model_store import NoModelError
+from serving.remote_image import ForbiddenUrlError
+
+log = logging.getLogger(__name__)
+
+# The first that fits counts: children before their parents.
+_STATUS: tuple[tuple[type[FootprintError], int, str, str], ...] = (
+    (NoModelError, 503, "no-model", "No model is loaded"),
+    (NoImageryError, 404, "no-imagery", "No imagery there"),
+    (ImageryError, 502, "imagery-failed", "The imagery cannot be had"),
+    (ForbiddenUrlError, 403, "image-url-forbidden", "This image_url is not allowed"),
+    (RequestError, 422, "unanswerable", "The request cannot be answered"),
+    (FootprintError, 500, "failed", "The prediction failed"),
+)
+
+
+def problem(status: int, *, kind: str, title: str, detail: str, fix: str = "", **more: object) -> Response:
+    """A problem+json response."""
+    body = {"type": f"urn:footprint:{kind}", "title": title, "status": status, "detail": detail}
+    return Response(
+        json.dumps({**body, **({"fix": fix} if fix else {}), **more}), status, mimetype="application/problem+json"
+    )
+
+
+def register_problems(app: Flask) -> None:
+    """Make every error of the app answer as a problem."""
+
+    @app.errorhandler(FootprintError)
+    def known(error: FootprintError) -> Response:
+        status, kind, title = next(
+            (status, kind, title) for cls, status, kind, title in _STATUS if isinstance(error, cls)
+        )
+        if status >= 500:
+            log.warning("%s", error)
+        response = problem(status, kind=kind, title=title, detail=error.problem, fix=error.fix)
+        if isinstance(error, NoModelError):
+            response.headers["Retry-After"] = str(error.retry_after_s)
+        return response
+
+    @app.errorhandler(ValidationError)
+    def malformed(error: ValidationError) -> Response:
+        errors = error.errors(include_url=False, include_input=False, include_context=False)
+        if errors[0]["type"] == "json_invalid":
+            return problem(400, kind="malformed-json", title="The body is not JSON", detail=errors[0]["msg"])
+        fields = [{"field": ".".join(str(part) for part in item["loc"]), "problem": item["msg"]} for item in errors]
+        detail = "; ".join(": ".join(filter(None, (item["field"], item["problem"]))) for item in fields)
+        return problem(
+            422, kind="invalid-request", title="The request does not fit the schema", detail=detail, errors=fields
+        )
+
+    @app.errorhandler(HTTPException)
+    def http(error: HTTPException) -> Response:
+        status = error.code or 500
+        title = HTTPStatus(status).phrase
+        response = problem(status, kind=title.lower().replace(" ", "-"), title=title, detail=error.description or title)
+        for name, value in error.get_headers():
+            if name.lower() not in ("content-type", "content-length"):
+                response.headers[name] = value
+        return response
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> Response:
+        log.error("Unexpected error", exc_info=error)
+        return problem(
+            500,
+            kind="internal",
+            title="Internal Server Error",
+            detail="Something unexpected went wrong; the service's log says what.",
+        )

@@ -6,6 +6,7 @@ success, 1 on an error that was explained, 2 on wrong usage.
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -26,14 +27,14 @@ Command = Callable[..., dict[str, Any]]
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="footprint")
 def main() -> None:
-    r"""Building footprints from satellite imagery: prepare data, train, choose, serve.
+    """Building footprints from satellite imagery: prepare data, train, choose, serve.
 
     \b
     Try it offline on a generated city:   footprint run
     On tiles of your own (SpaceNet way):  footprint run --source FOLDER
     On SpaceNet's bucket:                 footprint run --source AOI_1_Rio --tiles 200
     Then serve the promoted model:        footprint serve
-    """
+    """  # noqa: D301  (click's own mark for a paragraph that keeps its lines)
 
 
 def command(function: Command) -> click.Command:
@@ -45,10 +46,7 @@ def command(function: Command) -> click.Command:
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line of stdout.")
     @wraps(function)
     def run(home: Path | None, as_json: bool, **options: Any) -> None:
-        logging.basicConfig(
-            level=logging.WARNING, stream=sys.stderr, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S"
-        )
-        logging.getLogger("footprint_pipeline").setLevel(logging.INFO)
+        _log_to_stderr()
         try:
             answer = function(load_settings(home=home), **options)
         except FootprintError as error:
@@ -65,6 +63,27 @@ def command(function: Command) -> click.Command:
         sys.exit(int(answer.get("exit_code", 0)))
 
     return main.command()(run)
+
+
+class _Plain(logging.Formatter):
+    """Time and message, without what Dagster puts in front of a line that it manages."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        managed = getattr(record, "dagster_meta", None)
+        if managed:
+            record = logging.makeLogRecord({**record.__dict__, "msg": managed["orig_message"], "args": ()})
+        return super().format(record)
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Plain("%(asctime)s  %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("footprint_pipeline").setLevel(logging.INFO)
+    for noisy in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # TensorFlow's C++ side greets on stderr; errors still show.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def training_options(function: Command) -> Command:
@@ -205,6 +224,20 @@ def serve(settings: Settings, **options: Any) -> dict[str, Any]:
     from footprint_pipeline import commands
 
     return commands.serve(settings, **options)
+
+
+@command
+@click.option("--at", "coordinate", metavar="LAT,LON", help="Coordinate in degrees. [the middle of the imagery]")
+@click.option(
+    "--zoom", type=click.IntRange(10, 19), default=17, show_default=True, help="Size of the area: a map tile."
+)
+@click.option("--imagery", help="'mapbox', an XYZ template or a GeoTIFF. [FOOTPRINT_IMAGERY, else the synthetic city]")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the answer. [HOME/answer]")
+def ask(settings: Settings, **options: Any) -> dict[str, Any]:
+    """Try the service: start it, ask it for footprints over HTTP, draw the answer, stop it."""
+    from footprint_pipeline import commands
+
+    return commands.ask(settings, **options)
 
 
 @command

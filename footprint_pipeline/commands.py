@@ -1,16 +1,27 @@
 """What each subcommand of `footprint` does. Each returns a dict for `--json`; `_lines` in it are for people."""
 
+import json
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import requests
+from shapely.geometry import shape
+
 from footprint_pipeline.errors import RequestError, SettingsError
+from footprint_pipeline.files import atomic_path
+from footprint_pipeline.footprints.extract import extract
+from footprint_pipeline.footprints.imagery import open_imagery
+from footprint_pipeline.footprints.mercator import tile_at
+from footprint_pipeline.footprints.picture import draw, encode_png
+from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.footprints.writers import feature_collection
 from footprint_pipeline.lake import Lake
-from footprint_pipeline.orchestration.local import ROOT, run_job
+from footprint_pipeline.local_service import running_service, start_service
+from footprint_pipeline.orchestration.local import run_job
 from footprint_pipeline.registry import CHAMPION, Registry
 from footprint_pipeline.settings import Settings, load_settings
 from footprint_pipeline.spacenet.catalog import add_aoi, load_catalog
@@ -173,17 +184,6 @@ def predict(
     picture: Path | None,
 ) -> dict[str, Any]:
     """Footprints around a coordinate, by the registered model."""
-    import json
-
-    from footprint_pipeline.evaluation.reports import encode_png
-    from footprint_pipeline.files import atomic_path
-    from footprint_pipeline.footprints.extract import extract
-    from footprint_pipeline.footprints.imagery import open_imagery
-    from footprint_pipeline.footprints.mercator import tile_at
-    from footprint_pipeline.footprints.picture import draw
-    from footprint_pipeline.footprints.runtime import Runtime
-    from footprint_pipeline.footprints.writers import feature_collection
-
     latitude, longitude = _coordinate(coordinate)
     registry = Registry(settings.mlflow_uri, settings.model_name)
     found = registry.resolve(alias=alias or CHAMPION)
@@ -199,7 +199,7 @@ def predict(
             temporary.write_text(text)
     if picture is not None:
         with atomic_path(picture) as temporary:
-            temporary.write_bytes(encode_png(draw(extraction, source)))
+            temporary.write_bytes(encode_png(draw(source, bounds, extraction.polygons_wgs84, extraction.confidence)))
     area = float(extraction.area_m2.sum())
     summary = f"{len(extraction)} footprints, {area:,.0f} m², model version {found.version}"
     return {
@@ -213,24 +213,51 @@ def predict(
 
 def serve(settings: Settings, *, host: str | None, port: int | None, imagery: str | None) -> dict[str, Any]:
     """Run the service under gunicorn until it ends."""
-    import os
-
     settings = with_imagery(settings, imagery)
-    environment = {
-        **os.environ,
-        "FOOTPRINT_HOME": str(settings.home.absolute()),
-        "MLFLOW_TRACKING_URI": settings.mlflow_uri,
-        "FOOTPRINT_IMAGERY": settings.imagery,
-        "FOOTPRINT_HOST": host or settings.host,
-        "FOOTPRINT_PORT": str(port or settings.port),
-    }
-    gunicorn = Path(sys.executable).with_name("gunicorn")
-    command = [str(gunicorn), "-c", str(ROOT / "serving" / "gunicorn.conf.py"), "serving.app:create_app()"]
-    process = subprocess.Popen(command, env=environment, cwd=ROOT)
+    settings = settings.model_copy(update={"host": host or settings.host, "port": port or settings.port})
+    process = start_service(settings)
     try:
         return {"exit_code": process.wait()}
     except KeyboardInterrupt:
         return {"exit_code": process.wait()}  # gunicorn has had the same Ctrl-C
+
+
+def ask(
+    settings: Settings, *, coordinate: str | None, zoom: int, imagery: str | None, out: Path | None
+) -> dict[str, Any]:
+    """Start the service, ask it for footprints, write the answer and a picture of it, stop the service."""
+    settings = with_imagery(settings, imagery)
+    latitude, longitude = _coordinate(coordinate) if coordinate else _middle(settings)
+    out = out or settings.home / "answer"
+    body = {"coordinate": {"latitude": latitude, "longitude": longitude}, "zoom": zoom}
+    with running_service(settings, log=settings.home.absolute() / "service.log") as address:
+        started = time.monotonic()
+        answer = requests.post(f"{address}/predict/polygon", json=body, timeout=300)
+        seconds = time.monotonic() - started
+    content = answer.json()
+    if not answer.ok:
+        raise RequestError(f"The service answers {answer.status_code}: {content['detail']}", fix=content.get("fix", ""))
+    with atomic_path(out / "footprints.geojson") as temporary:
+        temporary.write_bytes(answer.content)
+    features = content["features"]
+    polygons = np.array([shape(feature["geometry"]) for feature in features], object)
+    confidence = np.array([feature["properties"]["confidence"] for feature in features], float)
+    bounds = tile_at(longitude, latitude, zoom).bounds_3857
+    with atomic_path(out / "footprints.png") as temporary:
+        temporary.write_bytes(encode_png(draw(open_imagery(settings), bounds, polygons, confidence)))
+    version = answer.headers["X-Model-Version"]
+    return {
+        "footprints": len(features),
+        "version": version,
+        "seconds": round(seconds, 3),
+        "files": [str(out / "footprints.geojson"), str(out / "footprints.png")],
+        "_lines": [
+            f"The service, with model version {version}, answered {latitude:.5f},{longitude:.5f} "
+            f"with {len(features)} footprints in {seconds:.2f} s:",
+            f"  {out / 'footprints.geojson'}",
+            f"  {out / 'footprints.png'}",
+        ],
+    }
 
 
 def aois(settings: Settings) -> dict[str, Any]:
@@ -299,6 +326,14 @@ def _scores(metrics: dict[str, float]) -> list[str]:
         f"  pixel F1 of all tiles as one                 {metrics['pooled_pixel_f1']:.4f}",
         f"  building F1 (SpaceNet, IoU >= 0.5)           {metrics['building_f1']:.4f}",
     ]
+
+
+def _middle(settings: Settings) -> tuple[float, float]:
+    """Latitude and longitude of the middle of the imagery, where it has one."""
+    extent = open_imagery(settings).extent_wgs84
+    if extent is None:
+        raise RequestError("The imagery covers the world; where to look?", fix="Give --at LAT,LON.")
+    return (extent.bottom + extent.top) / 2, (extent.left + extent.right) / 2
 
 
 def _coordinate(text: str) -> tuple[float, float]:

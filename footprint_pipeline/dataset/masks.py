@@ -4,6 +4,7 @@ A pixel belongs to a building when its centre does (GDAL's default rule).
 """
 
 import logging
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,12 +13,16 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import rasterize
 
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_path
 
 log = logging.getLogger(__name__)
+
+# Masks are drawn in pixels, on purpose: rasterio warns of the identity transform at every call.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module="rasterio.features")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from footprint_pipeline.evaluation.scoring import TilePrediction
 from footprint_pipeline.evaluation.tolerance import Choice, SweepTable
+from footprint_pipeline.footprints.picture import encode_png
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -107,11 +108,6 @@ def preview(images: Sequence[np.ndarray], *, height: int = 200) -> bytes:
         width = max(1, round(height * image.shape[1] / image.shape[0]))
         shown.append(cv2.resize(image.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA))
     return encode_png(np.concatenate(shown, axis=1))
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    """PNG bytes of uint8 RGB, shape (H, W, 3)."""
-    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 
 
 def _png(figure: plt.Figure) -> bytes:

@@ -4,34 +4,48 @@ import cv2
 import numpy as np
 import shapely
 
-from footprint_pipeline.footprints.extract import Extraction
-from footprint_pipeline.footprints.mercator import project
+from footprint_pipeline.footprints.mercator import Bounds, project
 from footprint_pipeline.footprints.patch import Imagery
 
 _SURE, _UNSURE = np.array([60, 230, 90]), np.array([255, 170, 30])
 _SMOOTH = 4  # binary digits of sub-pixel precision that OpenCV draws with
 
 
-def draw(extraction: Extraction, imagery: Imagery, *, scale: int = 1) -> np.ndarray:
-    """The area that was asked for, its footprints outlined: green where sure, orange where not.
+def draw(
+    imagery: Imagery,
+    bounds_3857: Bounds,
+    polygons_wgs84: np.ndarray,
+    confidence: np.ndarray,
+    *,
+    height: int = 1024,
+    width: int = 1024,
+) -> np.ndarray:
+    """A place and its footprints, outlined: green where sure, orange where not.
 
     Args:
-        extraction: from `extract`.
-        imagery: what it was extracted from; 8-bit.
-        scale: pixels of the picture a pixel of the model's grid.
+        imagery: where the pixels come from; 8-bit.
+        bounds_3857: the place, Web Mercator.
+        polygons_wgs84: shapely Polygons in degrees, shape (N,).
+        confidence: of each, in [0, 1], shape (N,).
+        height: of the picture, pixels.
+        width: of the picture, pixels.
 
     Returns:
-        uint8, shape (scale x H, scale x W, 3).
+        uint8, shape (H, W, 3).
     """
-    bounds, (height, width) = extraction.raster.bounds_3857, extraction.raster.shape
-    picture = np.ascontiguousarray(imagery.read(bounds, height * scale, width * scale).pixels.astype(np.uint8))
-    for polygon, confidence in zip(extraction.polygons_wgs84, extraction.confidence, strict=True):
-        share = float(np.clip((confidence - 0.5) / 0.45, 0, 1))
+    picture = np.ascontiguousarray(imagery.read(bounds_3857, height, width).pixels.astype(np.uint8))
+    left, bottom, right, top = bounds_3857
+    for polygon, certainty in zip(polygons_wgs84, confidence, strict=True):
+        share = float(np.clip((certainty - 0.5) / 0.45, 0, 1))
         colour = tuple(int(value) for value in _UNSURE + share * (_SURE - _UNSURE))
         for ring in (polygon.exterior, *polygon.interiors):
             x, y = np.array([project(*point) for point in shapely.get_coordinates(ring)]).T
-            column = (x - bounds.left) / (bounds.right - bounds.left) * width * scale
-            row = (bounds.top - y) / (bounds.top - bounds.bottom) * height * scale
+            column, row = (x - left) / (right - left) * width, (top - y) / (top - bottom) * height
             points = np.rint((np.column_stack([column, row]) - 0.5) * 2**_SMOOTH).astype(np.int32)
             cv2.polylines(picture, [points], True, colour, 1, cv2.LINE_AA, _SMOOTH)
     return picture
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """PNG bytes of uint8 RGB, shape (H, W, 3)."""
+    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()

@@ -74,5 +74,5 @@ def _block(x: keras.KerasTensor, filters: int, spec: UNetSpec) -> keras.KerasTen
 def _conv(x: keras.KerasTensor, filters: int, size: int, *, batch_norm: bool = False) -> keras.KerasTensor:
     x = layers.Conv2D(filters, size, padding="same", kernel_initializer="he_normal", use_bias=not batch_norm)(x)
     if batch_norm:
-        x = layers.BatchNormalization()(x)
+        x = layers.BatchNormalization(momentum=0.9)(x)
     return layers.Activation("relu")(x)

@@ -1,0 +1,84 @@
+"""The service as a process on this machine: how it is started, and how long until it answers."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+import footprint_pipeline
+from footprint_pipeline.errors import FootprintError
+from footprint_pipeline.settings import Settings
+
+_ROOT = Path(footprint_pipeline.__file__).parents[1]
+
+
+def start_service(settings: Settings, *, log: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start gunicorn on the service.
+
+    Args:
+        settings: where the registry is, which imagery, which address.
+        log: where its output goes; this process's own when None.
+    """
+    environment = {
+        **os.environ,
+        "FOOTPRINT_HOME": str(settings.home.absolute()),
+        "MLFLOW_TRACKING_URI": settings.mlflow_uri,
+        "FOOTPRINT_IMAGERY": settings.imagery,
+        "FOOTPRINT_HOST": settings.host,
+        "FOOTPRINT_PORT": str(settings.port),
+    }
+    gunicorn = Path(sys.executable).with_name("gunicorn")
+    command = [str(gunicorn), "-c", str(_ROOT / "serving" / "gunicorn.conf.py"), "serving.app:create_app()"]
+    if log is None:
+        return subprocess.Popen(command, env=environment, cwd=_ROOT)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        return subprocess.Popen(command, env=environment, cwd=_ROOT, stdout=output, stderr=subprocess.STDOUT)
+
+
+@contextmanager
+def running_service(settings: Settings, *, log: Path, timeout_s: float = 120.0) -> Iterator[str]:
+    """A service on a free port, ready to answer, until the block ends; gives its address.
+
+    Raises:
+        FootprintError: it ends by itself, or no model is loaded in time; says what it said.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = settings.model_copy(update={"host": "127.0.0.1", "port": port})
+    address = f"http://127.0.0.1:{port}"
+    process = start_service(settings, log=log)
+    try:
+        _wait(process, address, log, timeout_s)
+        yield address
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _wait(process: subprocess.Popen[bytes], address: str, log: Path, timeout_s: float) -> None:
+    reason = "it does not answer"
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            answer = requests.get(f"{address}/healthz", timeout=5)
+            if answer.ok:
+                return
+            reason = answer.json().get("reason", reason)
+        except (requests.RequestException, ValueError):
+            pass
+        time.sleep(0.2)
+    if process.poll() is not None:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        reason = f"it ended ({lines[-1].strip() if lines else 'without a word'})"
+    raise FootprintError(f"The service is not ready: {reason}.", fix=f"Its log is {log}.")

@@ -65,7 +65,9 @@ def build_polygon_table(labels: gpd.GeoDataFrame, tiles: gpd.GeoDataFrame) -> Po
     if outside:
         log.warning("%d labels lie wholly outside their tile and are left out", outside)
 
-    area_m2 = np.array([abs(WGS84.geometry_area_perimeter(shape)[0]) for shape in geometry], float)
+    # pyproj adds up rings by the way they turn, and labels turn them as they like.
+    turned = shapely.orient_polygons(geometry)
+    area_m2 = np.array([abs(WGS84.geometry_area_perimeter(shape)[0]) for shape in turned], float)
     table = gpd.GeoDataFrame(
         {
             "tile_id": labels["tile_id"].to_numpy(),

@@ -55,7 +55,7 @@ def assign_splits(tile_ids: list[str], has_building: np.ndarray, spec: SplitSpec
     """The split of every tile: the same on every machine, whatever the order of the tiles.
 
     Tiles are ranked by a hash of seed and id, those with buildings and those without apart, so that each
-    split gets its share of both. Validation and test get at least one tile with buildings each.
+    split gets its share of both. Every split gets at least one tile with buildings.
 
     Args:
         tile_ids: unique ids.
@@ -79,8 +79,8 @@ def assign_splits(tile_ids: list[str], has_building: np.ndarray, spec: SplitSpec
     for stratum, least in ((has_building, 1), (~has_building, 0)):
         members = np.flatnonzero(stratum)
         members = members[np.argsort(rank[members], kind="stable")]
-        tests = max(least, round(spec.test * len(members)))
-        validations = max(least, round(spec.validation * len(members)))
+        tests = min(max(least, round(spec.test * len(members))), len(members) - 2 * least)
+        validations = min(max(least, round(spec.validation * len(members))), len(members) - tests - least)
         split[members[:tests]] = "test"
         split[members[tests : tests + validations]] = "validation"
     return split

@@ -90,6 +90,6 @@ def jitter_colour(rng: np.random.Generator, spec: AugmentationSpec, image: np.nd
     gain = 1.0 + rng.uniform(-spec.contrast, spec.contrast) + rng.uniform(-spec.tint, spec.tint, 3)
     lift = 255.0 * rng.uniform(-spec.brightness, spec.brightness)
     levels = np.arange(256, dtype=np.float32)[:, None]
-    table = np.clip((levels - mean) * gain + mean + lift, 0, 255).astype(np.uint8)
+    table = np.rint(np.clip((levels - mean) * gain + mean + lift, 0, 255)).astype(np.uint8)
     table[0] = 0  # black is "no imagery" and stays black
     return cv2.LUT(image, table[:, None, :])

@@ -1,0 +1,185 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from footprint_pipeline.dataset.tiles import index_tiles, normalization, read_tile, read_tile_index, write_tile_index
+from footprint_pipeline.errors import DatasetError, TileError
+from footprint_pipeline.footprints.normalization import UINT8
+from footprint_pipeline_tests.dataset.conftest import GSD_DEG, NORTH, UTM, WEST, degrees, metres, write_image
+
+A, E2 = 6378137.0, 0.0066943799901413165  # WGS 84: semi-major axis, first eccentricity squared
+
+
+def grey(height: int = 30, width: int = 40, value: int = 90, dtype: str = "uint8") -> np.ndarray:
+    return np.full((height, width, 3), value, dtype)
+
+
+def test_a_geographic_tile_is_described(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.tif", grey())
+    row = index_tiles([("a", path)], aoi="Rio").table.iloc[0]
+    assert (row["tile_id"], row["aoi"], row["path"]) == ("a", "Rio", str(path))
+    assert (row["width"], row["height"], row["dtype"], row["crs"]) == (40, 30, "uint8", "EPSG:4326")
+    assert list(row["transform"]) == list(degrees())[:6]
+    assert row["valid_share"] == 1.0
+    assert normalization(row) == UINT8
+    assert row["geometry"].bounds == pytest.approx((WEST, NORTH - 30 * GSD_DEG, WEST + 40 * GSD_DEG, NORTH), abs=1e-12)
+
+
+def test_ground_sample_distance_follows_the_ellipsoid(tmp_path: Path) -> None:
+    row = index_tiles([("a", write_image(tmp_path / "a.tif", grey()))], aoi="Rio").table.iloc[0]
+    sine, cosine = math.sin(math.radians(NORTH)), math.cos(math.radians(NORTH))
+    step = math.radians(GSD_DEG)
+    assert row["gsd_x_m"] == pytest.approx(step * A * cosine / math.sqrt(1 - E2 * sine**2), rel=1e-5)
+    assert row["gsd_y_m"] == pytest.approx(step * A * (1 - E2) / (1 - E2 * sine**2) ** 1.5, rel=1e-5)
+
+
+def test_a_projected_tile_is_measured_on_the_ground(tmp_path: Path) -> None:
+    on_the_central_meridian = rasterio.Affine(0.3, 0, 500_000 - 6, 0, -0.3, 7_467_000)
+    path = write_image(tmp_path / "a.tif", grey(40, 40), crs=UTM, transform=on_the_central_meridian)
+    row = index_tiles([("a", path)], aoi="Rio").table.iloc[0]
+    assert (row["gsd_x_m"], row["gsd_y_m"]) == pytest.approx((0.3 / 0.9996, 0.3 / 0.9996), rel=1e-6)
+    west, _, east, _ = row["geometry"].bounds
+    assert (west + east) / 2 == pytest.approx(-45.0, abs=1e-9)
+    assert row["crs"] == UTM
+
+
+def test_the_index_is_sorted_and_comes_back_from_disk(tmp_path: Path) -> None:
+    pairs = [
+        (name, write_image(tmp_path / f"{name}.tif", grey(), transform=degrees(i))) for i, name in enumerate("cab")
+    ]
+    index = index_tiles(pairs, aoi="Rio")
+    assert index.table["tile_id"].tolist() == ["a", "b", "c"]
+    write_tile_index(index, tmp_path / "lake" / "tiles.parquet")
+    again = read_tile_index(tmp_path / "lake" / "tiles.parquet")
+    assert again.crs == index.table.crs
+    for name in index.table.columns:
+        assert [np.asarray(value).tolist() for value in again[name]] == [
+            np.asarray(value).tolist() for value in index.table[name]
+        ], name
+    assert normalization(next(again.itertuples())) == UINT8
+    assert [path.name for path in (tmp_path / "lake").iterdir()] == ["tiles.parquet"]
+
+
+def test_no_index_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="Materialize image_tiles"):
+        read_tile_index(tmp_path / "none.parquet")
+
+
+def test_sixteen_bits_are_stretched_between_their_own_percentiles(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    images = [rng.integers(100, 2048, (60, 70, 3)).astype(np.uint16) for _ in range(3)]
+    images[0][:20, :30] = 0  # off the scene: must not pull the percentile down
+    images[1][5, 5] = 60_000  # a glint
+    pairs = [
+        (str(i), write_image(tmp_path / f"{i}.tif", image, transform=degrees(i))) for i, image in enumerate(images)
+    ]
+    table = index_tiles(pairs, aoi="Vegas").table
+    images[0] = images[0].astype(float)
+    images[0][:20, :30] = np.nan
+    pixels = np.concatenate([image.reshape(-1, 3) for image in images])
+    for band in range(3):
+        low, high = np.nanpercentile(pixels[:, band], [1, 99])
+        for row in table.itertuples():
+            assert normalization(row).low[band] == pytest.approx(low, abs=2)
+            assert normalization(row).high[band] == pytest.approx(high, abs=2)
+
+
+def test_eight_and_sixteen_bits_in_one_aoi_keep_their_own_scale(tmp_path: Path) -> None:
+    wide = np.random.default_rng(1).integers(1, 2000, (30, 40, 3)).astype(np.uint16)
+    pairs = [
+        ("a", write_image(tmp_path / "a.tif", grey())),
+        ("b", write_image(tmp_path / "b.tif", wide, transform=degrees(1))),
+    ]
+    eight, sixteen = (normalization(row) for row in index_tiles(pairs, aoi="X").table.itertuples())
+    assert eight == UINT8
+    assert min(sixteen.high) > 1900
+
+
+def test_black_areas_are_no_imagery_but_black_pixels_are(tmp_path: Path) -> None:
+    image = grey(50, 60)
+    image[:, :12] = 0  # beyond the edge of the scene
+    image[20, 30] = image[30:34, 40:44] = 0  # shadows
+    image[40:46, 20:26] = 0  # large enough to be a hole in the imagery
+    image[10, 50] = (0, 0, 80)
+    expected = np.ones((50, 60), bool)
+    expected[:, :12] = expected[40:46, 20:26] = False
+    pixels, valid = read_tile(write_image(tmp_path / "a.tif", image))
+    assert np.array_equal(pixels, image)
+    assert np.array_equal(valid, expected)
+    row = index_tiles([("a", tmp_path / "a.tif")], aoi="X").table.iloc[0]
+    assert row["valid_share"] == pytest.approx(expected.mean())
+
+
+def test_the_files_own_nodata_value_counts_at_every_pixel(tmp_path: Path) -> None:
+    image = grey()
+    image[7, 9] = 255
+    image[8, 9] = (255, 10, 10)
+    _, valid = read_tile(write_image(tmp_path / "a.tif", image, nodata=255))
+    assert not valid[7, 9]
+    assert valid.sum() == valid.size - 1
+
+
+def test_only_the_first_three_bands_are_read(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(1, 255, (20, 20, 8), np.uint8)
+    pixels, _ = read_tile(write_image(tmp_path / "a.tif", image))
+    assert np.array_equal(pixels, image[..., :3])
+    assert pixels.flags.c_contiguous
+
+
+def broken(folder: Path, kind: str) -> Path:
+    path = folder / f"{kind}.tif"
+    if kind == "garbage":
+        path.write_bytes(b"this is no image" * 40)
+    elif kind == "empty":
+        path.touch()
+    elif kind == "truncated":
+        whole = write_image(folder / "whole.tif", np.random.default_rng(0).integers(1, 255, (90, 90, 3), np.uint8))
+        path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    elif kind == "one-band":
+        write_image(path, grey()[..., :1])
+    elif kind == "without-crs":
+        write_image(path, grey(), crs=None)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["garbage", "empty", "truncated", "missing", "one-band", "without-crs"])
+def test_a_bad_tile_is_skipped_or_fatal_and_named_either_way(tmp_path: Path, kind: str) -> None:
+    good = write_image(tmp_path / "good.tif", grey())
+    pairs = [("bad", broken(tmp_path, kind)), ("good", good)]
+    index = index_tiles(pairs, aoi="Rio")
+    assert index.table["tile_id"].tolist() == ["good"]
+    ((tile_id, reason),) = index.skipped
+    assert tile_id == "bad"
+    assert f"{kind}.tif" in reason
+    with pytest.raises(TileError, match=f"{kind}.tif") as caught:
+        index_tiles(pairs, aoi="Rio", on_bad_tile="fail")
+    assert caught.value.fix
+    with pytest.raises(DatasetError, match=f"none of its 1 tiles can be read.*{kind}.tif"):
+        index_tiles(pairs[:1], aoi="Rio")
+
+
+def test_no_tile_at_all_is_an_error() -> None:
+    with pytest.raises(DatasetError, match="none of its 0 tiles"):
+        index_tiles([], aoi="Rio")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_an_identity_transform_is_no_georeference(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.tif", grey(), transform=rasterio.Affine.identity())
+    with pytest.raises(TileError, match="no georeference"):
+        index_tiles([("a", path)], aoi="Rio", on_bad_tile="fail")
+
+
+def test_float_tiles_are_refused(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.tif", grey().astype(np.float32))
+    with pytest.raises(TileError, match="float32 are not supported"):
+        index_tiles([("a", path)], aoi="Rio")
+
+
+def test_a_utm_tile_lies_where_it_is(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.tif", grey(), crs=UTM, transform=metres())
+    outline = index_tiles([("a", path)], aoi="Rio").table.to_crs(UTM).geometry.iloc[0]
+    assert outline.bounds == pytest.approx((643_000, 7_467_000 - 15, 643_020, 7_467_000), abs=1e-5)

@@ -38,8 +38,8 @@ def overlay(image: np.ndarray, truth: np.ndarray, claimed: np.ndarray) -> np.nda
 
 
 def contact_sheet(predictions: Sequence[TilePrediction], *, tolerance: float, height: int = 280) -> bytes:
-    """Tiles in rows: image, labels' outlines, overlay. PNG."""
-    rows = []
+    """Tiles in rows: image, labels' outlines, overlay; an empty strip when there are none. PNG."""
+    rows = [] if predictions else [np.zeros((height, 3 * height, 3), np.uint8)]
     for prediction in predictions:
         claimed = prediction.probability > np.float32(1 - tolerance)
         outlined = prediction.image.copy()
@@ -89,7 +89,8 @@ def learning_curves(history: Sequence[dict[str, float]]) -> bytes:
 
 def markdown_table(frame: pd.DataFrame) -> str:
     """A DataFrame as a Markdown table; floats with three digits."""
-    cells = [[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row] for row in frame.to_numpy()]
+    rows = frame.itertuples(index=False)  # unlike to_numpy(), whole numbers stay whole
+    cells = [[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row] for row in rows]
     lines = [list(map(str, frame.columns)), ["---"] * frame.shape[1], *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

@@ -29,7 +29,7 @@ from footprint_pipeline_tests.dataset.conftest import City, write_image
 def memory_cache(*tiles: tuple[str, np.ndarray, np.ndarray]) -> TileCache:
     """A cache of arrays: (split, image, labels)."""
     rows, start = [], 0
-    for number, (split, image, labels) in enumerate(tiles):
+    for number, (split, _, labels) in enumerate(tiles):
         height, width = labels.shape
         share = float((labels & VALID).astype(bool).mean())
         rows.append((f"t{number}", split, height, width, start, share))

@@ -1,0 +1,130 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+
+from footprint_pipeline.dataset.batches import model_gsd
+from footprint_pipeline.errors import DatasetError
+from footprint_pipeline.evaluation import scoring
+from footprint_pipeline_tests.dataset.conftest import City, build_city
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> City:
+    return build_city(tmp_path_factory.mktemp("city"))
+
+
+def bright(batch: np.ndarray) -> np.ndarray:
+    """A network that takes bright pixels for roofs."""
+    return (batch[..., 0] > 0.6).astype(np.float32) * np.float32(0.9)
+
+
+def predict(city: City, infer: object = bright, **options: float) -> Iterator[scoring.TilePrediction]:
+    return scoring.predict_tiles(city.manifest, infer, gsd_m=options.get("gsd_m", model_gsd(city.manifest)), stride=16)
+
+
+def test_tiles_are_predicted_on_their_own_grid(city: City) -> None:
+    seen: list[tuple[int, int]] = []
+    found = list(
+        scoring.predict_tiles(city.manifest, bright, gsd_m=0.5, stride=16, progress=lambda *at: seen.append(at))
+    )
+    assert [prediction.tile_id for prediction in found] == city.manifest["tile_id"].tolist()
+    assert seen[-1] == (8, 8)
+    for prediction in found:
+        assert prediction.aoi == "Town"
+        assert prediction.probability.shape == prediction.truth.shape == prediction.image.shape[:2] == (40, 48)
+        assert prediction.probability.dtype == np.float32
+        assert np.array_equal(prediction.probability > 0.5, prediction.truth == 1)
+
+
+def test_the_network_sees_its_own_resolution_and_a_multiple_of_its_stride(city: City) -> None:
+    shapes = set()
+
+    def watched(batch: np.ndarray) -> np.ndarray:
+        shapes.add((batch.shape, str(batch.dtype)))
+        return bright(batch)
+
+    found = list(predict(city, watched, gsd_m=0.25))
+    assert shapes == {((1, 80, 96, 3), "float32")}
+    assert found[0].probability.shape == (40, 48)
+    scores = scoring.score_tiles(predict(city, watched, gsd_m=1.0), city.polygons, tolerance=0.5)
+    assert ((1, 32, 32, 3), "float32") in shapes
+    assert scores.pooled_pixel_f1 > 0.9
+
+
+def test_nothing_is_claimed_where_there_is_no_imagery(tmp_path: Path) -> None:
+    city = build_city(tmp_path, count=4)
+    with rasterio.open(city.manifest["path"][0], "r+") as tile:
+        pixels = tile.read()
+        pixels[:, :20] = 0
+        tile.write(pixels)
+    first = next(iter(predict(city, lambda batch: np.ones(batch.shape[:3], np.float32))))
+    assert not first.probability[:20].any()
+    assert (first.probability[20:] == 1).all()
+
+
+def test_a_network_that_is_right_scores_one(city: City) -> None:
+    kept: list[tuple[str, float]] = []
+    scores = scoring.score_tiles(
+        predict(city), city.polygons, tolerance=0.5, on_tile=lambda tile, f1: kept.append((tile.tile_id, f1))
+    )
+    assert scores.metrics() == {
+        "median_tile_f1": pytest.approx(1.0), "pooled_pixel_f1": pytest.approx(1.0), "building_f1": pytest.approx(1.0),
+    }  # fmt: skip
+    assert scores.tiles["building_tp"].tolist() == [3] * 7 + [0]
+    assert scores.by_aoi[["aoi", "tiles", "buildings", "proposals"]].values.tolist() == [["Town", 8, 21, 21]]
+    assert kept == [(tile, 1.0) for tile in city.manifest["tile_id"]]
+
+
+def test_a_network_that_sees_nothing_scores_zero_but_not_on_the_empty_tile(city: City) -> None:
+    scores = scoring.score_tiles(
+        predict(city, lambda batch: np.zeros(batch.shape[:3], np.float32)), city.polygons, tolerance=0.5
+    )
+    assert set(scores.metrics().values()) == {0.0}
+    assert scores.tiles["pixel_f1"].tolist() == [0.0] * 7 + [1.0]
+    assert scores.tiles["building_fn"].sum() == 21
+
+
+def test_the_tolerance_decides_what_is_claimed(city: City) -> None:
+    strict = scoring.score_tiles(predict(city), city.polygons, tolerance=0.05)  # claims only above .95
+    assert strict.pooled_pixel_f1 == 0.0
+
+
+def test_no_tile_is_an_error(city: City) -> None:
+    with pytest.raises(DatasetError, match="no tile to score"):
+        scoring.score_tiles(iter(()), city.polygons, tolerance=0.5)
+
+
+def tiles(*rows: tuple[str, int, int, int, int, int, int]) -> pd.DataFrame:
+    names = ["aoi", "pixel_tp", "pixel_fp", "pixel_fn", "building_tp", "building_fp", "building_fn"]
+    frame = pd.DataFrame(rows, columns=names)
+    whole = 2 * frame["pixel_tp"] + frame["pixel_fp"] + frame["pixel_fn"]
+    return frame.assign(pixel_f1=(2 * frame["pixel_tp"] / whole.where(whole > 0)).fillna(1.0))
+
+
+def test_cities_count_the_same_for_buildings_and_pixels_for_pixels() -> None:
+    scores = scoring.summarize(
+        tiles(
+            ("Rio", 50, 10, 10, 8, 2, 0),
+            ("Rio", 10, 40, 0, 0, 0, 2),
+            ("Rio", 0, 0, 0, 0, 0, 0),
+            ("Accra", 30, 0, 0, 1, 0, 3),
+        )
+    )
+    assert scores.by_aoi["aoi"].tolist() == ["Accra", "Rio"]
+    accra, rio = scores.by_aoi.to_dict("records")
+    assert (rio["tiles"], rio["buildings"], rio["proposals"]) == (3, 10, 10)
+    assert rio["building_f1"] == pytest.approx(16 / 20)
+    assert (accra["building_precision"], accra["building_recall"]) == (1.0, 0.25)
+    assert scores.building_f1 == pytest.approx((0.8 + 0.4) / 2)
+    assert scores.pooled_pixel_f1 == pytest.approx(180 / (180 + 50 + 10))
+    assert scores.median_tile_f1 == pytest.approx(np.median([100 / 120, 20 / 60, 1.0]))
+    assert rio["median_tile_f1"] == pytest.approx(np.mean([100 / 120, 20 / 60]))
+
+
+def test_tiles_without_building_pixels_have_no_median() -> None:
+    scores = scoring.summarize(tiles(("Rio", 0, 5, 0, 0, 1, 0)))
+    assert (scores.median_tile_f1, scores.pooled_pixel_f1, scores.building_f1) == (0.0, 0.0, 0.0)

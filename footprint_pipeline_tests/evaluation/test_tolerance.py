@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+
+from footprint_pipeline.errors import DatasetError, ShapeMismatchError
+from footprint_pipeline.evaluation.tolerance import (
+    TOLERANCES,
+    SweepTable,
+    median_then_std,
+    pixel_f1,
+    stack,
+    sweep,
+    sweep_tile,
+)
+
+
+def plainly(probability: np.ndarray, truth: np.ndarray, tolerances: np.ndarray) -> list[list[list[int]]]:
+    """TP, FP, FN by thresholding, one tile and tolerance at a time."""
+    counts: list[list[list[int]]] = [[], [], []]
+    for p, t in zip(probability, truth.astype(bool), strict=True):
+        claims = [p > np.float32(1 - tolerance) for tolerance in tolerances]
+        counts[0].append([int((c & t).sum()) for c in claims])
+        counts[1].append([int((c & ~t).sum()) for c in claims])
+        counts[2].append([int((~c & t).sum()) for c in claims])
+    return counts
+
+
+def table(f1: list[list[float]], tolerances: list[float]) -> SweepTable:
+    """A table whose tiles have these F1s, by 1,000 building pixels each."""
+    whole = np.asarray(f1)
+    tp = np.rint(whole * 1000).astype(np.int64)
+    return SweepTable(np.array(tolerances), tp, 1000 - tp, 1000 - tp)
+
+
+def test_the_tolerances_are_the_articles() -> None:
+    assert TOLERANCES.tolist() == pytest.approx([0.02 * step for step in range(1, 51)])
+    assert TOLERANCES[34] == 0.70  # exactly, so that it reads well and can be looked up
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_sweep_counts_what_fifty_thresholdings_count(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    probability = rng.random((4, 37, 41), np.float32)
+    on_a_threshold = rng.random(probability.shape) < 0.3
+    probability[on_a_threshold] = rng.choice((1 - TOLERANCES).astype(np.float32), on_a_threshold.sum())
+    probability[0, :3], probability[0, 3:6] = 0.0, 1.0
+    truth = (rng.random(probability.shape) < 0.2).astype(np.uint8)
+    truth[3] = 0
+    swept = sweep(probability, truth)
+    tp, fp, fn = plainly(probability, truth, TOLERANCES)
+    assert swept.true_positives.tolist() == tp
+    assert swept.false_positives.tolist() == fp
+    assert swept.false_negatives.tolist() == fn
+    assert swept.with_buildings.tolist() == [True, True, True, False]
+    for counts in (swept.true_positives, swept.false_positives, swept.false_negatives):
+        assert (counts.dtype, counts.shape) == (np.int64, (4, 50))
+
+
+@pytest.mark.parametrize("tolerances", [np.array([0.7]), np.array([0.1, 0.5, 0.9]), np.array([1.0]), TOLERANCES[::7]])
+def test_any_ascending_tolerances_will_do(tolerances: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    probability, truth = rng.random((2, 20, 30), np.float32), rng.integers(0, 2, (2, 20, 30), np.uint8)
+    swept = sweep(probability, truth, tolerances=tolerances)
+    assert swept.true_positives.tolist() == plainly(probability, truth, tolerances)[0]
+    assert swept.f1.shape == (2, len(tolerances))
+
+
+def test_at_full_tolerance_only_a_probability_of_zero_is_ground() -> None:
+    probability = np.array([[0.0, 1e-30, 0.5, 1.0]], np.float32)
+    swept = sweep_tile(probability, np.ones((1, 4), np.uint8))
+    assert swept.true_positives[0, -1] == 3
+    assert swept.true_positives[0, 0] == 1
+
+
+def test_truth_and_probability_must_match() -> None:
+    with pytest.raises(ShapeMismatchError, match=r"\(2, 3, 4\), truth is \(2, 3, 5\)"):
+        sweep(np.zeros((2, 3, 4), np.float32), np.zeros((2, 3, 5), np.uint8))
+    with pytest.raises(ShapeMismatchError):
+        sweep_tile(np.zeros((3, 4), np.float32), np.zeros((4, 3), np.uint8))
+
+
+def test_nothing_to_sweep_is_an_error() -> None:
+    with pytest.raises(DatasetError, match="no tile to sweep"):
+        stack([])
+
+
+def test_pixel_f1_by_hand() -> None:
+    tp, fp, fn = np.array([3, 0, 0, 0, 5]), np.array([1, 0, 4, 0, 0]), np.array([2, 0, 0, 7, 0])
+    assert pixel_f1(tp, fp, fn).tolist() == pytest.approx([6 / 9, 1.0, 0.0, 0.0, 1.0])
+
+
+def test_pooled_f1_counts_pixels_not_tiles() -> None:
+    swept = SweepTable(np.array([0.5]), np.array([[10], [1]]), np.array([[0], [9]]), np.array([[0], [9]]))
+    assert swept.f1.ravel().tolist() == pytest.approx([1.0, 0.1])
+    assert swept.pooled_f1.tolist() == pytest.approx([22 / 40])
+
+
+def test_a_frame_has_one_row_a_tile_and_tolerance() -> None:
+    frame = table([[0.5, 0.6], [0.7, 0.8]], [0.1, 0.2]).frame(["a", "b"])
+    assert frame["tile_id"].tolist() == ["a", "a", "b", "b"]
+    assert frame["tolerance"].tolist() == [0.1, 0.2, 0.1, 0.2]
+    assert frame["tp"].tolist() == [500, 600, 700, 800]
+    assert frame["f1"].tolist() == pytest.approx([0.5, 0.6, 0.7, 0.8])
+
+
+def test_of_the_highest_medians_the_steadiest_wins() -> None:
+    #            median  .80  .79  .78  .77  .76  .75; the last is the steadiest of all, but comes sixth
+    centre = np.array([0.80, 0.79, 0.78, 0.77, 0.76, 0.75])
+    spread = np.array([0.10, 0.09, 0.02, 0.05, 0.06, 0.00])
+    choice = median_then_std(
+        table([list(centre - spread), list(centre), list(centre + spread)], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    )
+    assert choice.tolerance == 0.3
+    assert choice.median_f1 == pytest.approx(0.78)
+    assert choice.std_f1 == pytest.approx(np.std([0.76, 0.78, 0.80]))
+    assert choice.pooled_f1 == pytest.approx(0.78)
+    widest = median_then_std(
+        table([list(centre - spread), list(centre), list(centre + spread)], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]),
+        candidates=6,
+    )
+    assert widest.tolerance == 0.6
+
+
+def test_of_equals_the_smaller_tolerance_wins() -> None:
+    assert median_then_std(table([[0.5] * 8, [0.7] * 8], [step / 10 for step in range(1, 9)])).tolerance == 0.1
+
+
+def test_tiles_without_buildings_have_no_say() -> None:
+    swept = table([[0.5, 0.6], [0.5, 0.6]], [0.1, 0.2])
+    empty = SweepTable(
+        swept.tolerances, np.zeros((3, 2), np.int64), np.array([[0, 50]] * 3), np.zeros((3, 2), np.int64)
+    )
+    choice = median_then_std(stack([swept, empty]))
+    assert (choice.tolerance, choice.median_f1) == (0.2, pytest.approx(0.6))
+    assert choice.pooled_f1 == pytest.approx(2400 / (2400 + 1600 + 150))
+    with pytest.raises(DatasetError, match="No tile of the validation split has a building"):
+        median_then_std(empty)

@@ -19,6 +19,10 @@ FOUND, WRONG, MISSED = (60, 220, 80), (235, 45, 45), (50, 110, 255)
 """The article's colours, RGB: correctly found, wrongly claimed, missed."""
 
 
+WIDEST = 1080
+"""Pixels across that fit the Dagster UI."""
+
+
 def overlay(image: np.ndarray, truth: np.ndarray, claimed: np.ndarray) -> np.ndarray:
     """The image with found pixels green, wrong ones red and missed ones blue.
 
@@ -96,13 +100,14 @@ def markdown_table(frame: pd.DataFrame) -> str:
 
 
 def preview(images: Sequence[np.ndarray], *, height: int = 200) -> bytes:
-    """Images side by side at one height. PNG.
+    """Images side by side at one height, no wider than the Dagster UI shows. PNG.
 
     Args:
         images: uint8, shapes (H, W, 3) or (H, W); a 0/1 mask is shown black and white.
         height: of the strip, pixels.
     """
     shown = []
+    height = min(height, int(WIDEST / sum(image.shape[1] / image.shape[0] for image in images)))
     for image in images:
         if image.ndim == 2:
             image = np.repeat((image * (255 if image.max() <= 1 else 1))[..., None], 3, axis=2)
@@ -113,6 +118,6 @@ def preview(images: Sequence[np.ndarray], *, height: int = 200) -> bytes:
 
 def _png(figure: plt.Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=90)
     plt.close(figure)
     return buffer.getvalue()

@@ -1,6 +1,7 @@
 """The trained network as files: Keras for those who train on, OpenVINO IR for those who serve."""
 
 import logging
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,8 +26,9 @@ def load_keras(path: Path) -> keras.Model:
     """
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{path.name}: cannot be loaded ({str(error).splitlines()[0]}).") from None
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{path.name}: cannot be loaded ({reason}).", fix="Fetch it again, or train again.") from None
 
 
 def export_openvino(model: keras.Model, folder: Path, *, chip_size: int) -> Path:

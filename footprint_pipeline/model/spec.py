@@ -83,8 +83,10 @@ class TrainingSpec:
         ):
             if value not in known:
                 raise SettingsError(f"No {name} is called {value!r}.", fix=f"Choose one of {', '.join(known)}.")
-        for name in ("batch_size", "chip_size", "epochs", "learning_rate", "patience"):
-            if getattr(self, name) <= 0:
+        for name in (
+            "batch_size", "chip_size", "epochs", "learning_rate", "patience", "chips_per_epoch", "max_minutes", "gsd_m",
+        ):  # fmt: skip
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}.", fix="It must be greater than zero.")
 
     def flat(self) -> dict[str, object]:

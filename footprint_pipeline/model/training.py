@@ -54,7 +54,7 @@ def train(
     Args:
         spec: what to do.
         cache: tiles of the splits `train` and `validation`.
-        checkpoints: folder for `best.keras`, written after every epoch that is the best so far.
+        checkpoints: folder for `best.weights.h5`, written after every epoch that is the best so far.
         on_epoch: called after every epoch with its number (0-based) and metrics.
 
     Raises:
@@ -112,6 +112,11 @@ def train(
     if not reporter.history or not all(math.isfinite(entry["loss"]) for entry in reporter.history):
         raise TrainingError(
             f"The loss is not a number in epoch {len(reporter.history)}.",
+            fix=f"Lower the learning rate ({spec.learning_rate}); nothing was logged as a model.",
+        )
+    if reporter.best_epoch < 0:
+        raise TrainingError(
+            "The validation loss is not a number in any epoch.",
             fix=f"Lower the learning rate ({spec.learning_rate}); nothing was logged as a model.",
         )
     model.load_weights(reporter.best_weights)

@@ -19,7 +19,7 @@ class JsonRecords(dg.ConfigurableIOManager):
         path = self._path(context.asset_key)
         with atomic_path(path) as temporary:
             temporary.write_text(obj.model_dump_json(indent=2) + "\n")
-        context.add_output_metadata({"record": dg.MetadataValue.json(obj.model_dump(mode="json"))})
+        context.add_output_metadata({"record": dg.MetadataValue.path(path)})
 
     def load_input(self, context: dg.InputContext) -> BaseModel:
         """Read the record that an upstream asset left.

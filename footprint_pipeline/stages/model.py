@@ -181,7 +181,7 @@ def register_model(
 ) -> RegisteredModel:
     """Export the network, register both as one version, and promote it when it beats the champion.
 
-    The champion is scored afresh on the same test tiles, with what the service would run.
+    Both are scored afresh on the same test tiles, as the service would run them.
     """
     registry = Registry(settings.mlflow_uri, settings.model_name)
     spec = ModelSpec(
@@ -198,23 +198,23 @@ def register_model(
         run_id=trained.run_id,
         created=datetime.now(UTC),
     )
+    lake = Lake(settings.home.absolute())
+    manifest = _of_split(settings, trained, "test")
+    polygons = load_polygons(lake, manifest)
+    champion, champion_metrics = registry.champion(), None
     with tempfile.TemporaryDirectory() as scratch:
         keras_file = tracking.download_keras(settings.mlflow_uri, trained.model_id, Path(scratch))
         exported = Path(scratch) / SERVING_FOLDER
         export_openvino(load_keras(keras_file), exported, chip_size=trained.chip_size)
         spec.write(exported)
+        if champion is not None:
+            log.info("Scoring the champion, version %s, and the candidate on the same tiles", champion.version)
+            pulled = registry.pull(version=champion.version, into=settings.home.absolute() / "pulled")
+            champion_metrics = score_exported(Runtime(pulled), manifest, polygons).metrics()
+            verdict = decide(score_exported(Runtime(exported), manifest, polygons).metrics(), champion_metrics)
+        else:
+            verdict = decide(evaluation.metrics, None)
         tracking.add_to_model(settings.mlflow_uri, trained.model_id, exported, SERVING_FOLDER)
-
-    champion = registry.champion()
-    champion_metrics = None
-    if champion is not None:
-        log.info("Scoring the champion, version %s, on the same tiles", champion.version)
-        manifest = _of_split(settings, trained, "test")
-        folder = registry.pull(version=champion.version, into=settings.home.absolute() / "pulled")
-        champion_metrics = score_exported(
-            Runtime(folder), manifest, load_polygons(Lake(settings.home.absolute()), manifest)
-        ).metrics()
-    verdict = decide(evaluation.metrics, champion_metrics)
 
     version = registry.register(
         model_id=trained.model_id,

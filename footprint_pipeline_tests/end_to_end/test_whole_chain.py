@@ -1,0 +1,214 @@
+"""The whole chain for real: a tiny city, Dagster, an MLflow server, the registry, the service, HTTP."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import dagster as dg
+import geopandas as gpd
+import numpy as np
+import pytest
+import requests
+from mlflow import MlflowClient
+
+from footprint_pipeline.footprints.mercator import tile_at, to_wgs84
+from footprint_pipeline.local_service import running_service
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.spacenet.synthetic import CitySummary
+
+from .conftest import Footprint, Outcome
+
+pytestmark = pytest.mark.slow
+
+TRAINING = ("--width", 8, "--size", 64, "--batch-size", 16, "--epochs", 20, "--precision", "float32")
+ASSETS = {
+    "image_tiles", "building_polygons", "mask_tiles", "split_manifests",
+    "trained_unet", "tolerance_sweep", "test_evaluation", "registered_model",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain that ran once."""
+
+    home: Path
+    mlflow_url: str
+    outcome: Outcome
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"MLFLOW_TRACKING_URI": self.mlflow_url}
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(home=self.home, tracking_uri=self.mlflow_url)
+
+
+@pytest.fixture(scope="module")
+def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow server that keeps artifacts itself."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            [
+                Path(sys.executable).with_name("mlflow"), "server", "--port", str(port), "--workers", "1",
+                "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", folder / "kept",
+            ],
+            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            try:
+                if requests.get(f"{url}/health", timeout=2).ok:
+                    break
+            except requests.ConnectionError:
+                time.sleep(0.5)
+        else:
+            pytest.fail(f"MLflow did not start: {(folder / 'server.log').read_text()[-2000:]}")
+        yield url
+    finally:
+        subprocess.run(["pkill", "-TERM", "-s", str(server.pid)], check=False)
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory, city: CitySummary, mlflow_url: str, footprint: Footprint) -> Chain:
+    home = tmp_path_factory.mktemp("home")
+    outcome = footprint(
+        "run", "--source", city.folder, *TRAINING, "--home", home, "--json", env={"MLFLOW_TRACKING_URI": mlflow_url}
+    )
+    assert outcome.code == 0, outcome.err[-4000:]
+    return Chain(home, mlflow_url, outcome)
+
+
+def test_the_command_reports_a_promoted_model_that_has_learnt(chain: Chain) -> None:
+    answer = chain.outcome.answer
+    assert answer["promoted"] is True
+    assert answer["version"] == "1"
+    assert answer["aois"] == ["AOI_0_Synthetic"]
+    assert answer["pooled_pixel_f1"] > 0.4  # "every pixel a building" would have about 0.3
+    assert "epoch 20/20" in chain.outcome.err
+    assert "the champion" in chain.outcome.err
+
+
+def test_dagster_has_every_asset_materialized_with_its_metadata(chain: Chain) -> None:
+    with dg.DagsterInstance.from_config(str(chain.home / "dagster")) as instance:
+        events = {
+            key.to_user_string(): instance.get_latest_materialization_event(key) for key in instance.all_asset_keys()
+        }
+    assert set(events) >= ASSETS
+    metadata = {name: events[name].asset_materialization.metadata for name in ASSETS}
+    assert metadata["image_tiles"]["dagster/row_count"].value == 20
+    assert metadata["image_tiles"]["area_km2"].value == pytest.approx(20 * 160 * 176 * 0.25 / 1e6, rel=0.1)
+    for asset, picture in (
+        ("image_tiles", "preview"), ("mask_tiles", "preview"), ("trained_unet", "learning_curves"),
+        ("tolerance_sweep", "box_plot"), ("test_evaluation", "overlays"),
+    ):  # fmt: skip
+        assert metadata[asset][picture].value.startswith("![](data:image/png;base64,"), asset
+    run_id = chain.outcome.answer["mlflow_run"]
+    assert metadata["trained_unet"]["mlflow_run"].value.endswith(f"/runs/{run_id}")
+    assert metadata["registered_model"]["registry"].value.endswith("/models/building-footprints/versions/1")
+
+
+def test_mlflow_has_the_run_and_the_version_with_all_that_belongs_to_them(chain: Chain) -> None:
+    client = MlflowClient(chain.mlflow_url, chain.mlflow_url)
+    version = client.get_model_version_by_alias("building-footprints", "champion")
+    run = client.get_run(version.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["network.width"] == "8"
+    assert len(run.data.params["split_digest"]) == 12
+    assert [point.step for point in client.get_metric_history(version.run_id, "val_loss")] == list(range(20))
+    assert {"tolerance", "aois", "gsd_m", "input_size", "normalization", "test_building_f1"} <= set(version.tags)
+    assert float(version.tags["tolerance"]) == pytest.approx(chain.outcome.answer["tolerance"])
+    assert float(version.tags["gsd_m"]) == pytest.approx(0.5, abs=0.01)
+    files = {item.path for item in client.list_logged_model_artifacts(version.source.removeprefix("models:/"))}
+    assert {"MLmodel", "data", "serving"} <= files
+
+
+def test_the_service_answers_with_the_city_s_buildings(
+    chain: Chain, city: CitySummary, tmp_path: Path, footprint: Footprint
+) -> None:
+    settings = chain.settings.model_copy(update={"imagery": str(city.mosaic), "home": tmp_path / "service"})
+    latitude, longitude = city.centre
+    body = {"coordinate": {"latitude": latitude, "longitude": longitude}, "zoom": 17}
+    with running_service(settings, log=tmp_path / "service.log") as address:
+        health = requests.get(f"{address}/healthz", timeout=30).json()
+        assert health["model"]["version"] == "1"
+        answer = requests.post(f"{address}/predict/polygon", json=body, timeout=120)
+        mask = requests.post(f"{address}/predict/mask", json=body, timeout=120)
+        nowhere = requests.post(
+            f"{address}/predict/polygon", json={"coordinate": {"latitude": 10.0, "longitude": 10.0}}, timeout=120
+        )
+        refused = requests.post(f"{address}/predict/polygon", json={**body, "tolerance": 2}, timeout=120)
+
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["X-Model-Version"] == "1"
+    features = answer.json()["features"]
+    assert all(0 < feature["properties"]["confidence"] <= 1 for feature in features)
+    assert {feature["properties"]["model_version"] for feature in features} == {"1"}
+
+    found = gpd.GeoDataFrame.from_features(features, crs="EPSG:4326").to_crs(32724)
+    place = to_wgs84(tile_at(longitude, latitude, 17).bounds_3857)
+    true = gpd.read_file(city.folder / "buildings.geojson").cx[place.left : place.right, place.bottom : place.top]
+    true = true.to_crs(32724)
+    both = found.union_all().intersection(true.union_all()).area
+    assert 2 * both / (found.area.sum() + true.area.sum()) > 0.4
+
+    picture = cv2.imdecode(np.frombuffer(mask.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert picture.shape == (512, 512)
+    assert picture.max() > 128
+    assert nowhere.status_code == 404
+    assert "imagery" in nowhere.json()["detail"]
+    assert refused.status_code == 422
+    assert "tolerance" in refused.json()["detail"]
+
+
+def test_the_registered_model_scores_a_source_it_has_not_seen_prepared(
+    chain: Chain, city: CitySummary, footprint: Footprint
+) -> None:
+    outcome = footprint(
+        "evaluate", "--source", city.folder, "--aoi", "Elsewhere", "--alias", "champion", "--json",
+        "--home", chain.home, env=chain.env,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err[-3000:]
+    answer = outcome.answer
+    assert answer["aois"] == ["Elsewhere"]
+    assert answer["tiles"] == 20
+    assert {"median_tile_f1", "pooled_pixel_f1", "building_f1"} <= set(answer)
+    assert answer["pooled_pixel_f1"] > 0.4
+    assert (chain.home / "lake" / "Elsewhere").exists() is False
+
+
+def test_the_exported_files_are_what_the_registry_holds(chain: Chain, tmp_path: Path, footprint: Footprint) -> None:
+    served = footprint("export", "--out", tmp_path / "ir", "--home", chain.home, "--json", env=chain.env)
+    trained = footprint(
+        "export", "--format", "keras", "--out", tmp_path / "keras", "--home", chain.home, "--json", env=chain.env
+    )
+    assert (served.code, trained.code) == (0, 0), served.err + trained.err
+    assert {path.name for path in (tmp_path / "ir").iterdir()} == {"model.xml", "model.bin", "spec.json"}
+    assert Path(trained.answer["files"][0]).read_bytes()[:2] == b"PK"
+
+
+def test_a_second_equal_model_is_registered_and_does_not_replace_the_champion(
+    chain: Chain, city: CitySummary, footprint: Footprint
+) -> None:
+    outcome = footprint("register", "--home", chain.home, "--json", env=chain.env)
+    assert outcome.code == 0, outcome.err[-3000:]
+    assert outcome.answer["version"] == "2"
+    assert outcome.answer["promoted"] is False
+    assert outcome.answer["champion_metrics"]["pooled_pixel_f1"] == pytest.approx(
+        outcome.answer["metrics"]["pooled_pixel_f1"], abs=0.02
+    )
+    client = MlflowClient(chain.mlflow_url, chain.mlflow_url)
+    assert client.get_model_version_by_alias("building-footprints", "champion").version == "1"
+    assert client.get_model_version_by_alias("building-footprints", "challenger").version == "2"

@@ -1,0 +1,52 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.model.losses import build_loss
+from footprint_pipeline.model.metrics import PixelF1, building_metrics
+
+TRUTH = np.array([1, 0], np.uint8).reshape(1, 1, 2, 1)
+PROBABILITY = np.array([0.8, 0.4], np.float32).reshape(1, 1, 2, 1)
+CROSS_ENTROPY = -(math.log(0.8) + math.log(0.6)) / 2
+DICE = 1 - (2 * 0.8 + 1) / (1 + 1.2 + 1)
+
+
+def value(loss: object) -> float:
+    return float(keras.ops.convert_to_numpy(loss))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("bce", CROSS_ENTROPY), ("bce_dice", CROSS_ENTROPY + DICE)])
+def test_losses_by_hand(name: str, expected: float) -> None:
+    assert value(build_loss(name)(TRUTH, PROBABILITY)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bce", "bce_dice"])
+def test_a_right_answer_costs_nothing_also_where_there_is_no_building(name: str) -> None:
+    loss = build_loss(name)
+    right = TRUTH.astype(np.float32)
+    assert value(loss(TRUTH, right)) == pytest.approx(0, abs=1e-5)
+    assert value(loss(0 * TRUTH, 0 * right)) == pytest.approx(0, abs=1e-5)
+    assert value(loss(TRUTH, 1 - right)) > 10
+
+
+def test_an_unknown_loss_is_named() -> None:
+    with pytest.raises(SettingsError, match="No loss is called 'mse'"):
+        build_loss("mse")
+
+
+def test_pixel_f1_pools_what_it_has_seen_until_it_is_reset() -> None:
+    (metric,) = building_metrics()
+    assert isinstance(metric, PixelF1)
+    assert value(metric.result()) == 0.0
+    truth = np.array([1, 1, 1, 0, 0, 0], np.uint8).reshape(1, 2, 3, 1)
+    said = np.array([0.9, 0.5, 0.51, 0.6, 0.1, 0.2], np.float32).reshape(1, 2, 3, 1)
+    metric.update_state(truth, said)  # 2 found, 1 missed (one half is not enough), 1 wrong
+    assert value(metric.result()) == pytest.approx(4 / 6)
+    metric.update_state(1 - truth, 1 - truth.astype(np.float32))
+    assert value(metric.result()) == pytest.approx(10 / 12)
+    metric.reset_state()
+    metric.update_state(truth, truth.astype(np.float32))
+    assert value(metric.result()) == pytest.approx(1.0)

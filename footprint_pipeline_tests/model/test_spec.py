@@ -1,0 +1,35 @@
+import pytest
+
+from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.model.spec import ARTICLE, NARROW, TrainingSpec, UNetSpec
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"loss": "mse"}, "No loss is called 'mse'.\n  Choose one of bce, bce_dice."),
+        ({"optimizer": "adam"}, "Choose one of adamw, sgd."),
+        ({"precision": "int8"}, "No precision is called 'int8'"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+        ({"chip_size": 0}, "chip_size is 0"),
+        ({"max_minutes": 0}, "max_minutes is 0"),
+        ({"chips_per_epoch": -5}, "chips_per_epoch is -5"),
+        ({"gsd_m": 0.0}, "gsd_m is 0.0"),
+    ],
+)
+def test_what_makes_no_sense_is_named(options: dict, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        TrainingSpec(**options)
+    assert said in str(caught.value)
+
+
+def test_a_flat_spec_names_every_choice_once() -> None:
+    flat = TrainingSpec(network=NARROW).flat()
+    assert (flat["network.width"], flat["augmentation.rotate_deg"], flat["loss"]) == (16, 30.0, "bce_dice")
+    assert not any(isinstance(value, dict) for value in flat.values())
+    assert {"seed", "chip_size", "network.batch_norm", "augmentation.scale"} <= set(flat)
+
+
+def test_the_stride_doubles_with_every_level() -> None:
+    assert (ARTICLE.stride, UNetSpec(depth=2).stride) == (16, 4)

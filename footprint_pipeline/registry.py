@@ -5,6 +5,7 @@ mlflow-skinny, so the service needs nothing more.
 """
 
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ class Registry:
         except (MlflowException, OSError, ModelError) as error:
             raise RegistryError(
                 f"{self.model_name} version {found.version}: its exported model cannot be pulled "
-                f"({_first_line(error)}).",
+                f"({first_line(error)}).",
                 fix="Check that the registry's artifact store is reachable, or register the model again.",
             ) from None
         return target
@@ -143,7 +144,7 @@ class Registry:
                     shutil.copyfile(next(Path(fetched).glob("*.keras")), temporary)
         except (MlflowException, OSError, StopIteration) as error:
             raise RegistryError(
-                f"{self.model_name} version {found.version}: its Keras model cannot be pulled ({_first_line(error)}).",
+                f"{self.model_name} version {found.version}: its Keras model cannot be pulled ({first_line(error)}).",
                 fix="Check that the registry's artifact store is reachable.",
             ) from None
         return target
@@ -184,9 +185,16 @@ class Registry:
             raise self._unreachable(error) from None
 
     def tag(self, version: str, tags: dict[str, str]) -> None:
-        """Add tags to a version."""
-        for key, value in tags.items():
-            self.client.set_model_version_tag(self.model_name, version, key, value)
+        """Add tags to a version.
+
+        Raises:
+            RegistryError: no such version, or the registry cannot be reached.
+        """
+        try:
+            for key, value in tags.items():
+                self.client.set_model_version_tag(self.model_name, version, key, value)
+        except MlflowException as error:
+            raise self._unreachable(error) from None
 
     def _find(self, *, alias: str | None, version: str | None) -> ModelVersion:
         if (alias is None) == (version is None):
@@ -206,9 +214,9 @@ class Registry:
             raise self._unreachable(error) from None
 
     def _unreachable(self, error: Exception) -> RegistryError:
-        where = self.tracking_uri.rsplit("@", 1)[-1]  # a user name and password stay out of messages
+        where = without_credentials(self.tracking_uri)
         return RegistryError(
-            f"The model registry at {where} does not answer as it should ({_first_line(error)}).",
+            f"The model registry at {where} does not answer as it should ({first_line(error)}).",
             fix="Check that it runs and that MLFLOW_TRACKING_URI names it.",
         )
 
@@ -217,5 +225,11 @@ class NoSuchVersionError(RegistryError):
     """The registry answers, but has no such alias or version."""
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def without_credentials(text: str) -> str:
+    """The text with user names and passwords cut out of the addresses in it; MLflow's own messages hold them."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, short enough for a message of ours and without credentials."""
+    return without_credentials(str(error).splitlines()[0]) if str(error) else type(error).__name__

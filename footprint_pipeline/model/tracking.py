@@ -21,6 +21,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from footprint_pipeline.errors import RegistryError
+from footprint_pipeline.registry import first_line, without_credentials
 
 MODEL_NAME = "unet"
 """Name of the logged model within its run."""
@@ -80,7 +81,7 @@ def start_run(
         run = mlflow.start_run(experiment_id=found.experiment_id, tags={**tags, **_environment()})
     except MlflowException as error:
         raise RegistryError(
-            f"MLflow at {tracking_uri.rsplit('@', 1)[-1]} does not answer as it should ({str(error).splitlines()[0]}).",
+            f"MLflow at {without_credentials(tracking_uri)} does not answer as it should ({first_line(error)}).",
             fix="Check that it runs and that MLFLOW_TRACKING_URI names it.",
         ) from None
     try:
@@ -122,12 +123,12 @@ def download_keras(tracking_uri: str, model_id: str, into: Path) -> Path:
     mlflow.set_tracking_uri(tracking_uri)
     try:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{model_id}", dst_path=str(into)))
-    except MlflowException as error:
+        return next(folder.glob("data/*.keras"))
+    except (MlflowException, OSError, StopIteration) as error:
         raise RegistryError(
-            f"Logged model {model_id} cannot be fetched ({str(error).splitlines()[0]}).",
+            f"Logged model {model_id} cannot be fetched ({first_line(error)}).",
             fix="Train again, or check MLFLOW_TRACKING_URI.",
         ) from None
-    return next(folder.glob("data/*.keras"))
 
 
 def add_to_model(tracking_uri: str, model_id: str, folder: Path, artifact_path: str) -> None:
@@ -151,11 +152,10 @@ def package_versions() -> dict[str, str]:
 
 def _experiment(name: str, artifacts: Path | None) -> Experiment:
     found = mlflow.get_experiment_by_name(name)
-    if found is None:
-        location = artifacts.absolute().as_uri() if artifacts is not None else None
-        mlflow.create_experiment(name, artifact_location=location)
-        found = mlflow.get_experiment_by_name(name)
-    return found
+    if found is not None:
+        return found
+    location = artifacts.absolute().as_uri() if artifacts is not None else None
+    return mlflow.get_experiment(mlflow.create_experiment(name, artifact_location=location))
 
 
 def _environment() -> dict[str, str]:

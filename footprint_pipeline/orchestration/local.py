@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,17 +108,23 @@ def run_ui(settings: Settings, *, host: str, port: int, mlflow_port: int) -> int
         for command in commands
     ]
     try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupt)
         while all(process.poll() is None for process in processes):
             time.sleep(0.5)
         return next(process.returncode for process in processes if process.poll() is not None)
     except KeyboardInterrupt:
         return 0
     finally:
-        for process in processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
-        for process in processes:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+        # Each program leads a group with the programs that it started itself: none is left behind.
+        for number, patience in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)):
+            for process in processes:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+            until = time.monotonic() + patience
+            while time.monotonic() < until and any(process.poll() is None for process in processes):
+                time.sleep(0.1)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt

@@ -51,7 +51,7 @@ $(RUN_STAMP): requirements/run.lock pyproject.toml | $(UV)
 	@touch $@
 
 $(DEV_STAMP): requirements/dev.lock pyproject.toml | $(UV)
-	$(call install,dev)
+	@$(call install,dev)
 	@touch $@ $(RUN_STAMP)
 
 define install

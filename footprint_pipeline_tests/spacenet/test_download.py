@@ -11,7 +11,7 @@ import pytest
 from footprint_pipeline.errors import SourceError
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.download import S3, MissingKeyError, Progress, is_complete, split_uri
-from footprint_pipeline_tests.spacenet.conftest import Bucket
+from footprint_pipeline_tests.conftest import Bucket
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.catalog import BUILT_IN, Aoi, Part, Source, add_aoi
 from footprint_pipeline.spacenet.download import MissingKeyError
 from footprint_pipeline.spacenet.sources import fetch, resolve_source
-from footprint_pipeline_tests.spacenet.conftest import Bucket, write_geojson, write_spacenet1, write_tar, write_tile
+from footprint_pipeline_tests.conftest import Bucket
+from footprint_pipeline_tests.spacenet.conftest import write_geojson, write_spacenet1, write_tar, write_tile
 
 
 @pytest.fixture

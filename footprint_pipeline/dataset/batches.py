@@ -9,6 +9,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ import pandas as pd
 from footprint_pipeline.dataset.augmentation import AugmentationSpec, draw_warp, jitter_colour, warp
 from footprint_pipeline.dataset.masks import read_mask
 from footprint_pipeline.dataset.splits import digest
-from footprint_pipeline.dataset.tiles import normalization, read_tile
+from footprint_pipeline.dataset.tiles import TileRow, normalization, read_tile
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_folder
 
@@ -30,16 +31,20 @@ VALID = 2
 _FORMAT = 1
 
 
+class _ManifestRow(TileRow, Protocol):
+    mask_path: str
+
+
 def model_gsd(manifest: pd.DataFrame) -> float:
     """The ground sample distance that a model for these tiles works at, metres: their median."""
     return float(np.median(np.sqrt(manifest["gsd_x_m"] * manifest["gsd_y_m"])))
 
 
-def grid_size(row: object, gsd_m: float) -> tuple[int, int]:
+def grid_size(row: TileRow, gsd_m: float) -> tuple[int, int]:
     """(height, width) of a tile on the square grid of `gsd_m` metres a pixel."""
     return (
-        max(1, round(row.height * row.gsd_y_m / gsd_m)),  # type: ignore[attr-defined]
-        max(1, round(row.width * row.gsd_x_m / gsd_m)),  # type: ignore[attr-defined]
+        max(1, round(row.height * row.gsd_y_m / gsd_m)),
+        max(1, round(row.width * row.gsd_x_m / gsd_m)),
     )
 
 
@@ -156,7 +161,7 @@ class FixedChips:
 
     def windows(self) -> list[tuple[int, int, int]]:
         """(tile position, top, left) of every chip; evenly thinned to at most `limit`."""
-        found = []
+        found: list[tuple[int, int, int]] = []
         for position in np.flatnonzero(self.cache.table["split"] == self.split):
             row = self.cache.table.iloc[position]
             for top in _starts(int(row["height"]), self.size):
@@ -199,12 +204,12 @@ def _starts(length: int, size: int) -> list[int]:
     return [0] if count == 1 else np.linspace(0, length - size, count).round().astype(int).tolist()
 
 
-def _cached(row: object, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    image, valid = read_tile(Path(row.path))  # type: ignore[attr-defined]
-    mask = read_mask(Path(row.mask_path))  # type: ignore[attr-defined]
+def _cached(row: _ManifestRow, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    image, valid = read_tile(Path(row.path))
+    mask = read_mask(Path(row.mask_path))
     if mask.shape != image.shape[:2]:
         raise DatasetError(
-            f"{row.tile_id}: image is {image.shape[:2]}, mask is {mask.shape}.",  # type: ignore[attr-defined]
+            f"{row.tile_id}: image is {image.shape[:2]}, mask is {mask.shape}.",
             fix="Materialize mask_tiles again.",
         )
     pixels = resample(normalization(row).to_uint8(image), size)

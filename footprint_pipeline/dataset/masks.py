@@ -5,10 +5,11 @@ A pixel belongs to a building when its centre does (GDAL's default rule).
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import geopandas as gpd
 import numpy as np
@@ -23,6 +24,14 @@ log = logging.getLogger(__name__)
 
 # Masks are drawn in pixels, on purpose: rasterio warns of the identity transform at every call.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module="rasterio.features")
+
+
+class _GridRow(Protocol):
+    tile_id: str
+    width: int
+    height: int
+    crs: str
+    transform: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -82,11 +91,11 @@ def write_masks(
     rows_of = polygons.groupby("tile_id").indices
     nothing = np.empty(0, int)
 
-    def write(tile: object) -> int:
+    def write(tile: _GridRow) -> int:
         mask = rasterize_polygons(
-            on_grid[rows_of.get(tile.tile_id, nothing)],  # type: ignore[attr-defined]
-            height=tile.height,  # type: ignore[attr-defined]
-            width=tile.width,  # type: ignore[attr-defined]
+            on_grid[rows_of.get(tile.tile_id, nothing)],
+            height=tile.height,
+            width=tile.width,
         )
         profile = {
             "driver": "GTiff",
@@ -94,12 +103,12 @@ def write_masks(
             "dtype": "uint8",
             "height": mask.shape[0],
             "width": mask.shape[1],
-            "crs": tile.crs,  # type: ignore[attr-defined]
-            "transform": rasterio.Affine(*tile.transform),  # type: ignore[attr-defined]
+            "crs": tile.crs,
+            "transform": rasterio.Affine(*tile.transform),
             "compress": "deflate",
         }
         with (
-            atomic_path(mask_path(folder, tile.tile_id)) as temporary,  # type: ignore[attr-defined]
+            atomic_path(mask_path(folder, tile.tile_id)) as temporary,
             rasterio.open(temporary, "w", **profile) as target,
         ):
             target.write(mask, 1)

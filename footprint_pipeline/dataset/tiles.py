@@ -5,10 +5,10 @@ Where tiles come from is `spacenet`'s business; labels are `polygons`'.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import cv2
 import geopandas as gpd
@@ -43,6 +43,20 @@ class TileIndex:
 
     table: gpd.GeoDataFrame
     skipped: tuple[tuple[str, str], ...] = ()
+
+
+class TileRow(Protocol):
+    """A row of the index, or of a table made from it, as `itertuples` gives it."""
+
+    tile_id: str
+    aoi: str
+    path: str
+    width: int
+    height: int
+    gsd_x_m: float
+    gsd_y_m: float
+    low: Sequence[float]
+    high: Sequence[float]
 
 
 def read_tile(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -142,9 +156,9 @@ def read_tile_index(path: Path) -> gpd.GeoDataFrame:
     return gpd.read_parquet(path)
 
 
-def normalization(row: object) -> Normalization:
+def normalization(row: TileRow) -> Normalization:
     """The normalisation of a row of the index or of a manifest."""
-    return Normalization(low=tuple(row.low), high=tuple(row.high))  # type: ignore[attr-defined]
+    return Normalization.model_validate({"low": tuple(row.low), "high": tuple(row.high)})
 
 
 def _describe(path: Path, image: np.ndarray, valid: np.ndarray) -> dict[str, object]:

@@ -9,7 +9,7 @@ from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.model.spec import LOSSES
 
 
-def build_loss(name: str) -> Callable[[object, object], object]:
+def build_loss(name: str) -> Callable[[keras.KerasTensor, keras.KerasTensor], keras.KerasTensor]:
     """The loss called `name`: `bce` (the article's) or `bce_dice`.
 
     Raises:
@@ -22,7 +22,7 @@ def build_loss(name: str) -> Callable[[object, object], object]:
     raise SettingsError(f"No loss is called {name!r}.", fix=f"Choose one of {', '.join(LOSSES)}.")
 
 
-def bce_dice(truth: object, probability: object) -> object:
+def bce_dice(truth: keras.KerasTensor, probability: keras.KerasTensor) -> keras.KerasTensor:
     """Binary cross-entropy plus soft Dice over the batch; both (B, H, W, 1), a scalar out.
 
     Dice looks at the overlap, so that a tile of few buildings counts as much as one of many.

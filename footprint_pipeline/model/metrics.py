@@ -9,7 +9,7 @@ def building_metrics() -> list[keras.metrics.Metric]:
     return [PixelF1()]
 
 
-class PixelF1(keras.metrics.Metric):
+class PixelF1(keras.metrics.Metric):  # type: ignore[misc]  # keras has no types
     """F1 of building pixels over everything seen since the last reset, at probability > 0.5."""
 
     def __init__(self, name: str = "f1") -> None:

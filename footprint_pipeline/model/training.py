@@ -134,7 +134,7 @@ def keras_infer(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     return infer
 
 
-class _TrainingData(keras.utils.PyDataset):
+class _TrainingData(keras.utils.PyDataset):  # type: ignore[misc]  # keras has no types
     def __init__(self, chips: TrainingChips, steps: int) -> None:
         super().__init__(workers=2, use_multiprocessing=False, max_queue_size=8)
         self.chips, self.steps, self.epoch = chips, steps, 0
@@ -149,7 +149,7 @@ class _TrainingData(keras.utils.PyDataset):
         self.epoch += 1
 
 
-class _ValidationData(keras.utils.PyDataset):
+class _ValidationData(keras.utils.PyDataset):  # type: ignore[misc]  # keras has no types
     def __init__(self, chips: FixedChips) -> None:
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=4)
         self.chips = chips
@@ -161,7 +161,7 @@ class _ValidationData(keras.utils.PyDataset):
         return self.chips.batch(step)
 
 
-class _Schedule(keras.callbacks.Callback):
+class _Schedule(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
     """The learning rate by progress: of the steps, or of the time when that runs out first."""
 
     WARM_UP = 0.04
@@ -194,7 +194,7 @@ class _Schedule(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-class _Reporter(keras.callbacks.Callback):
+class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
     """Keeps the history and the best weights, and says how it goes."""
 
     def __init__(

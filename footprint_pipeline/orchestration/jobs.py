@@ -1,9 +1,11 @@
 """Jobs: what people start by name."""
 
+from typing import Any
+
 import dagster as dg
 
 
-def build_jobs(aois: dg.PartitionsDefinition) -> list[object]:
+def build_jobs(aois: dg.PartitionsDefinition) -> list[Any]:  # Dagster does not export the type of its asset jobs
     """`dataset` prepares one AOI, `model` goes from manifests to the registry, `whole_chain` does both."""
     dataset = dg.AssetSelection.groups("ingest", "dataset")
     model = dg.AssetSelection.groups("model", "evaluation", "registry")

@@ -58,10 +58,11 @@ def test_plots_are_pictures_and_leave_no_figure_open() -> None:
     rng = np.random.default_rng(0)
     table = sweep(rng.random((6, 20, 20), np.float32), rng.integers(0, 2, (6, 20, 20), np.uint8))
     box = decoded(reports.box_plot(table, median_then_std(table)))
-    assert box.shape == (528, 1320, 3)
+    assert box.shape[1] / box.shape[0] == pytest.approx(12 / 4.8, rel=0.01)
+    assert box.shape[1] > 800
     assert len(np.unique(box.reshape(-1, 3), axis=0)) > 20
     history = [{"loss": 1.0, "f1": 0.1, "val_loss": 1.1, "val_f1": 0.1}, {"loss": 0.5, "f1": 0.6}]
-    assert decoded(reports.learning_curves(history)).shape == (418, 1210, 3)
+    assert decoded(reports.learning_curves(history)).shape[1] > 800
     assert plt.get_fignums() == []
 
 

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from footprint_pipeline.files import atomic_folder, atomic_path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_whole_and_makes_its_folders(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "table.parquet"
+    with atomic_path(target) as temporary:
+        assert temporary.suffix == ".parquet"
+        assert temporary.parent == target.parent
+        temporary.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert names(target.parent) == ["table.parquet"]
+
+
+def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "f.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError, match="halfway"), atomic_path(target) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise RuntimeError("halfway")
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["f.txt"]
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new"
+
+
+def test_a_block_that_writes_nothing_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "f.txt"
+    target.write_text("old")
+    with pytest.raises(FileNotFoundError), atomic_path(target):
+        pass
+    assert target.read_text() == "old"
+
+
+def test_a_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    for content in ("old", "new"):
+        with atomic_folder(target) as temporary:
+            (temporary / f"{content}.txt").write_text(content)
+        assert names(target) == [f"{content}.txt"]
+    assert names(tmp_path) == ["model"]
+
+
+def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "old.txt").touch()
+    with pytest.raises(KeyboardInterrupt), atomic_folder(target) as temporary:  # noqa: PT012
+        (temporary / "half.txt").touch()
+        raise KeyboardInterrupt
+    assert names(target) == ["old.txt"]
+    assert names(tmp_path) == ["model"]

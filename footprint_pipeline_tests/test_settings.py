@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.settings import Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable of the developer's own."""
+    for name, field in Settings.model_fields.items():
+        monkeypatch.delenv(f"FOOTPRINT_{name.upper()}", raising=False)
+        if isinstance(field.validation_alias, str):
+            monkeypatch.delenv(field.validation_alias, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_defaults_keep_all_state_in_one_folder(tmp_path: Path) -> None:
+    settings = load_settings()
+    assert settings.lake == tmp_path / ".footprint" / "lake"
+    assert settings.mlflow_uri == f"sqlite:///{tmp_path}/.footprint/mlflow.db"
+    assert settings.alias == "champion"
+
+
+def test_the_environment_overrides_the_defaults_and_arguments_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FOOTPRINT_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    monkeypatch.setenv("FOOTPRINT_S3_REQUESTER_PAYS", "true")
+    monkeypatch.setenv("FOOTPRINT_THREADS", "")
+    settings = load_settings(home=None)
+    assert settings.home == tmp_path / "state"
+    assert settings.mlflow_uri == "http://mlflow:5000"
+    assert settings.s3_requester_pays is True
+    assert settings.threads is None
+    assert load_settings(home=tmp_path / "other", tracking_uri="sqlite:///x.db").mlflow_uri == "sqlite:///x.db"
+    assert load_settings(home=tmp_path / "other").home == tmp_path / "other"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("FOOTPRINT_PORT", "eighty"),
+        ("FOOTPRINT_PORT", "70000"),
+        ("FOOTPRINT_THREADS", "0"),
+        ("FOOTPRINT_S3_SIGNED", "perhaps"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=f"^{variable}: ") as caught:
+        load_settings()
+    assert ".env.example" in str(caught.value)
+
+
+def test_the_token_never_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAPBOX_ACCESS_TOKEN", "pk.secret")
+    settings = load_settings()
+    assert "pk.secret" not in repr(settings) + str(settings) + settings.model_dump_json()
+    assert settings.mapbox_access_token is not None
+    assert settings.mapbox_access_token.get_secret_value() == "pk.secret"
+
+
+def test_settings_do_not_change(tmp_path: Path) -> None:
+    settings = load_settings()
+    with pytest.raises(ValidationError):
+        settings.home = tmp_path
+    assert all(field.description for field in Settings.model_fields.values())

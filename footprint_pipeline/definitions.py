@@ -37,7 +37,7 @@ def build_definitions(
             test_evaluation,
             registered_model,
         ],
-        jobs=build_jobs(aois),
+        jobs=build_jobs(),
         resources={
             "workplace": Workplace(home=str(home)),
             "io_manager": JsonRecords(folder=str(home / "records")),

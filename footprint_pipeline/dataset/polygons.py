@@ -54,6 +54,9 @@ def build_polygon_table(labels: gpd.GeoDataFrame, tiles: gpd.GeoDataFrame) -> Po
     for tile_id, rows in rows_of.items():
         tile = grids.loc[tile_id]
         on_grid[rows] = to_pixels(geometry[rows], crs=tile["crs"], transform=tile["transform"])
+    # A label that touches itself can be valid in degrees and, by rounding, cross itself in pixels.
+    crossing = ~shapely.is_valid(on_grid)
+    on_grid[crossing] = _polygonal(shapely.make_valid(on_grid[crossing], method="structure", keep_collapsed=False))
 
     sizes = grids.loc[labels["tile_id"], ["width", "height"]].to_numpy(float)
     frames = shapely.box(0.0, 0.0, sizes[:, 0], sizes[:, 1]) if len(labels) else np.empty(0, object)
@@ -123,7 +126,7 @@ def buildings_per_tile(table: pd.DataFrame) -> pd.Series:
 
 
 def _polygonal(geometry: np.ndarray) -> np.ndarray:
-    """Only the polygons of what an intersection left (it can leave lines and points as well)."""
+    """Only the polygons of what an intersection or a repair left (they can leave lines and points as well)."""
     flat = np.isin(shapely.get_type_id(geometry), (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON))
     result = geometry.copy()
     for i in np.flatnonzero(~flat):

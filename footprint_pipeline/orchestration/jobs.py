@@ -5,19 +5,18 @@ from typing import Any
 import dagster as dg
 
 
-def build_jobs(aois: dg.PartitionsDefinition) -> list[Any]:  # Dagster does not export the type of its asset jobs
+def build_jobs() -> list[Any]:  # Dagster does not export the type of its asset jobs
     """`dataset` prepares one AOI, `model` goes from manifests to the registry, `whole_chain` does both."""
     dataset = dg.AssetSelection.groups("ingest", "dataset")
     model = dg.AssetSelection.groups("model", "evaluation", "registry")
     return [
-        dg.define_asset_job("dataset", dataset, partitions_def=aois, description="Prepare one AOI."),
+        dg.define_asset_job("dataset", dataset, description="Prepare one AOI."),
         dg.define_asset_job(
             "model", model, description="Train, sweep, evaluate, register and promote on every prepared AOI."
         ),
         dg.define_asset_job(
             "whole_chain",
             dataset | model,
-            partitions_def=aois,
             description="Prepare one AOI, then train on all prepared.",
         ),
     ]

@@ -1,0 +1,101 @@
+"""The Dagster code location: what it holds, and how light it is to load."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from footprint_pipeline.definitions import build_definitions
+from footprint_pipeline.handover import ToleranceSweep
+from footprint_pipeline.model.spec import TrainingSpec
+from footprint_pipeline.orchestration.assets.training import TrainingConfig
+from footprint_pipeline.orchestration.io_managers import JsonRecords
+from footprint_pipeline.orchestration.local import ROOT, prepare_home
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.spacenet.catalog import BUILT_IN, add_aoi
+
+PARTITIONED = ("image_tiles", "building_polygons", "mask_tiles", "split_manifests")
+UNPARTITIONED = ("trained_unet", "tolerance_sweep", "test_evaluation", "registered_model")
+
+
+def test_the_graph_is_a_line_from_tiles_to_the_registry(tmp_path: Path) -> None:
+    graph = build_definitions(Settings(home=tmp_path)).resolve_asset_graph()
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {*PARTITIONED, *UNPARTITIONED}
+    for name in PARTITIONED:
+        assert set(graph.get(dg.AssetKey(name)).partitions_def.get_partition_keys()) == set(BUILT_IN)
+    for name in UNPARTITIONED:
+        assert graph.get(dg.AssetKey(name)).partitions_def is None
+    assert graph.get(dg.AssetKey("trained_unet")).parent_keys == {dg.AssetKey("split_manifests")}
+    for node in graph.asset_nodes:
+        assert node.description
+        assert node.kinds
+
+
+def test_an_area_that_the_user_added_is_a_partition(tmp_path: Path) -> None:
+    add_aoi(tmp_path, "AOI_9_Mine", str(tmp_path))
+    graph = build_definitions(Settings(home=tmp_path)).resolve_asset_graph()
+    assert "AOI_9_Mine" in graph.get(dg.AssetKey("image_tiles")).partitions_def.get_partition_keys()
+
+
+def test_loading_the_definitions_imports_neither_keras_nor_tensorflow_nor_mlflow() -> None:
+    heavy = ("keras", "tensorflow", "mlflow", "openvino")
+    code = f"import sys, footprint_pipeline.definitions; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_workspace_validates_as_a_user_would_do_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("dagster"), "definitions", "validate", "-w", "workspace.yaml"],
+        env={"DAGSTER_HOME": str(prepare_home(Settings(home=tmp_path)))},
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Validation successful for code location footprint_pipeline" in done.stderr + done.stdout
+
+
+def test_the_instance_file_is_valid_and_keeps_one_training_at_a_time(tmp_path: Path) -> None:
+    with dg.DagsterInstance.from_config(str(prepare_home(Settings(home=tmp_path)))) as instance:
+        assert instance.telemetry_enabled is False
+        assert instance.get_settings("concurrency")["pools"]["default_limit"] == 1
+        assert instance.managed_python_loggers == ["footprint_pipeline"]
+
+
+def test_config_says_what_the_core_says() -> None:
+    assert TrainingConfig().spec() == TrainingSpec()
+    assert TrainingConfig(width=64, batch_norm=False, learning_rate=0.02).spec().network.width == 64
+
+
+def test_records_are_json_and_come_back_as_they_went(tmp_path: Path) -> None:
+    record = ToleranceSweep(
+        run_id="r", model_id="m", tolerance=0.7, median_tile_f1=0.69, std_tile_f1=0.17, pooled_pixel_f1=0.7, tiles=431
+    )
+
+    @dg.asset
+    def swept() -> ToleranceSweep:
+        return record
+
+    @dg.asset
+    def reader(swept: ToleranceSweep) -> None:
+        assert swept == record
+
+    manager = JsonRecords(folder=str(tmp_path))
+    result = dg.materialize([swept, reader], resources={"io_manager": manager}, selection=[swept])
+    assert result.success
+    assert '"tolerance": 0.7' in (tmp_path / "swept.json").read_text()
+    assert dg.materialize([swept, reader], resources={"io_manager": manager}, selection=[reader]).success
+
+
+def test_a_record_that_is_not_there_is_an_error_with_a_way_out(tmp_path: Path) -> None:
+    @dg.asset
+    def swept() -> ToleranceSweep:
+        raise NotImplementedError
+
+    @dg.asset
+    def reader(swept: ToleranceSweep) -> None:
+        pass
+
+    with pytest.raises(Exception, match="swept has not been materialized yet"):
+        dg.materialize([swept, reader], resources={"io_manager": JsonRecords(folder=str(tmp_path))}, selection=[reader])

@@ -187,3 +187,20 @@ def test_geoparquet_names_version_covering_and_both_reference_systems(tmp_path: 
 def test_no_polygon_table_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="Materialize building_polygons"):
         read_polygon_table(tmp_path / "none.parquet")
+
+
+def test_a_label_that_crosses_itself_only_in_pixels_is_repaired(tmp_path: Path) -> None:
+    touching = shapely.from_wkb(
+        "010300000001000000060000008063CF9ECBCC45C0E674594C6CE636C02718CE35CCCC45C0C6BFCFB870E636C050C58D5BCCCC45C0"
+        "46B1DCD26AE636C053AF5B04C6CC45C03FDD408177E636C047CD57C9C7CC45C059A148F773E636C08063CF9ECBCC45C0E674594C6CE6"
+        "36C0"
+    )
+    path = write_image(tmp_path / "a.tif", np.full((330, 1300, 3), 80, np.uint8), crs=UTM, transform=metres())
+    tiles = index_tiles([("a", path)], aoi="Rio").table
+    assert touching.is_valid
+    assert not to_pixels(np.array([touching]), crs=UTM, transform=list(metres()))[0].is_valid
+    (placed,) = build_polygon_table(labels([("a", 1, touching)]), tiles).table["geometry_px"]
+    assert placed.is_valid
+    assert placed.area == pytest.approx(
+        touching.area / shapely.box(*touching.bounds).area * shapely.box(*placed.bounds).area, rel=0.01
+    )

@@ -87,11 +87,11 @@ def start_run(
     try:
         mlflow.log_params(params)
         yield TrainingRun(run)
-    except KeyboardInterrupt:
-        mlflow.end_run("KILLED")
-        raise
-    except BaseException:
+    except Exception:
         mlflow.end_run("FAILED")
+        raise
+    except BaseException:  # Ctrl-C, or Dagster ending the run
+        mlflow.end_run("KILLED")
         raise
     else:
         mlflow.end_run("FINISHED")

@@ -87,7 +87,7 @@ def train(
     )
     model.compile(optimizer, build_loss(spec.loss), metrics=building_metrics(), jit_compile=False)
     log.info(
-        "Training %s parameters in %s: %d epochs of %d steps, %d chips of %d px a step",
+        "Training %s parameters in %s: %d epochs of %d steps, %d chips of %d px a step; the first compiles the network",
         f"{model.count_params():,}", precision, spec.epochs, steps, spec.batch_size, spec.chip_size,
     )  # fmt: skip
 
@@ -197,6 +197,8 @@ class _Schedule(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no
 class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
     """Keeps the history and the best weights, and says how it goes."""
 
+    SAY_EVERY_S = 15.0
+
     def __init__(
         self, spec: TrainingSpec, checkpoints: Path, on_epoch: Callable[[int, dict[str, float]], None] | None
     ) -> None:
@@ -205,10 +207,18 @@ class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no
         self.best_weights = checkpoints / "best.weights.h5"
         self.history: list[dict[str, float]] = []
         self.best_epoch = -1
-        self.started = time.monotonic()
+        self.epoch = 0
+        self.started = self.said = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self.started = time.monotonic()
+        self.started = self.said = time.monotonic()
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        now = time.monotonic()
+        if now - self.said > self.SAY_EVERY_S:
+            self.said = now
+            log.info("epoch %d, step %d  loss %.4f", self.epoch + 1, batch + 1, (logs or {}).get("loss", math.nan))
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         entry = {name: float(value) for name, value in (logs or {}).items()}

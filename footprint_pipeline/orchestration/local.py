@@ -68,12 +68,15 @@ def run_job(
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
     }
     with dg.DagsterInstance.get() as instance:
-        result = job.execute_in_process(
-            instance=instance,
-            partition_key=partition,
-            run_config=run_config,
-            asset_selection=[dg.AssetKey(asset) for asset in selection] if selection else None,
-        )
+        try:
+            result = job.execute_in_process(
+                instance=instance,
+                partition_key=partition,
+                run_config=run_config,
+                asset_selection=[dg.AssetKey(asset) for asset in selection] if selection else None,
+            )
+        except dg.DagsterExecutionInterruptedError:
+            raise KeyboardInterrupt from None
         done = [event.asset_key for event in result.get_asset_materialization_events() if event.asset_key]
         return {key.to_user_string(): result.asset_value(key) for key in done if partition is None}
 

@@ -43,6 +43,7 @@ def test_training_learns_the_same_from_the_same_seed(cache: TileCache, tmp_path:
     assert (probability.shape, probability.dtype) == ((2, 16, 32), np.float32)
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_those_returned_not_the_last(tmp_path: Path) -> None:
     contrary = toy_cache(inverted_validation=True)  # whatever is learnt makes validation worse
     spec = toy_spec(epochs=4, loss="bce", chips_per_epoch=16, patience=2, network=UNetSpec(4, 2, 0.1, True))

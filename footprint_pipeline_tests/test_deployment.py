@@ -237,9 +237,10 @@ def postgres() -> Iterator[dict[str, str]]:
     ]
     if not programs:
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    # It refuses to run as root, and its socket's path must be short.
+    # It refuses to run as root, so the folder must be one that others reach, and its socket's path must be short:
+    # TMPDIR may be neither.
     user = "postgres" if os.geteuid() == 0 else None
-    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+    with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as folder:
         if user:
             shutil.chown(folder, user, user)
         variables = {"PGHOST": folder, "PGPORT": "5432", "PGUSER": "footprint"}  # the port only names the socket

@@ -66,7 +66,7 @@ def run(
             f"building F1 (IoU >= 0.5) {evaluation.metrics['building_f1']:.3f}, tolerance {evaluation.tolerance:.2f}",
             f"  {registered.name} version {registered.version} is "
             f"{'the champion' if registered.promoted else 'a challenger'}: {registered.reason}",
-            f"  prepared data {home / 'lake'}, models and runs {home / 'artifacts'}",
+            f"  prepared data {home / 'lake'}, models and runs {settings.tracking_uri or home / 'artifacts'}",
             "Look:  make ui     the graph, the plots (Dagster) and the run, the model (MLflow)",
             "Ask:   make serve  then POST a coordinate to /predict/polygon",
         ],
@@ -214,6 +214,7 @@ def predict(
 def serve(settings: Settings, *, host: str | None, port: int | None, imagery: str | None) -> dict[str, Any]:
     """Run the service under gunicorn until it ends."""
     settings = with_imagery(settings, imagery)
+    open_imagery(settings)  # what is wrong with it is better said here than by a server that does not start
     settings = settings.model_copy(update={"host": host or settings.host, "port": port or settings.port})
     process = start_service(settings)
     try:

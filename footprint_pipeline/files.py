@@ -27,12 +27,14 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        if target.exists():
+        try:
+            temporary.replace(target)
+        except OSError:  # a folder that is not empty is there, perhaps since a moment ago
+            if not target.is_dir():
+                raise
             former = target.with_name(f".{uuid.uuid4().hex[:8]}-former-{target.name}")
             target.replace(former)
             temporary.replace(target)
             shutil.rmtree(former)
-        else:
-            temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -7,7 +7,9 @@ imagery of several resolutions and bit depths trains together. No framework here
 import hashlib
 import json
 import logging
+import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +31,7 @@ BUILDING = 1
 VALID = 2
 """Bit of the label raster: there is imagery."""
 _FORMAT = 1
+_KEPT_CACHES = 3
 
 
 class _ManifestRow(TileRow, Protocol):
@@ -110,6 +113,7 @@ def build_cache(manifest: pd.DataFrame, folder: Path, *, gsd_m: float) -> TileCa
             images.flush()
             labels.flush()
             del images, labels
+    _forget_old(folder, keep=target)
     return TileCache(
         np.memmap(target / "images.u8", np.uint8, "r", shape=(int(pixels.sum()), 3)),
         np.memmap(target / "labels.u8", np.uint8, "r", shape=(int(pixels.sum()),)),
@@ -159,6 +163,7 @@ class FixedChips:
     split: str = "validation"
     limit: int = 256
 
+    @cached_property
     def windows(self) -> list[tuple[int, int, int]]:
         """(tile position, top, left) of every chip; evenly thinned to at most `limit`."""
         found: list[tuple[int, int, int]] = []
@@ -172,14 +177,14 @@ class FixedChips:
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """As `TrainingChips.batch`; the last batch may be smaller."""
         pairs = []
-        for position, top, left in self.windows()[step * self.batch_size : (step + 1) * self.batch_size]:
+        for position, top, left in self.windows[step * self.batch_size : (step + 1) * self.batch_size]:
             image, labels = self.cache.tile(position)
             matrix = np.array([[1.0, 0.0, left], [0.0, 1.0, top]])
             pairs.append(warp(image, labels, matrix, self.size))
         return _as_batch(pairs)
 
     def __len__(self) -> int:
-        return -(-len(self.windows()) // self.batch_size)
+        return -(-len(self.windows) // self.batch_size)
 
 
 def _as_batch(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -217,6 +222,15 @@ def _cached(row: _ManifestRow, size: tuple[int, int]) -> tuple[np.ndarray, np.nd
         resample(valid.astype(np.uint8) * 255, size) > 127
     ) * VALID
     return pixels.reshape(-1, 3), labels.astype(np.uint8).reshape(-1)
+
+
+def _forget_old(folder: Path, *, keep: Path) -> None:
+    """Remove all but the caches used last; a training that still reads one keeps its files open."""
+    keep.touch()
+    caches = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
+    for path in caches[_KEPT_CACHES:]:
+        if not path.name.startswith("."):  # one that is being built
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _cache_key(manifest: pd.DataFrame, gsd_m: float) -> str:

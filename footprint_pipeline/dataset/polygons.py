@@ -4,7 +4,7 @@ GeoParquet 1.1, one row a label. Columns:
 
 - `geometry`: Polygon or MultiPolygon, EPSG:4326 (the primary geometry);
 - `geometry_px`: the same on its tile's grid, pixels, x right, y down, clipped to the tile (no CRS);
-- `tile_id`, `building_id`;
+- `aoi`, `tile_id`, `building_id`: tile ids are unique within an AOI, building ids within a tile;
 - `area_m2`: geodesic area on WGS 84, square metres, and `area_sqft`, square feet.
 """
 
@@ -73,6 +73,7 @@ def build_polygon_table(labels: gpd.GeoDataFrame, tiles: gpd.GeoDataFrame) -> Po
     area_m2 = np.array([abs(WGS84.geometry_area_perimeter(shape)[0]) for shape in turned], float)
     table = gpd.GeoDataFrame(
         {
+            "aoi": grids.loc[labels["tile_id"], "aoi"].to_numpy(),
             "tile_id": labels["tile_id"].to_numpy(),
             "building_id": labels["building_id"].to_numpy(),
             "area_m2": area_m2,

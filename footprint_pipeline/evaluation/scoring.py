@@ -121,7 +121,7 @@ def score_tiles(
     Raises:
         DatasetError: there is no tile.
     """
-    truth_of = polygons.groupby("tile_id").indices
+    truth_of = polygons.groupby(["aoi", "tile_id"]).indices
     on_grid = polygons["geometry_px"].to_numpy()
     rows = []
     for prediction in predictions:
@@ -133,7 +133,7 @@ def score_tiles(
         buildings = score_buildings(
             found.polygons,
             found.confidence,
-            on_grid[truth_of.get(prediction.tile_id, np.empty(0, int))],
+            on_grid[truth_of.get((prediction.aoi, prediction.tile_id), np.empty(0, int))],
             min_area_px=min_area_px,
         )
         f1 = float(pixels.f1[0, 0])

@@ -18,7 +18,7 @@ class UNetSpec:
         width: filters of the first block; each deeper block has twice as many.
         depth: down-sampling blocks.
         dropout: share dropped after every down block but the first, and after the bottleneck.
-        batch_norm: normalise after every 3x3 convolution but the last two.
+        batch_norm: normalise after every 3x3 convolution of the blocks.
     """
 
     width: int = 64

@@ -1,5 +1,6 @@
 """A training as an MLflow run: parameters, metrics by epoch, pictures, the model with its signature."""
 
+import logging
 import os
 import shutil
 import sys
@@ -23,6 +24,8 @@ from mlflow.types import Schema, TensorSpec
 from footprint_pipeline.errors import RegistryError
 from footprint_pipeline.registry import first_line, without_credentials
 
+log = logging.getLogger(__name__)
+
 MODEL_NAME = "unet"
 """Name of the logged model within its run."""
 PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "numpy", "opencv-python-headless", "mlflow")
@@ -36,8 +39,11 @@ class TrainingRun:
         self.experiment_id: str = run.info.experiment_id
 
     def log_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Metrics of an epoch, as they come."""
-        mlflow.log_metrics({name: value for name, value in metrics.items() if np.isfinite(value)}, step=epoch)
+        """Metrics of an epoch, as they come. A server that is away for a while does not end a training."""
+        try:
+            mlflow.log_metrics({name: value for name, value in metrics.items() if np.isfinite(value)}, step=epoch)
+        except MlflowException as error:
+            log.warning("Epoch %d is missing in MLflow: %s", epoch + 1, without_credentials(first_line(error)))
 
     def log_picture(self, name: str, png: bytes) -> None:
         """A PNG as an artifact."""

@@ -66,7 +66,7 @@ def score_exported(
     predictions = predict_tiles(
         manifest, runtime, gsd_m=runtime.spec.gsd_m, stride=runtime.spec.stride, progress=said("evaluate")
     )
-    return score_tiles(predictions, polygons, tolerance=tolerance or runtime.spec.tolerance)
+    return score_tiles(predictions, polygons, tolerance=runtime.spec.tolerance if tolerance is None else tolerance)
 
 
 def load_manifest(lake: Lake, aois: list[str]) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """The whole chain for real: a tiny city, Dagster, an MLflow server, the registry, the service, HTTP."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -212,3 +213,28 @@ def test_a_second_equal_model_is_registered_and_does_not_replace_the_champion(
     client = MlflowClient(chain.mlflow_url, chain.mlflow_url)
     assert client.get_model_version_by_alias("building-footprints", "champion").version == "1"
     assert client.get_model_version_by_alias("building-footprints", "challenger").version == "2"
+
+
+def test_ctrl_c_ends_a_training_cleanly_and_keeps_what_was_prepared(tmp_path: Path, city: CitySummary) -> None:
+    home = tmp_path / "home"
+    with subprocess.Popen(
+        [
+            Path(sys.executable).with_name("footprint"), "run", "--source", city.folder, "--home", home,
+            "--width", "4", "--size", "64", "--epochs", "500", "--patience", "500",
+        ],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        seen = []
+        for line in process.stderr:
+            seen.append(line)
+            if "epoch 2/500" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        seen += process.stderr.readlines()
+    assert process.wait(60) == 130, "".join(seen)
+    assert "What was finished is kept" in seen[-1]
+    assert "Traceback" not in "".join(seen)
+    assert (home / "lake" / "AOI_0_Synthetic" / "split_manifest.parquet").exists()
+    runs = MlflowClient(f"sqlite:///{home / 'mlflow.db'}").search_runs(["1"])
+    assert [run.info.status for run in runs] == ["KILLED"]

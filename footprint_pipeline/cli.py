@@ -140,26 +140,26 @@ def training_options(function: Command) -> Command:
 @training_options
 def run(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
     """Do it all: fetch tiles, prepare them, train, choose the tolerance, evaluate, register and promote."""
-    from footprint_pipeline import commands
+    from footprint_pipeline.commands import pipeline
 
-    return commands.run(settings, **options)
+    return pipeline.run(settings, **options)
 
 
 @command
 @training_options
 def train(settings: Settings, **options: Any) -> dict[str, Any]:
     """Train the network on prepared AOIs and log it to MLflow."""
-    from footprint_pipeline import commands
+    from footprint_pipeline.commands import pipeline
 
-    return commands.train(settings, **options)
+    return pipeline.train(settings, **options)
 
 
 @command
 def tune(settings: Settings) -> dict[str, Any]:
     """Choose the tolerance of the trained network on the validation split."""
-    from footprint_pipeline import commands
+    from footprint_pipeline.commands import pipeline
 
-    return commands.tune(settings)
+    return pipeline.tune(settings)
 
 
 @command
@@ -171,17 +171,21 @@ def tune(settings: Settings) -> dict[str, Any]:
 @click.option("--skip-bad-labels", is_flag=True, help="Leave out labels that cannot be read; list them in a CSV.")
 def evaluate(settings: Settings, **options: Any) -> dict[str, Any]:
     """Score the trained network on the test split; or, with --source, a registered model on any labelled tiles."""
-    from footprint_pipeline import commands
+    if any(options[name] for name in ("source", "aoi", "alias", "version", "tolerance")):
+        from footprint_pipeline.commands import registered
 
-    return commands.evaluate(settings, **options)
+        return registered.score(settings, **options)
+    from footprint_pipeline.commands import pipeline
+
+    return pipeline.evaluate(settings)
 
 
 @command
 def register(settings: Settings) -> dict[str, Any]:
     """Register the evaluated network, and promote it when it beats the champion."""
-    from footprint_pipeline import commands
+    from footprint_pipeline.commands import pipeline
 
-    return commands.register(settings)
+    return pipeline.register(settings)
 
 
 @command
@@ -191,9 +195,9 @@ def register(settings: Settings) -> dict[str, Any]:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write to.")
 def export(settings: Settings, **options: Any) -> dict[str, Any]:
     """Take a registered model out of the registry, as files."""
-    from footprint_pipeline import commands
+    from footprint_pipeline.commands import registered
 
-    return commands.export(settings, **options)
+    return registered.export(settings, **options)
 
 
 @command
@@ -210,9 +214,9 @@ def export(settings: Settings, **options: Any) -> dict[str, Any]:
 )
 def predict(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
     """Building footprints around a coordinate, as GeoJSON, by a registered model, without a service."""
-    from footprint_pipeline import commands
+    from footprint_pipeline.commands import places
 
-    return commands.predict(settings, **options)
+    return places.predict(settings, **options)
 
 
 @command
@@ -221,9 +225,9 @@ def predict(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
 @click.option("--imagery", help="'mapbox', an XYZ template or a GeoTIFF. [FOOTPRINT_IMAGERY, else the synthetic city]")
 def serve(settings: Settings, **options: Any) -> dict[str, Any]:
     """Serve the promoted model over HTTP (gunicorn), until Ctrl-C."""
-    from footprint_pipeline import commands
+    from footprint_pipeline.commands import places
 
-    return commands.serve(settings, **options)
+    return places.serve(settings, **options)
 
 
 @command
@@ -235,9 +239,9 @@ def serve(settings: Settings, **options: Any) -> dict[str, Any]:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the answer. [HOME/answer]")
 def ask(settings: Settings, **options: Any) -> dict[str, Any]:
     """Try the service: start it, ask it for footprints over HTTP, draw the answer, stop it."""
-    from footprint_pipeline import commands
+    from footprint_pipeline.commands import places
 
-    return commands.ask(settings, **options)
+    return places.ask(settings, **options)
 
 
 @command
@@ -256,6 +260,6 @@ def ui(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
 @command
 def aois(settings: Settings) -> dict[str, Any]:
     """List the areas of interest that there are: the catalogue's and yours."""
-    from footprint_pipeline import commands
+    from footprint_pipeline.commands import catalog
 
-    return commands.aois(settings)
+    return catalog.aois(settings)

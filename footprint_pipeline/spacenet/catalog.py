@@ -14,6 +14,8 @@ import yaml
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.files import atomic_path
 
+SYNTHETIC = "AOI_0_Synthetic"
+"""The generated city: what there is when nothing else is named."""
 SYNTHETIC_URI = "synthetic:"
 USER_FILE = "aois.yaml"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -87,7 +89,7 @@ BUILT_IN: Mapping[str, Aoi] = {
     aoi.name: aoi
     for aoi in (
         Aoi(
-            "AOI_0_Synthetic",
+            SYNTHETIC,
             "Synthetic city (generated, no download)",
             (Source((Part(SYNTHETIC_URI),)),),
             0.5,

@@ -1,0 +1,120 @@
+"""Commands that materialise assets: run, train, tune, evaluate, register."""
+
+import time
+from typing import Any
+
+from footprint_pipeline.commands.registered import score_lines
+from footprint_pipeline.orchestration.local import run_job
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.spacenet.catalog import SYNTHETIC, add_aoi, load_catalog
+from footprint_pipeline.spacenet.sources import resolve_source
+
+
+def run(
+    settings: Settings,
+    *,
+    sources: tuple[str, ...],
+    aois: tuple[str, ...],
+    tiles: int | None,
+    on_bad_tile: str,
+    skip_bad_labels: bool,
+    **training: Any,
+) -> dict[str, Any]:
+    """Prepare every source, then train, sweep, evaluate, register and promote on all of them."""
+    started = time.monotonic()
+    names = prepare(settings, sources or (() if aois else (SYNTHETIC,)), tiles, on_bad_tile, skip_bad_labels)
+    names = sorted({*names, *aois})
+    records = run_job("model", settings, config={"trained_unet": {"aois": names, **training}})
+    evaluation, registered = records["test_evaluation"], records["registered_model"]
+    home = settings.home
+    return {
+        "aois": names,
+        "mlflow_run": evaluation.run_id,
+        "tolerance": evaluation.tolerance,
+        **evaluation.metrics,
+        "model": registered.name,
+        "version": registered.version,
+        "promoted": registered.promoted,
+        "reason": registered.reason,
+        "seconds": round(time.monotonic() - started, 1),
+        "home": str(home.absolute()),
+        "_lines": [
+            "",
+            f"Trained on {', '.join(names)} in {(time.monotonic() - started) / 60:.1f} minutes, all stages together.",
+            f"  test split: median tile F1 {evaluation.metrics['median_tile_f1']:.3f}, "
+            f"pooled pixel F1 {evaluation.metrics['pooled_pixel_f1']:.3f}, "
+            f"building F1 (IoU >= 0.5) {evaluation.metrics['building_f1']:.3f}, tolerance {evaluation.tolerance:.2f}",
+            f"  {registered.name} version {registered.version} is "
+            f"{'the champion' if registered.promoted else 'a challenger'}: {registered.reason}",
+            f"  prepared data {home / 'lake'}, models and runs {settings.tracking_uri or home / 'artifacts'}",
+            "Look:  make ui     the graph, the plots (Dagster) and the run, the model (MLflow)",
+            "Ask:   make serve  then POST a coordinate to /predict/polygon",
+        ],
+    }
+
+
+def prepare(
+    settings: Settings, sources: tuple[str, ...], tiles: int | None, on_bad_tile: str, skip_bad_labels: bool
+) -> list[str]:
+    """Materialise the data assets of every source; returns the names of their AOIs."""
+    names = []
+    for source in sources:
+        aoi = resolve_source(source, settings.home)
+        if load_catalog(settings.home).get(aoi.name) != aoi:
+            add_aoi(settings.home, aoi.name, aoi.sources[0].uris, endpoint_url=aoi.endpoint_url)
+        run_job(
+            "dataset",
+            settings,
+            partition=aoi.name,
+            config={
+                "image_tiles": {"on_bad_tile": on_bad_tile, **({"tiles": tiles} if tiles else {})},
+                "building_polygons": {"skip_bad_labels": skip_bad_labels},
+            },
+        )
+        names.append(aoi.name)
+    return names
+
+
+def train(settings: Settings, *, aois: tuple[str, ...], **training: Any) -> dict[str, Any]:
+    """Materialise `trained_unet`."""
+    trained = run_job(
+        "model", settings, selection=["trained_unet"], config={"trained_unet": {"aois": list(aois), **training}}
+    )["trained_unet"]
+    return {
+        **trained.model_dump(mode="json"),
+        "_lines": [f"{trained.network}: {trained.epochs} epochs, MLflow run {trained.run_id}. Next: footprint tune"],
+    }
+
+
+def tune(settings: Settings) -> dict[str, Any]:
+    """Materialise `tolerance_sweep`."""
+    swept = run_job("model", settings, selection=["tolerance_sweep"])["tolerance_sweep"]
+    return {
+        **swept.model_dump(mode="json"),
+        "_lines": [
+            f"Tuned tolerance: {swept.tolerance:.2f} with median={swept.median_tile_f1:.4f} "
+            f"stdev={swept.std_tile_f1:.4f}. Next: footprint evaluate"
+        ],
+    }
+
+
+def evaluate(settings: Settings) -> dict[str, Any]:
+    """Materialise `test_evaluation`."""
+    evaluation = run_job("model", settings, selection=["test_evaluation"])["test_evaluation"]
+    return {
+        **evaluation.model_dump(mode="json"),
+        **evaluation.metrics,
+        "_lines": [*score_lines(evaluation.metrics), "Next: footprint register"],
+    }
+
+
+def register(settings: Settings) -> dict[str, Any]:
+    """Materialise `registered_model`."""
+    registered = run_job("model", settings, selection=["registered_model"])["registered_model"]
+    return {
+        **registered.model_dump(mode="json"),
+        "_lines": [
+            f"{registered.name} version {registered.version}: "
+            f"{'promoted' if registered.promoted else 'not promoted'}, {registered.reason}"
+        ],
+    }

@@ -56,7 +56,7 @@ $(DEV_STAMP): requirements/dev.lock pyproject.toml | $(UV)
 
 define install
 echo "Installing requirements/$(1).lock" && \
-VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip sync --quiet --require-hashes requirements/$(1).lock && \
+VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip sync --require-hashes requirements/$(1).lock && \
 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 endef
 

@@ -90,7 +90,6 @@ def training_options(function: Command) -> Command:
     """The options of a training, with the defaults of the core's spec."""
     network = _SPEC.network
     options = [
-        click.option("--aoi", "aois", multiple=True, help="AOI to train on; repeat for several. [every prepared one]"),
         click.option("--epochs", type=click.IntRange(1), default=_SPEC.epochs, show_default=True,
                      help="Passes at most."),
         click.option("--width", type=click.IntRange(1), default=network.width, show_default=True,
@@ -128,6 +127,14 @@ def training_options(function: Command) -> Command:
     help="Where tiles come from: a folder, a .tar.gz, an s3:// URI or a catalogue name (footprint aois). "
     "Repeat for several areas. [AOI_0_Synthetic, a generated city]",
 )
+@click.option(
+    "--aoi",
+    "aois",
+    multiple=True,
+    metavar="NAME",
+    help="With --source: what to call its area, one name a source [read off the source]. "
+    "Alone: the same as --source NAME, an area of the catalogue.",
+)
 @click.option("--tiles", type=click.IntRange(1), help="Take the first N tiles of each source only.")
 @click.option(
     "--on-bad-tile",
@@ -146,8 +153,11 @@ def run(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
 
 
 @command
+@click.option(
+    "--aoi", "aois", multiple=True, metavar="NAME", help="Area to train on; repeat for several. [every prepared one]"
+)
 @training_options
-def train(settings: Settings, **options: Any) -> dict[str, Any]:
+def train(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
     """Train the network on prepared AOIs and log it to MLflow."""
     from footprint_pipeline.commands import pipeline
 

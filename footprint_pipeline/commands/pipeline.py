@@ -1,12 +1,14 @@
 """Commands that materialise assets: run, train, tune, evaluate, register."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from footprint_pipeline.commands.registered import score_lines
+from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.orchestration.local import run_job
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet.catalog import SYNTHETIC, add_aoi, load_catalog
+from footprint_pipeline.spacenet.catalog import SYNTHETIC, Aoi, add_aoi, load_catalog
 from footprint_pipeline.spacenet.sources import resolve_source
 
 
@@ -22,8 +24,16 @@ def run(
 ) -> dict[str, Any]:
     """Prepare every source, then train, sweep, evaluate, register and promote on all of them."""
     started = time.monotonic()
-    names = prepare(settings, sources or (() if aois else (SYNTHETIC,)), tiles, on_bad_tile, skip_bad_labels)
-    names = sorted({*names, *aois})
+    areas = [resolve_source(source, settings.home) for source in sources or aois or (SYNTHETIC,)]
+    if sources and aois:
+        if len(sources) != len(aois):
+            raise SettingsError(
+                f"{len(sources)} sources, but {len(aois)} names.", fix="Give one --aoi for each --source, or none."
+            )
+        areas = [replace(area, name=name) for area, name in zip(areas, aois, strict=True)]
+    for area in areas:
+        prepare(settings, area, tiles=tiles, on_bad_tile=on_bad_tile, skip_bad_labels=skip_bad_labels)
+    names = sorted(area.name for area in areas)
     records = run_job("model", settings, config={"trained_unet": {"aois": names, **training}})
     evaluation, registered = records["test_evaluation"], records["registered_model"]
     home = settings.home
@@ -53,26 +63,19 @@ def run(
     }
 
 
-def prepare(
-    settings: Settings, sources: tuple[str, ...], tiles: int | None, on_bad_tile: str, skip_bad_labels: bool
-) -> list[str]:
-    """Materialise the data assets of every source; returns the names of their AOIs."""
-    names = []
-    for source in sources:
-        aoi = resolve_source(source, settings.home)
-        if load_catalog(settings.home).get(aoi.name) != aoi:
-            add_aoi(settings.home, aoi.name, aoi.sources[0].uris, endpoint_url=aoi.endpoint_url)
-        run_job(
-            "dataset",
-            settings,
-            partition=aoi.name,
-            config={
-                "image_tiles": {"on_bad_tile": on_bad_tile, **({"tiles": tiles} if tiles else {})},
-                "building_polygons": {"skip_bad_labels": skip_bad_labels},
-            },
-        )
-        names.append(aoi.name)
-    return names
+def prepare(settings: Settings, aoi: Aoi, *, tiles: int | None, on_bad_tile: str, skip_bad_labels: bool) -> None:
+    """Materialise the data assets of an AOI; one that the catalogue does not know so is added to it."""
+    if load_catalog(settings.home).get(aoi.name) != aoi:
+        add_aoi(settings.home, aoi.name, aoi.sources[0].uris, endpoint_url=aoi.endpoint_url)
+    run_job(
+        "dataset",
+        settings,
+        partition=aoi.name,
+        config={
+            "image_tiles": {"on_bad_tile": on_bad_tile, **({"tiles": tiles} if tiles else {})},
+            "building_polygons": {"skip_bad_labels": skip_bad_labels},
+        },
+    )
 
 
 def train(settings: Settings, *, aois: tuple[str, ...], **training: Any) -> dict[str, Any]:

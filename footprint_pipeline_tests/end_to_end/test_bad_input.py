@@ -125,6 +125,8 @@ def test_no_champion_in_the_registry(tmp_path: Path, city: CitySummary, footprin
         (("predict", "--at", "here"), 1, "not LAT,LON"),
         (("predict", "--at", "5,5", "--tolerance", "2"), 2, "tolerance"),
         (("run", "--epochs", "0"), 2, "epochs"),
+        (("run", "--source", "AOI_1_Rio", "--aoi", "A", "--aoi", "B"), 1, "1 sources, but 2 names"),
+        (("run", "--aoi", "AOI_1_Ryo"), 1, "Did you mean AOI_1_Rio?"),
         (("run", "--size", "100"), 1, "multiple"),
         (("train",), 1, "no split manifest"),
         (("tune",), 1, "has not been materialized"),

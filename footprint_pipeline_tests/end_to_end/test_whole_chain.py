@@ -219,7 +219,7 @@ def test_ctrl_c_ends_a_training_cleanly_and_keeps_what_was_prepared(tmp_path: Pa
     home = tmp_path / "home"
     with subprocess.Popen(
         [
-            Path(sys.executable).with_name("footprint"), "run", "--source", city.folder, "--home", home,
+            Path(sys.executable).with_name("footprint"), "run", "--source", city.folder, "--aoi", "Renamed", "--home", home,
             "--width", "4", "--size", "64", "--epochs", "500", "--patience", "500",
         ],
         stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -235,6 +235,6 @@ def test_ctrl_c_ends_a_training_cleanly_and_keeps_what_was_prepared(tmp_path: Pa
     assert process.wait(60) == 130, "".join(seen)
     assert "What was finished is kept" in seen[-1]
     assert "Traceback" not in "".join(seen)
-    assert (home / "lake" / "AOI_0_Synthetic" / "split_manifest.parquet").exists()
+    assert (home / "lake" / "Renamed" / "split_manifest.parquet").exists()
     runs = MlflowClient(f"sqlite:///{home / 'mlflow.db'}").search_runs(["1"])
     assert [run.info.status for run in runs] == ["KILLED"]

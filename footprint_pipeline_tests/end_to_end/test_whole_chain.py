@@ -219,7 +219,8 @@ def test_ctrl_c_ends_a_training_cleanly_and_keeps_what_was_prepared(tmp_path: Pa
     home = tmp_path / "home"
     with subprocess.Popen(
         [
-            Path(sys.executable).with_name("footprint"), "run", "--source", city.folder, "--aoi", "Renamed", "--home", home,
+            Path(sys.executable).with_name("footprint"), "run", "--source", city.folder, "--aoi", "Renamed",
+            "--home", home,
             "--width", "4", "--size", "64", "--epochs", "500", "--patience", "500",
         ],
         stderr=subprocess.PIPE, text=True, start_new_session=True,

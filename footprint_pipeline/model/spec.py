@@ -69,7 +69,7 @@ class TrainingSpec:
     chip_size: int = 256
     epochs: int = 30
     chips_per_epoch: int | None = None
-    patience: int = 10
+    patience: int = 30
     max_minutes: float | None = None
     gsd_m: float | None = None
     precision: str = "auto"

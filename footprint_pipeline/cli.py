@@ -264,6 +264,8 @@ def ui(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
     """Open the Dagster UI (webserver and daemon) and the MLflow UI on this home, until Ctrl-C."""
     from footprint_pipeline.orchestration.local import run_ui
 
+    host, port, mlflow_port = options["host"], options["port"], options["mlflow_port"]
+    click.echo(f"Dagster http://{host}:{port}   MLflow http://{host}:{mlflow_port}   Ctrl-C ends both", err=True)
     return {"exit_code": run_ui(settings, **options)}
 
 

@@ -1,5 +1,6 @@
 """The whole chain for real: a tiny city, Dagster, an MLflow server, the registry, the service, HTTP."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -198,6 +199,20 @@ def test_the_exported_files_are_what_the_registry_holds(chain: Chain, tmp_path: 
     assert (served.code, trained.code) == (0, 0), served.err + trained.err
     assert {path.name for path in (tmp_path / "ir").iterdir()} == {"model.xml", "model.bin", "spec.json"}
     assert Path(trained.answer["files"][0]).read_bytes()[:2] == b"PK"
+
+
+def test_the_command_answers_for_a_place_with_a_file_and_a_picture(
+    chain: Chain, city: CitySummary, tmp_path: Path, footprint: Footprint
+) -> None:
+    latitude, longitude = city.centre
+    outcome = footprint(
+        "predict", "--at", f"{latitude},{longitude}", "--zoom", "18", "--imagery", city.mosaic, "--home", chain.home,
+        "--out", tmp_path / "found.geojson", "--picture", tmp_path / "found.png", "--json", env=chain.env,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err[-3000:]
+    features = json.loads((tmp_path / "found.geojson").read_text())["features"]
+    assert len(features) == outcome.answer["footprints"] > 0
+    assert cv2.imread(str(tmp_path / "found.png")).shape == (1024, 1024, 3)
 
 
 def test_a_second_equal_model_is_registered_and_does_not_replace_the_champion(

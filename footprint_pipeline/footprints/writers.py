@@ -50,9 +50,14 @@ def multipolygon(extraction: Extraction, *, attribution: str = "") -> dict[str, 
 
 
 def rounded(polygons_wgs84: np.ndarray) -> np.ndarray:
-    """The polygons on a grid of 1e-7 degrees (a centimetre), valid and right-handed; slivers can become empty."""
-    snapped = shapely.orient_polygons(shapely.set_precision(polygons_wgs84, 10.0**-DECIMALS))
-    return shapely.transform(snapped, lambda points: np.round(points, DECIMALS))
+    """The polygons on a grid of 1e-7 degrees (a centimetre), valid and right-handed; slivers can become empty.
+
+    One that falls apart where it was narrower than the grid keeps its largest part.
+    """
+    snapped = shapely.set_precision(polygons_wgs84, 10.0**-DECIMALS)
+    for i in np.flatnonzero(shapely.get_num_geometries(snapped) > 1):
+        snapped[i] = max(shapely.get_parts(snapped[i]), key=shapely.area)
+    return shapely.transform(shapely.orient_polygons(snapped), lambda points: np.round(points, DECIMALS))
 
 
 def _credit(attribution: str) -> dict[str, str]:

@@ -75,3 +75,18 @@ def test_multipolygon_is_bare_and_can_be_empty() -> None:
     assert shape(found).geom_type == "MultiPolygon"
     assert shape(found).area == pytest.approx(COURT.area + 1, rel=1e-4)
     assert multipolygon(extraction()) == {"type": "MultiPolygon", "coordinates": []}
+
+
+def test_a_footprint_that_rounding_splits_stays_one_polygon_its_largest_part(runtime: Runtime) -> None:
+    neck = 2e-9  # degrees: far narrower than the grid
+    dumbbell = shapely.union_all(
+        [
+            shapely.box(10.0, 50.0, 10.0001, 50.0001),
+            shapely.box(10.0001, 50.00005, 10.0002, 50.00005 + neck),
+            shapely.box(10.0002, 50.0, 10.0004, 50.0001),
+        ]
+    )
+    assert dumbbell.geom_type == "Polygon"
+    assert shapely.set_precision(dumbbell, 1e-7).geom_type == "MultiPolygon"
+    (feature,) = feature_collection(extraction(dumbbell), runtime.spec, model_version="1")["features"]
+    assert shape(feature["geometry"]).equals(shapely.box(10.0002, 50.0, 10.0004, 50.0001))

@@ -63,7 +63,7 @@ def train_unet(
     with tracking.start_run(
         settings.mlflow_uri,
         settings.experiment,
-        artifacts=None if settings.tracking_uri else lake.artifacts,
+        artifacts=None if settings.mlflow_uri.startswith("http") else lake.artifacts,
         params=params,
         tags={**tags, "aois": ",".join(names), "split_digest": digest(manifest)},
     ) as run:

@@ -37,19 +37,20 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> CitySummary:
     )
 
 
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what sets the project up; MLflow writes to it in tests that use it."""
+    ours = ("FOOTPRINT_", "MLFLOW_", "DAGSTER_", "MAPBOX_", "AWS_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
 @pytest.fixture(scope="session")
 def footprint() -> Footprint:
     """Run `footprint …` as a process; `env` adds to a clean environment."""
 
     def run(*arguments: object, env: dict[str, str] | None = None, timeout: float = 600) -> Outcome:
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("FOOTPRINT_", "MLFLOW_", "DAGSTER_", "MAPBOX_", "AWS_"))
-        }
         done = subprocess.run(
             [Path(sys.executable).with_name("footprint"), *map(str, arguments)],
-            env={**clean, **(env or {})},
+            env={**clean_environment(), **(env or {})},
             capture_output=True,
             text=True,
             timeout=timeout,

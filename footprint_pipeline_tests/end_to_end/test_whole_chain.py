@@ -23,7 +23,7 @@ from footprint_pipeline.local_service import running_service
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.synthetic import CitySummary
 
-from .conftest import Footprint, Outcome
+from .conftest import Footprint, Outcome, clean_environment
 
 pytestmark = pytest.mark.slow
 
@@ -238,7 +238,7 @@ def test_ctrl_c_ends_a_training_cleanly_and_keeps_what_was_prepared(tmp_path: Pa
             "--home", home,
             "--width", "4", "--size", "64", "--epochs", "500", "--patience", "500",
         ],
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
+        stderr=subprocess.PIPE, text=True, start_new_session=True, env=clean_environment(),
     ) as process:  # fmt: skip
         assert process.stderr is not None
         seen = []

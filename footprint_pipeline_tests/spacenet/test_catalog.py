@@ -90,7 +90,6 @@ def test_ones_own_copy_takes_the_place_of_a_built_in_area(tmp_path: Path) -> Non
         ("mine: {source: x, gsd: 1}", "AOI 'mine': unknown gsd"),
         ("mine: {source: x, gsd_m: wide}", "AOI 'mine': gsd_m is 'wide'"),
         ("mine: {source: x, endpoint_url: 4}", "AOI 'mine': endpoint_url is not text"),
-        ("AOI_1_Rio: {source: x}", "AOI 'AOI_1_Rio': this name belongs to a built-in"),
         ("a b: {source: x}", "AOI 'a b': the name may hold"),
     ],
 )

@@ -1,0 +1,1 @@
+"""One module a figure, each beside a peer in the same run: `python -m benchmarks.NAME [--quick] [--json]`."""

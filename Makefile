@@ -12,7 +12,7 @@ UV := $(BIN)/uv
 export FOOTPRINT_HOME := $(HOME_DIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run ui serve test check format lock clean
+.PHONY: help install run ui serve test check bench format lock clean
 
 help: ## list what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,10 @@ check: $(DEV_STAMP) ## ruff, mypy, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(DEV_STAMP) ## every benchmark, one after the other, on a machine that does nothing else
+	@set -e; for name in $$(grep --files-with-matches __main__ benchmarks/*.py | xargs -n1 basename -s .py); do \
+		echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 format: $(DEV_STAMP) ## put the code in shape
 	$(BIN)/ruff check --fix .

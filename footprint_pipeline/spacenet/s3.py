@@ -1,0 +1,338 @@
+"""One S3-compatible endpoint, read only: what is there, and the bytes of a range, with patience and clear errors.
+
+Nothing here writes to the disk; `download` does.
+"""
+
+import logging
+import random
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self, TypeVar
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from footprint_pipeline.errors import SourceError
+from footprint_pipeline.settings import Settings
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_BLOCK = 1 << 20
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 20.0
+_MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+_DENIED = {"401", "403", "AccessDenied", "AllAccessDisabled", "Forbidden"}
+_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "400"}
+_CHANGED = {"412", "PreconditionFailed"}
+_KEYS_OF_OTHERS = {"aws:kms", "aws:kms:dsse"}
+
+
+class MissingKeyError(SourceError):
+    """There is no such bucket or key."""
+
+
+class ChangedError(SourceError):
+    """The object is no longer the one that was looked up."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """An object in a bucket, as the server describes it; `size` in bytes."""
+
+    bucket: str
+    key: str
+    size: int
+    etag: str
+
+    @property
+    def uri(self) -> str:
+        """Its address."""
+        return f"s3://{self.bucket}/{self.key}"
+
+
+class Endpoint:
+    """Reads from one S3-compatible endpoint; connects at the first request.
+
+    Args:
+        endpoint_url: the server; None for AWS.
+        signed: sign requests with the usual AWS credentials; otherwise read anonymously.
+        requester_pays: agree to pay for the reads.
+        attempts: how often a request is tried in all, with growing pauses. Of a body that breaks off, every byte
+            that arrives starts the count anew.
+        timeout_s: how long a server may be silent before it counts as gone.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint_url: str | None = None,
+        signed: bool = False,
+        requester_pays: bool = False,
+        attempts: int = 5,
+        timeout_s: float = 30.0,
+    ) -> None:
+        self._signed = signed
+        self._payer = {"RequestPayer": "requester"} if requester_pays else {}
+        self._place = _without_secrets(endpoint_url) if endpoint_url else "AWS"
+        self._endpoint_url, self._attempts, self._timeout_s = endpoint_url, attempts, timeout_s
+        self._connecting = threading.Lock()
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, endpoint_url: str | None = None) -> Self:
+        """Access as the settings say; `endpoint_url` overrides theirs."""
+        return cls(
+            endpoint_url=endpoint_url or settings.s3_endpoint_url,
+            signed=settings.s3_signed,
+            requester_pays=settings.s3_requester_pays,
+        )
+
+    def head(self, uri: str) -> RemoteFile:
+        """What is there.
+
+        Raises:
+            MissingKeyError: no such bucket or key.
+            SourceError: access denied, or no answer.
+        """
+        bucket, key = split_uri(uri)
+        answer = self._head(uri)
+        return RemoteFile(bucket, key, answer["ContentLength"], answer["ETag"].strip('"'))
+
+    def list(self, uri: str, *, page_size: int = 1000) -> list[RemoteFile]:
+        """Every object whose key starts with the key of `uri`, in the order of the keys; may be empty.
+
+        `page_size` is how many keys the server tells at a time, 1000 at most.
+
+        Raises:
+            MissingKeyError: no such bucket.
+            SourceError: access denied, or no answer.
+        """
+        bucket, prefix = split_uri(uri)
+        found: list[RemoteFile] = []
+        more: dict[str, str] = {}
+        while True:
+            page = self._patiently(
+                uri,
+                lambda more=more: self._client.list_objects_v2(  # type: ignore[misc]
+                    Bucket=bucket, Prefix=prefix, MaxKeys=page_size, **more, **self._payer
+                ),
+            )
+            found += (
+                RemoteFile(bucket, entry["Key"], entry["Size"], entry["ETag"].strip('"'))
+                for entry in page.get("Contents", [])
+            )
+            if not page.get("IsTruncated"):
+                return found
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def read(self, remote: RemoteFile, start: int, stop: int, *, halt: threading.Event) -> Iterator[bytes]:
+        """Bytes `start` … `stop` - 1 of an object, in blocks; where a connection breaks, the next one goes on.
+
+        Ends early, without an error, when `halt` is set.
+
+        Raises:
+            ChangedError: the object has been replaced since `remote` was looked up.
+            MissingKeyError: it is gone.
+            SourceError: access denied, no answer, or no ranges.
+        """
+        failures = 0
+        with self._errors(remote.uri):
+            while start < stop and not halt.is_set():
+                try:
+                    with closing(self._get(remote, start, stop)) as body:
+                        while not halt.is_set() and (block := body.read(_BLOCK)):
+                            start += len(block)
+                            failures = 0
+                            yield block
+                except (BotoCoreError, ClientError) as error:
+                    failures += 1
+                    self._pause(error, failures, halt)
+
+    def upload_part_size(self, remote: RemoteFile, parts: int) -> int | None:
+        """Bytes of the parts that an object was uploaded in; None where the server does not tell, or they differ."""
+        if parts == 1:
+            return remote.size
+        first = self._part_length(remote, 1, parts)
+        last = self._part_length(remote, parts, parts)
+        return first if first and first * (parts - 1) + (last or 0) == remote.size else None
+
+    def has_own_etag(self, remote: RemoteFile) -> bool:
+        """Whether the ETag has nothing to do with the content's MD5, as under keys of a key service."""
+        answer = self._head(remote.uri)
+        return answer.get("ServerSideEncryption") in _KEYS_OF_OTHERS or "SSECustomerAlgorithm" in answer
+
+    @property
+    def _client(self) -> Any:
+        with self._connecting:  # several threads may be the first
+            return self._connection
+
+    @cached_property
+    def _connection(self) -> Any:
+        config = Config(
+            signature_version=None if self._signed else UNSIGNED,
+            retries={"mode": "standard", "total_max_attempts": 1},  # `_pause` decides
+            connect_timeout=min(10.0, self._timeout_s),
+            read_timeout=self._timeout_s,
+            max_pool_connections=128,
+            response_checksum_validation="when_required",
+        )
+        try:
+            return boto3.Session().client("s3", endpoint_url=self._endpoint_url, config=config)
+        except (BotoCoreError, ValueError) as error:
+            raise SourceError(
+                f"No S3 client for {self._place} ({type(error).__name__}).",
+                fix="Check FOOTPRINT_S3_ENDPOINT_URL, AWS_PROFILE and the AWS configuration file.",
+            ) from None
+
+    def _head(self, uri: str, **more: Any) -> Any:
+        bucket, key = split_uri(uri)
+        return self._patiently(uri, lambda: self._client.head_object(Bucket=bucket, Key=key, **more, **self._payer))
+
+    def _part_length(self, remote: RemoteFile, number: int, parts: int) -> int | None:
+        try:
+            answer = self._head(remote.uri, PartNumber=number)
+        except SourceError as error:
+            _log.debug("%s: the server does not tell its parts (%s)", remote.uri, error.problem)
+            return None
+        return answer["ContentLength"] if answer.get("PartsCount", parts) == parts else None
+
+    def _get(self, remote: RemoteFile, start: int, stop: int) -> Any:
+        """The body of one answer, which begins at `start`."""
+        whole = (start, stop) == (0, remote.size)
+        answer = self._client.get_object(
+            Bucket=remote.bucket,
+            Key=remote.key,
+            IfMatch=f'"{remote.etag}"',
+            **({} if whole else {"Range": f"bytes={start}-{stop - 1}"}),
+            **self._payer,
+        )
+        body = answer["Body"]
+        if answer.get("ETag", remote.etag).strip('"') != remote.etag:  # a server that ignores If-Match
+            body.close()
+            raise _changed(remote.uri)
+        if not whole and not answer.get("ContentRange", "").startswith(f"bytes {start}-{stop - 1}/"):
+            body.close()
+            raise SourceError(
+                f"{remote.uri}: {self._place} does not answer requests for a range of bytes.",
+                fix="Fetch the file by other means and give its path as the source.",
+            )
+        return body
+
+    def _patiently(self, uri: str, call: Callable[[], _T]) -> _T:
+        """What a request answers, tried several times."""
+        failures = 0
+        with self._errors(uri):
+            while True:
+                try:
+                    return call()
+                except (BotoCoreError, ClientError) as error:
+                    failures += 1
+                    self._pause(error, failures, threading.Event())
+
+    def _pause(self, error: BotoCoreError | ClientError, failures: int, halt: threading.Event) -> None:
+        """Wait before another attempt; raise `error` when that is no use."""
+        if failures >= self._attempts or not _may_pass(error):
+            raise error
+        longest = min(_FIRST_PAUSE_S * 2 ** (failures - 1), _LONGEST_PAUSE_S)
+        halt.wait(longest * random.uniform(0.5, 1.0))  # noqa: S311
+
+    @contextmanager
+    def _errors(self, uri: str) -> Iterator[None]:
+        """Turn what botocore raises into errors that name the object and the way out, and no secrets."""
+        try:
+            yield
+        except ClientError as error:
+            raise self._explain(uri, str(error.response.get("Error", {}).get("Code", "unknown"))) from None
+        except (NoCredentialsError, PartialCredentialsError):
+            raise SourceError(
+                f"{uri}: no AWS credentials to sign the request with.",
+                fix="Set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or FOOTPRINT_S3_SIGNED=false.",
+            ) from None
+        except BotoCoreError as error:
+            raise SourceError(
+                f"{uri}: {self._place} cannot be reached or stopped answering ({type(error).__name__}).",
+                fix="Check the network, HTTPS_PROXY and FOOTPRINT_S3_ENDPOINT_URL, then try again.",
+            ) from None
+
+    def _explain(self, uri: str, code: str) -> SourceError:
+        bucket, key = split_uri(uri)
+        if code in _CHANGED:
+            return _changed(uri)
+        if code in _MISSING:
+            if code == "NoSuchBucket" or not self._has_bucket(bucket):
+                return MissingKeyError(
+                    f"{uri}: there is no bucket {bucket!r} at {self._place}.",
+                    fix="Check the bucket's name and FOOTPRINT_S3_ENDPOINT_URL.",
+                )
+            return MissingKeyError(
+                f"{uri}: there is no key {key!r} in the bucket.", fix=f"Look with: aws s3 ls {uri.rpartition('/')[0]}/"
+            )
+        if code in _CREDENTIALS and self._signed:
+            return SourceError(
+                f"{uri}: the AWS credentials were refused ({code}).",
+                fix="Renew them, or set FOOTPRINT_S3_SIGNED=false.",
+            )
+        if code in _DENIED:
+            fix = (
+                "Ask the owner of the bucket for access, or set FOOTPRINT_S3_REQUESTER_PAYS=true if readers pay."
+                if self._signed
+                else "Set FOOTPRINT_S3_SIGNED=true and AWS credentials; also FOOTPRINT_S3_REQUESTER_PAYS=true "
+                "if readers pay."
+            )
+            return SourceError(f"{uri}: access denied.", fix=fix)
+        return SourceError(f"{uri}: {self._place} answered {code}.", fix="Try again later.")
+
+    def _has_bucket(self, bucket: str) -> bool:
+        """Whether there is such a bucket, which a bare 404 does not tell; True when in doubt."""
+        try:
+            self._client.head_bucket(Bucket=bucket)
+        except ClientError as error:
+            return str(error.response.get("Error", {}).get("Code")) not in _MISSING
+        except BotoCoreError:
+            return True
+        return True
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key of `s3://bucket/key`; the key may be empty.
+
+    Raises:
+        SourceError: it is no such URI.
+    """
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not uri.startswith("s3://") or not bucket:
+        raise SourceError(f"{uri!r} is not an S3 address.", fix="Write it as s3://bucket/key.")
+    return bucket, key
+
+
+def _changed(uri: str) -> ChangedError:
+    return ChangedError(
+        f"{uri} was replaced while it was fetched; what had arrived of the old version is discarded.",
+        fix="Run the same command again.",
+    )
+
+
+def _may_pass(error: BotoCoreError | ClientError) -> bool:
+    """Whether the same request can succeed a little later."""
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return status >= 500 or status in (408, 429)
+    return isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError)
+
+
+def _without_secrets(url: str) -> str:
+    """An endpoint without user, password and query."""
+    return re.sub(r"^(\w+://)?[^/]*@", r"\1", url.partition("?")[0])

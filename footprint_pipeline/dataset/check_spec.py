@@ -1,0 +1,138 @@
+"""What the checks of prepared data stand on: their limits, the data as it lies on disk, and what one finds.
+
+The Dagster definitions load these modules for names and limits, so geopandas and rasterio are imported only
+when data is read. The checks themselves are in `check_inputs` and `check_outputs`, their list in `checks`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from footprint_pipeline.dataset.label_counts import LabelCounts, label_counts_path, read_label_counts
+from footprint_pipeline.lake import AoiFolder
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+
+@dataclass(frozen=True)
+class CheckSpec:
+    """What is still fine. The defaults suit SpaceNet.
+
+    Attributes:
+        min_side_px: a tile is at least so wide and so high, pixels.
+        min_gsd_m: ground size of a pixel, metres, at least.
+        max_gsd_m: and at most.
+        side_spread_px: widths, and heights, of an AOI's tiles differ by at most so many pixels.
+        gsd_spread: ground sample distances of an AOI's tiles differ by at most this share.
+        min_valid_share: share of the AOI's pixels with imagery, at least.
+        max_lost_share: share of the tiles' labels that may be rejected or lie outside their tile.
+        max_repaired_share: share of the labels that may have needed repair.
+        max_unlabelled_share: share of the tiles that may be without any label row or file.
+        sample_tiles: how many masks are compared with their polygons, drawn by `seed`.
+        seed: another seed is another sample.
+        tile_area_tolerance: a tile's mask differs from its polygons by at most this share of their area.
+        aoi_area_tolerance: all sampled masks together by at most this share.
+        area_tolerance_px: and so many pixels a tile, for pixels are whole; n tiles may differ by √n times as many.
+        min_coverage: share of building pixels, of the AOI and of each split, at least.
+        max_coverage: and at most.
+        min_tiles_with_buildings: of each split.
+    """
+
+    min_side_px: int = 32
+    min_gsd_m: float = 0.02
+    max_gsd_m: float = 3.0
+    side_spread_px: int = 4
+    gsd_spread: float = 0.05
+    min_valid_share: float = 0.5
+    max_lost_share: float = 0.05
+    max_repaired_share: float = 0.05
+    max_unlabelled_share: float = 0.05
+    sample_tiles: int = 500
+    seed: int = 1337
+    tile_area_tolerance: float = 0.05
+    aoi_area_tolerance: float = 0.02
+    area_tolerance_px: float = 25.0
+    min_coverage: float = 0.01
+    max_coverage: float = 0.6
+    min_tiles_with_buildings: int = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        problems: each with its culprits, as Markdown; none when all is well.
+        fine: what to say then.
+        numbers: what was measured.
+        fix: the way out of the problems.
+        blocking: False where training on the data would not be wrong after all.
+    """
+
+    problems: list[str]
+    fine: str
+    numbers: Mapping[str, int | float | str]
+    fix: str
+    blocking: bool = True
+
+
+@dataclass(frozen=True)
+class PreparedAoi:
+    """What lies on disk for an AOI; each table is read once, when it is first asked for."""
+
+    folder: AoiFolder
+
+    @cached_property
+    def tiles(self) -> "gpd.GeoDataFrame":
+        """The tile index."""
+        from footprint_pipeline.dataset.tiles import read_tile_index
+
+        return read_tile_index(self.folder.tiles)
+
+    @cached_property
+    def grids(self) -> "gpd.GeoDataFrame":
+        """The tile index by tile id, each once."""
+        return self.tiles.drop_duplicates("tile_id").set_index("tile_id")
+
+    @cached_property
+    def polygons(self) -> "gpd.GeoDataFrame":
+        """The polygon table."""
+        from footprint_pipeline.dataset.polygons import read_polygon_table
+
+        return read_polygon_table(self.folder.polygons)
+
+    @cached_property
+    def manifest(self) -> pd.DataFrame:
+        """The split manifest."""
+        from footprint_pipeline.dataset.splits import read_manifests
+
+        return read_manifests([self.folder.manifest])
+
+    @cached_property
+    def label_counts(self) -> LabelCounts:
+        """How reading the labels went."""
+        return read_label_counts(label_counts_path(self.folder))
+
+    def mask(self, tile_id: str) -> Path:
+        """Where the mask of a tile lies, there or not."""
+        from footprint_pipeline.dataset.masks import mask_path
+
+        return mask_path(self.folder.masks, tile_id)
+
+
+def named(ids: Iterable[object], *, shown: int = 3) -> str:
+    """The first few of some names, as Markdown, and how many more there are."""
+    names = [f"`{name}`" for name in ids]
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(ids: Iterable[object], thing: str = "tile") -> str:
+    """How many there are of a thing, and the first few of them by name."""
+    names = list(ids)
+    return f"{len(names)} {thing}{'s' if len(names) != 1 else ''} ({named(names)})"

@@ -1,5 +1,10 @@
-"""Augmentation of image and mask together: one affine warp for both, colour for the image alone."""
+"""Augmentation of image and mask together: one affine warp for both, light and focus for the image alone.
 
+What belongs here: what may change about a chip, the draws, and the pixels' arithmetic. Which tile a chip is cut
+from, and when, is `batches`' business. Every draw comes from the generator that is handed in.
+"""
+
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -18,6 +23,9 @@ class AugmentationSpec:
         brightness: added to all bands, as a share of full scale, either way.
         contrast: stretch about the chip's mean, as a share, either way.
         tint: gain of each band on its own, as a share, either way.
+        hue: rotation of the colours about grey, degrees, either way.
+        blur: largest standard deviation of the Gaussian that softens a chip, pixels.
+        blur_share: share of the chips that are softened.
     """
 
     translate_px: float = 40.0
@@ -27,13 +35,26 @@ class AugmentationSpec:
     brightness: float = 0.10
     contrast: float = 0.20
     tint: float = 0.08
+    hue: float = 8.0
+    blur: float = 1.0
+    blur_share: float = 0.2
 
 
-ARTICLE = AugmentationSpec(scale=(1.0, 1.5), flip=False, brightness=0.0, contrast=0.0, tint=0.0)
+NONE = AugmentationSpec(0.0, 0.0, (1.0, 1.0), flip=False, brightness=0.0, contrast=0.0, tint=0.0, hue=0.0, blur=0.0)
+"""No change at all."""
+
+ARTICLE = AugmentationSpec(
+    40.0, 30.0, (1.0, 1.5), flip=False, brightness=0.0, contrast=0.0, tint=0.0, hue=0.0, blur=0.0
+)
 """The article's: translate ±40 px, rotate ±30°, scale 1 to 1.5."""
 
-NONE = AugmentationSpec(0.0, 0.0, (1.0, 1.0), False, 0.0, 0.0, 0.0)
-"""No change at all."""
+_QUARTER = np.array([[0.0, -1.0], [1.0, 0.0]])
+_ORIENTATIONS = np.stack(
+    [np.linalg.matrix_power(_QUARTER, turns) @ np.diag([side, 1.0]) for turns in range(4) for side in (1.0, -1.0)]
+)
+_ABOUT_GREY = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
+_BLACK = np.array([0, 0, 0, 255], np.uint8).view(np.uint32)[0]
+"""A black, opaque pixel as one number: one comparison instead of three."""
 
 
 def draw_warp(
@@ -50,18 +71,15 @@ def draw_warp(
     Returns:
         float64, shape (2, 3): tile_xy = matrix @ (chip_x, chip_y, 1), both at pixel centres.
     """
-    angle = np.deg2rad(rng.uniform(-spec.rotate_deg, spec.rotate_deg))
+    angle = math.radians(rng.uniform(-spec.rotate_deg, spec.rotate_deg))
     scale = rng.uniform(*spec.scale)
     shift = rng.uniform(-spec.translate_px, spec.translate_px, 2)
-    mirror = np.eye(2)
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+    linear = np.array([[cos, -sin], [sin, cos]])
     if spec.flip:
-        mirror = np.linalg.matrix_power(np.array([[0.0, -1.0], [1.0, 0.0]]), int(rng.integers(4)))
-        mirror = mirror @ np.diag([rng.choice([-1.0, 1.0]), 1.0])
-    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    linear = rotation @ mirror / scale
-    middle = np.full(2, (size - 1) / 2)
-    offset = np.asarray(centre) - 0.5 + shift - linear @ middle
-    return np.column_stack([linear, offset])
+        linear = linear @ _ORIENTATIONS[rng.integers(len(_ORIENTATIONS))]
+    offset = np.asarray(centre) - 0.5 + shift - linear.sum(axis=1) * (size - 1) / 2
+    return np.hstack([linear, offset[:, None]])
 
 
 def warp(image: np.ndarray, labels: np.ndarray, matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,20 +94,79 @@ def warp(image: np.ndarray, labels: np.ndarray, matrix: np.ndarray, size: int) -
     Returns:
         uint8, shape (size, size, 3), bilinear, and uint8, shape (size, size), nearest.
     """
-    options = {"borderMode": cv2.BORDER_REFLECT_101}
-    picture = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, **options)
-    truth = cv2.warpAffine(labels, matrix, (size, size), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, **options)
-    return picture, truth
+    last = size - 1
+    corners = matrix[:, :2] @ np.array([[0, last, 0, last], [0, 0, last, last]]) + matrix[:, 2:]
+    left, top = (int(edge) - 2 for edge in np.floor(corners.min(axis=1)))
+    right, bottom = (int(edge) + 3 for edge in np.ceil(corners.max(axis=1)))
+    matrix = matrix - [[0, 0, left], [0, 0, top]]
+    # OpenCV warps four channels with no border to look up in a third of the time of three with one.
+    window = cv2.cvtColor(mirrored_window(image, (top, bottom), (left, right)), cv2.COLOR_RGB2RGBA)
+    picture = cv2.warpAffine(window, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    window = mirrored_window(labels, (top, bottom), (left, right))
+    truth = cv2.warpAffine(window, matrix, (size, size), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+    return cv2.cvtColor(picture, cv2.COLOR_RGBA2RGB), truth
 
 
-def jitter_colour(rng: np.random.Generator, spec: AugmentationSpec, image: np.ndarray) -> np.ndarray:
-    """The image in another light: uint8, same shape. One table a band, so it costs next to nothing."""
-    if not (spec.brightness or spec.contrast or spec.tint):
+def mirrored_window(raster: np.ndarray, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
+    """A window of a raster, which is mirrored about its outermost pixels wherever the window leaves it.
+
+    Args:
+        raster: shape (H, W) or (H, W, bands).
+        rows: first row and the one after the last; may be negative or beyond the raster.
+        columns: the same across.
+
+    Returns:
+        Shape (rows, columns) or (rows, columns, bands); a view where the window lies within the raster.
+    """
+    (top, row_slice, bottom), (left, column_slice, right) = (
+        _mirrored_span(*span, length) for span, length in zip((rows, columns), raster.shape[:2], strict=True)
+    )
+    inside = raster[row_slice, column_slice]
+    if not (top or bottom or left or right):
+        return inside
+    padded = cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_REFLECT_101)
+    first_row, first_column = rows[0] + top - row_slice.start, columns[0] + left - column_slice.start
+    return padded[first_row : first_row + rows[1] - rows[0], first_column : first_column + columns[1] - columns[0]]
+
+
+def jitter_look(rng: np.random.Generator, spec: AugmentationSpec, image: np.ndarray) -> np.ndarray:
+    """The image in another light and focus; black is "no imagery" and stays black.
+
+    Args:
+        rng: source of chance.
+        spec: bounds.
+        image: uint8, shape (H, W, 3).
+
+    Returns:
+        uint8, same shape; the image itself when nothing is to change.
+    """
+    blurs = bool(spec.blur) and rng.random() < spec.blur_share
+    lights = bool(spec.brightness or spec.contrast or spec.tint or spec.hue)
+    if not (blurs or lights):
         return image
-    mean = float(image.mean())
+    seen = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA).view(np.uint32)[..., 0] != _BLACK
+    if blurs:
+        image = cv2.GaussianBlur(image, (0, 0), spec.blur * (1.0 - rng.random()))
+    if lights:
+        image = cv2.transform(image, _draw_light(rng, spec, mean=sum(cv2.mean(image)[:3]) / 3))
+    if not seen.all():
+        image *= seen[..., None]
+    return image
+
+
+def _draw_light(rng: np.random.Generator, spec: AugmentationSpec, *, mean: float) -> np.ndarray:
+    """Brightness, contrast, tint and hue as one matrix, shape (3, 4): out = matrix @ (r, g, b, 1)."""
     gain = 1.0 + rng.uniform(-spec.contrast, spec.contrast) + rng.uniform(-spec.tint, spec.tint, 3)
     lift = 255.0 * rng.uniform(-spec.brightness, spec.brightness)
-    levels = np.arange(256, dtype=np.float32)[:, None]
-    table = np.rint(np.clip((levels - mean) * gain + mean + lift, 0, 255)).astype(np.uint8)
-    table[0] = 0  # black is "no imagery" and stays black
-    return cv2.LUT(image, table[:, None, :])
+    angle = math.radians(rng.uniform(-spec.hue, spec.hue))
+    # A rotation about the grey axis: 120° turns red into green, grey stays.
+    hue = math.cos(angle) * np.eye(3) + math.sin(angle) * _ABOUT_GREY + (1 - math.cos(angle)) / 3
+    return np.hstack([gain[:, None] * hue, (mean + lift - mean * gain)[:, None]])
+
+
+def _mirrored_span(first: int, stop: int, length: int) -> tuple[int, slice, int]:
+    """How much to mirror before and after, and the part of the axis that is needed for it."""
+    before, after = max(-first, 0), max(stop - length, 0)
+    needed_from = max(0, min(first, length - 1 - after))
+    needed_to = min(length, max(stop, before + 1))
+    return before, slice(needed_from, needed_to), after

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from footprint_pipeline.dataset.augmentation import ARTICLE, NONE, AugmentationSpec, draw_warp, jitter_colour, warp
+from footprint_pipeline.dataset.augmentation import ARTICLE, NONE, AugmentationSpec, draw_warp, jitter_look, warp
 
 SIZE = 64
 CENTRE = (75.0, 60.0)
@@ -46,7 +46,7 @@ def test_no_change_is_a_plain_window_of_the_tile() -> None:
     chip, truth = warp(tile, pattern(), matrix, SIZE)
     assert np.array_equal(chip, tile[30 : 30 + SIZE, 20 : 20 + SIZE])
     assert np.array_equal(truth, pattern()[30 : 30 + SIZE, 20 : 20 + SIZE])
-    assert np.array_equal(jitter_colour(np.random.default_rng(1), NONE, chip), chip)
+    assert np.array_equal(jitter_look(np.random.default_rng(1), NONE, chip), chip)
 
 
 def test_the_articles_flips_are_off_and_its_bounds_hold() -> None:
@@ -99,7 +99,7 @@ def test_black_stays_black_in_any_light() -> None:
     image[:10] = 0
     rng = np.random.default_rng(4)
     for _ in range(50):
-        lit = jitter_colour(rng, AugmentationSpec(brightness=0.5), image)
+        lit = jitter_look(rng, AugmentationSpec(brightness=0.5), image)
         assert not lit[:10].any()
         assert (lit.dtype, lit.shape) == (np.uint8, image.shape)
 
@@ -107,7 +107,7 @@ def test_black_stays_black_in_any_light() -> None:
 def test_light_stays_within_its_bounds() -> None:
     grey = np.full((8, 8, 3), 100, np.uint8)
     rng = np.random.default_rng(5)
-    levels = [jitter_colour(rng, AugmentationSpec(brightness=0.1, contrast=0.2, tint=0.0), grey) for _ in range(400)]
+    levels = [jitter_look(rng, AugmentationSpec(brightness=0.1, contrast=0.2, tint=0.0), grey) for _ in range(400)]
     values = np.array([level[0, 0] for level in levels], int)
     assert (values == values[:, :1]).all()  # contrast pivots on the mean, so a grey chip is only lifted
     assert 75 - 1 <= values.min() < 78
@@ -118,14 +118,14 @@ def test_light_does_not_darken_on_average() -> None:
     image = np.full((4, 4, 3), 120, np.uint8)
     faint = AugmentationSpec(brightness=1e-6, contrast=0.0, tint=0.0)
     rng = np.random.default_rng(6)
-    assert all(np.array_equal(jitter_colour(rng, faint, image), image) for _ in range(50))
+    assert all(np.array_equal(jitter_look(rng, faint, image), image) for _ in range(50))
 
 
 def test_the_same_draw_makes_the_same_chip() -> None:
     def chip(seed: int) -> bytes:
         rng = np.random.default_rng(seed)
         image, truth = warp(picture(pattern()), pattern(), draw_warp(rng, WILD, centre=CENTRE, size=SIZE), SIZE)
-        return jitter_colour(rng, WILD, image).tobytes() + truth.tobytes()
+        return jitter_look(rng, WILD, image).tobytes() + truth.tobytes()
 
     assert chip(1) == chip(1)
     assert chip(1) != chip(2)

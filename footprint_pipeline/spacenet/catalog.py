@@ -1,89 +1,58 @@
-"""Which areas of interest there are, and where each can be had: the built-in ones and the user's own.
+"""Which areas of interest there are: the built-in ones and the user's own, with keys, sizes and checksums.
 
-Names, keys, sizes and checksums belong here; how to fetch them does not (`sources`). Dagster reloads this
-module at every step, so it imports nothing heavy.
+How to fetch them does not belong here (`sources`), nor how the user's are written down (`own_areas`). Dagster
+reloads this module at every step, so it imports nothing heavy.
 """
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
+from footprint_pipeline.spacenet.areas import (
+    SYNTHETIC_URI,
+    Aoi,
+    Part,
+    Patterns,
+    Source,
+)
+from footprint_pipeline.spacenet.own_areas import add_aoi, own_areas
 
-from footprint_pipeline.errors import SettingsError
-from footprint_pipeline.files import atomic_path
+__all__ = [
+    "BUILT_IN",
+    "SYNTHETIC",
+    "SYNTHETIC_URI",
+    "Aoi",
+    "Part",
+    "Patterns",
+    "Source",
+    "add_aoi",
+    "load_catalog",
+]
 
 SYNTHETIC = "AOI_0_Synthetic"
 """The generated city: what there is when nothing else is named."""
-SYNTHETIC_URI = "synthetic:"
-USER_FILE = "aois.yaml"
-_NAME = re.compile(r"[A-Za-z0-9_-]+")
-_BUCKET = "s3://spacenet-dataset"
+
 _LICENCE = "CC BY-SA 4.0"
-_FIELDS = {"source", "title", "gsd_m", "endpoint_url"}
-
-
-@dataclass(frozen=True)
-class Part:
-    """One archive, folder or prefix of a source.
-
-    Attributes:
-        uri: `s3://bucket/key.tar.gz`, `s3://bucket/prefix/`, the absolute path of a folder or of a .tar.gz, or
-            `synthetic:`.
-        size: bytes, exact or as published (rounded); None where unknown.
-        md5: of the file of that size, as hexadecimal digits; None where unknown.
-    """
-
-    uri: str
-    size: int | None = None
-    md5: str | None = None
-
-
-@dataclass(frozen=True)
-class Source:
-    """One way to have an AOI; all parts are needed."""
-
-    parts: tuple[Part, ...]
-
-    @property
-    def uris(self) -> tuple[str, ...]:
-        """Where its parts are."""
-        return tuple(part.uri for part in self.parts)
-
-
-@dataclass(frozen=True)
-class Aoi:
-    """An area of interest.
-
-    Attributes:
-        name: letters, digits, `_` and `-`; the partition key.
-        title: for people.
-        sources: tried in this order; the next one only when a key of the former does not exist.
-        gsd_m: ground size of a pixel in metres; None where unknown.
-        licence: of imagery and labels; empty where unknown.
-        notes: what a user should know.
-        endpoint_url: S3-compatible server of this AOI; None for the one of the settings.
-    """
-
-    name: str
-    title: str
-    sources: tuple[Source, ...]
-    gsd_m: float | None = None
-    licence: str = ""
-    notes: str = ""
-    endpoint_url: str | None = None
-
-
-def _spacenet2(name: str, city: str, size_gb: float, md5: str) -> Aoi:
-    part = Part(
-        f"{_BUCKET}/spacenet/SN2_buildings/tarballs/SN2_buildings_train_{name}.tar.gz", round(size_gb * 1e9), md5
-    )
-    return Aoi(name, f"{city} (SpaceNet 2)", (Source((part,)),), 0.3, _LICENCE, "Training tiles; 11-bit imagery.")
-
-
+_BUCKET = "s3://spacenet-dataset"
 _RIO = f"{_BUCKET}/spacenet/SN1_buildings/tarballs/SN1_buildings_train_AOI_1_Rio"
 _RIO_PROCESSED = "AOI_1_Rio/processedData/processedBuildingLabels.tar.gz"
+_RIO_PIXELS = 6_940 * 406 * 439 * 3  # its tiles hold plain bytes, uncompressed
+
+
+def _spacenet2(name: str, city: str, *, tiles: int, size_gb: float, md5: str) -> Aoi:
+    """A city of SpaceNet 2: one archive, or the same tiles as loose files. Sizes are known rounded only."""
+    key = f"{_BUCKET}/spacenet/SN2_buildings"
+    unpacked = tiles * 650 * 650 * 3 * 2
+    archive = Part(f"{key}/tarballs/SN2_buildings_train_{name}.tar.gz", round(size_gb * 1e9), md5)
+    loose = Part(f"{key}/train/{name}/")
+    return Aoi(
+        name,
+        f"{city} (SpaceNet 2)",
+        (Source((archive,), unpacked), Source((loose,), unpacked)),
+        0.3,
+        _LICENCE,
+        f"{tiles:,} training tiles; 11-bit imagery.",
+    )
+
 
 BUILT_IN: Mapping[str, Aoi] = {
     aoi.name: aoi
@@ -104,19 +73,20 @@ BUILT_IN: Mapping[str, Aoi] = {
                     (
                         Part(f"{_RIO}_3band.tar.gz", 2_571_888_708, "279e334a2120ecac70439ea246174516"),
                         Part(f"{_RIO}_geojson_buildings.tar.gz", 21_118_272, "b6e02fbd727f252ea038abe4f77a77b3"),
-                    )
+                    ),
+                    _RIO_PIXELS,
                 ),
-                Source((Part(f"{_BUCKET}/AOIs/{_RIO_PROCESSED}", 3_400_000_000),)),
-                Source((Part(f"{_BUCKET}/{_RIO_PROCESSED}", 3_400_000_000),)),
+                Source((Part(f"{_BUCKET}/AOIs/{_RIO_PROCESSED}", 3_400_000_000),), _RIO_PIXELS),
+                Source((Part(f"{_BUCKET}/{_RIO_PROCESSED}", 3_400_000_000),), _RIO_PIXELS),
             ),
             0.5,
             _LICENCE,
             "6,940 training tiles; shifted and missing labels are common.",
         ),
-        _spacenet2("AOI_2_Vegas", "Las Vegas", 23, "307da318bc43aaf9481828f92eda9126"),
-        _spacenet2("AOI_3_Paris", "Paris", 5.3, "4db469e3e4e7bf025368ad730aec0888"),
-        _spacenet2("AOI_4_Shanghai", "Shanghai", 23.4, "986129eecd3e842ebc2063d43b407adb"),
-        _spacenet2("AOI_5_Khartoum", "Khartoum", 4.7, "462b4bf0466c945d708befabd4d9115b"),
+        _spacenet2("AOI_2_Vegas", "Las Vegas", tiles=3850, size_gb=23, md5="307da318bc43aaf9481828f92eda9126"),
+        _spacenet2("AOI_3_Paris", "Paris", tiles=1148, size_gb=5.3, md5="4db469e3e4e7bf025368ad730aec0888"),
+        _spacenet2("AOI_4_Shanghai", "Shanghai", tiles=4582, size_gb=23.4, md5="986129eecd3e842ebc2063d43b407adb"),
+        _spacenet2("AOI_5_Khartoum", "Khartoum", tiles=1012, size_gb=4.7, md5="462b4bf0466c945d708befabd4d9115b"),
     )
 }
 
@@ -127,106 +97,6 @@ def load_catalog(home: Path) -> dict[str, Aoi]:
     An entry of the file that has a built-in name takes its place: one's own copy of a city.
 
     Raises:
-        SettingsError: the file is not as it should be; names the file and the entry.
+        SettingsError: the file is not as it should be; names the file, the entry and the field.
     """
-    return {**BUILT_IN, **_user_aois(home)}
-
-
-def add_aoi(
-    home: Path,
-    name: str,
-    source: str | Sequence[str],
-    *,
-    title: str | None = None,
-    gsd_m: float | None = None,
-    endpoint_url: str | None = None,
-) -> Aoi:
-    """Write an AOI to `<home>/aois.yaml`; one of that name with another source is replaced.
-
-    Args:
-        home: folder that holds all state.
-        name: letters, digits, `_` and `-`.
-        source: a folder, a .tar.gz, an s3:// URI, or several archives that belong together.
-        title: for people; by default the name.
-        gsd_m: ground size of a pixel in metres.
-        endpoint_url: S3-compatible server, where it is not the one of the settings.
-
-    Raises:
-        SettingsError: the name cannot be used.
-    """
-    given = [source] if isinstance(source, str) else list(source)
-    uris = [normal_uri(uri, Path.cwd()) for uri in given]
-    optional = {"title": title, "gsd_m": gsd_m, "endpoint_url": endpoint_url}
-    entry = {
-        "source": uris[0] if len(uris) == 1 else uris,
-        **{key: value for key, value in optional.items() if value is not None},
-    }
-    path = home / USER_FILE
-    aoi = _user_aoi(path, name, entry)
-    entries = _read(path)
-    if entries.get(name) != entry:
-        with atomic_path(path) as temporary:
-            text = yaml.safe_dump({**entries, name: entry}, sort_keys=False, allow_unicode=True)
-            temporary.write_text(text, encoding="utf-8")
-    return aoi
-
-
-def is_valid_name(name: str) -> bool:
-    """Whether an AOI may be called so."""
-    return _NAME.fullmatch(name) is not None
-
-
-def normal_uri(text: str, base: Path) -> str:
-    """An s3:// URI as it is, a local path made absolute (relative ones start at `base`)."""
-    if text.startswith(("s3://", SYNTHETIC_URI)):
-        return text
-    return (base.absolute() / Path(text).expanduser()).resolve().as_posix()
-
-
-def _user_aois(home: Path) -> dict[str, Aoi]:
-    path = home / USER_FILE
-    return {name: _user_aoi(path, name, entry) for name, entry in _read(path).items()}
-
-
-def _read(path: Path) -> dict[str, object]:
-    fix = f"Correct {path}: each entry is NAME: {{source: FOLDER, ARCHIVE or s3:// URI}}."
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or type(error).__name__
-        raise SettingsError(f"{path}{where}: cannot be read as YAML ({reason}).", fix=fix) from error
-    if entries is None:
-        return {}
-    if not isinstance(entries, dict):
-        raise SettingsError(f"{path}: holds a {type(entries).__name__}, not a mapping of AOIs.", fix=fix)
-    return {str(name): entry for name, entry in entries.items()}
-
-
-def _user_aoi(path: Path, name: str, entry: object) -> Aoi:
-    def problem(text: str, fix: str) -> SettingsError:
-        return SettingsError(f"{path}, AOI {name!r}: {text}", fix=fix)
-
-    if not is_valid_name(name):
-        raise problem("the name may hold letters, digits, '_' and '-' only.", "Choose another name.")
-    if not isinstance(entry, dict):
-        raise problem("must be a mapping with a 'source'.", "Write it as NAME: {source: FOLDER}.")
-    unknown = sorted(str(key) for key in entry.keys() - _FIELDS)
-    if unknown:
-        raise problem(f"unknown {', '.join(unknown)}.", f"An entry may hold {', '.join(sorted(_FIELDS))}.")
-    given = entry.get("source")
-    texts = given if isinstance(given, list) else [given]
-    uris = [normal_uri(text, path.parent) for text in texts if isinstance(text, str) and text.strip()]
-    if not uris or len(uris) < len(texts):
-        raise problem("'source' is missing or not text.", "Give a folder, a .tar.gz or an s3:// URI.")
-    gsd_m = entry.get("gsd_m")
-    if gsd_m is not None and (isinstance(gsd_m, bool) or not isinstance(gsd_m, int | float) or not gsd_m > 0):
-        raise problem(f"gsd_m is {gsd_m!r}.", "Give the size of a pixel in metres, for example 0.5.")
-    for key in ("title", "endpoint_url"):
-        if not isinstance(entry.get(key, ""), str):
-            raise problem(f"{key} is not text.", "Put it in quotes.")
-    source = Source(tuple(Part(uri) for uri in uris))
-    return Aoi(name, entry.get("title", name), (source,), gsd_m, endpoint_url=entry.get("endpoint_url"))
+    return {**BUILT_IN, **own_areas(home)}

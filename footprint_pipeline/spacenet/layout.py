@@ -1,7 +1,7 @@
 """What a folder of SpaceNet tiles holds: which file is a tile, its label, the summary table, and of which tile.
 
-The file names of SpaceNet 1 and 2 belong here, for folders, archives and bucket listings alike. Nothing here
-opens a file.
+The file names of SpaceNet 1 and 2 belong here, and those that a user describes by patterns, for folders, archives
+and bucket listings alike. Nothing here opens a file.
 """
 
 import logging
@@ -10,16 +10,19 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Literal
 
 from footprint_pipeline.errors import SourceError
-from footprint_pipeline.spacenet.catalog import BUILT_IN, is_valid_name
+from footprint_pipeline.spacenet.areas import Patterns, is_valid_name
+from footprint_pipeline.spacenet.catalog import BUILT_IN
 
 _log = logging.getLogger(__name__)
 
 Role = Literal["tile", "geojson", "summary"]
-Kind = Literal["spacenet1", "spacenet2", "spacenet2-loose"]
+Kind = Literal["spacenet1", "spacenet2", "spacenet2-loose", "patterns"]
 
 _KINDS: dict[str, Kind] = {"3band": "spacenet1", "rgb-pansharpen": "spacenet2", "ps-rgb": "spacenet2-loose"}
 _IGNORED_FOLDERS = {"8band", "mul", "mul-pansharpen", "pan", "ms", "ps-ms"}
@@ -30,7 +33,12 @@ _LOOSE = re.compile(
     r"^SN\d+_buildings_(?:train|test\w*?)_(?P<aoi>.+)_(?:PS-RGB|geojson_buildings)_(?P<image>img\d+)$", re.IGNORECASE
 )
 _AOI = re.compile(r"AOI_\d+_[A-Za-z]+")
-_LOOKED_FOR = "3band/3band_*.tif (SpaceNet 1), RGB-PanSharpen/*.tif or PS-RGB/*.tif (SpaceNet 2)"
+_TILES_LOOKED_FOR = "3band/3band_*.tif (SpaceNet 1), RGB-PanSharpen/*.tif or PS-RGB/*.tif (SpaceNet 2)"
+_LABELS_LOOKED_FOR = (
+    "vectordata/summarydata/*_3band.csv, summaryData/*.csv, geojson/*.geojson, geojson/buildings/*.geojson, "
+    "geojson_buildings/*.geojson"
+)
+_FIX_PATTERNS = "Correct the patterns of this AOI in aois.yaml: {tile} is the id of a tile, * anything within a name."
 
 
 @dataclass(frozen=True)
@@ -48,13 +56,14 @@ class Layout:
 
     Attributes:
         aoi: its name.
-        kind: whose layout it is.
+        kind: whose layout it is; `patterns` for one that the user described.
         folder: what was looked through.
         tiles: in natural order of their ids (img2 before img10).
         summary_csv: table of all labels, if there is one.
         tile_ids: every tile that the source is known to have, also where `tiles` was limited.
-        complete: whether `tile_ids` is all of the source, so that a label of any other tile is an error.
-        stray_geojson: label files of tiles that are not in `tiles`.
+        complete: whether `tile_ids` is all of the source, so that a label of any other tile is an error; not so
+            when an archive was read only as far as the tiles asked for.
+        stray_geojson: label files of tiles that the source does not have.
         source: where it came from, as a user would write it.
     """
 
@@ -73,10 +82,17 @@ class Layout:
         return self if count is None else replace(self, tiles=self.tiles[:count])
 
 
-def role(path: PurePath) -> Role | None:
+def role(path: PurePath, patterns: Patterns | None = None) -> Role | None:
     """What a file is, by its name and folders; None for what the pipeline does not use (8-band, hidden, other)."""
+    if path.name.startswith("."):
+        return None
+    if patterns is not None:
+        named: dict[Role, str | None] = {
+            "tile": patterns.images, "geojson": patterns.labels, "summary": patterns.summary
+        }  # fmt: skip
+        return next((name for name, pattern in named.items() if pattern and _match(pattern, path)), None)
     folders = [part.lower() for part in path.parts[:-1]]
-    if path.name.startswith(".") or not _IGNORED_FOLDERS.isdisjoint(folders):
+    if not _IGNORED_FOLDERS.isdisjoint(folders):
         return None
     parent = folders[-1] if folders else ""
     suffix = path.suffix.lower()
@@ -100,6 +116,29 @@ def tile_id(stem: str) -> str:
     return _LABEL.sub("", _BAND.sub("", stem))
 
 
+def tile_of(path: PurePath, patterns: Patterns | None = None) -> str:
+    """Id of the tile that an image or label file belongs to."""
+    if patterns is not None:
+        for pattern in (patterns.images, patterns.labels):
+            found = _match(pattern, path) if pattern else None
+            if found:
+                return tile_id(found["tile"])
+    return tile_id(path.stem)
+
+
+def _match(pattern: str, path: PurePath) -> re.Match[str] | None:
+    return _compiled(pattern).fullmatch(path.as_posix())
+
+
+@lru_cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """A user's pattern as a regular expression for whole paths."""
+    first, *others = ("[^/]*".join(re.escape(text) for text in piece.split("*")) for piece in pattern.split("{tile}"))
+    if not others:
+        return re.compile(f"(?:.*/)?{first}")
+    return re.compile(f"(?:.*/)?{first}(?P<tile>[^/]+){'(?P=tile)'.join(others)}")
+
+
 def natural_key(text: str) -> list[str | int]:
     """Sort key that puts img2 before img10."""
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"([0-9]+)", text)]
@@ -117,12 +156,15 @@ def aoi_name(texts: Iterable[str]) -> str | None:
     return None
 
 
-def choose(paths: Iterable[PurePath], *, where: str) -> tuple[list[PurePath], list[PurePath], PurePath | None]:
+def choose(
+    paths: Iterable[PurePath], *, where: str, patterns: Patterns | None = None
+) -> tuple[list[PurePath], list[PurePath], PurePath | None]:
     """Pick the tiles of one AOI and their labels out of a list of files (or keys).
 
     Args:
         paths: all files below a folder, archive or prefix.
         where: that folder, archive or prefix, for messages.
+        patterns: names of the files, where they are not SpaceNet's.
 
     Returns:
         Tiles in natural order, label files, and the summary table.
@@ -133,32 +175,26 @@ def choose(paths: Iterable[PurePath], *, where: str) -> tuple[list[PurePath], li
     paths = sorted(paths)
     by_role: dict[Role | None, list[PurePath]] = {}
     for path in paths:
-        by_role.setdefault(role(path), []).append(path)
+        by_role.setdefault(role(path, patterns), []).append(path)
     tiles, geojson, tables = (by_role.get(name, []) for name in ("tile", "geojson", "summary"))
     if not tiles:
         raise SourceError(
-            f"{where}: no SpaceNet tiles. Looked for {_LOOKED_FOR}; found {_summary(paths)}.",
-            fix="Give the folder, archive or prefix that holds the RGB tiles and their labels.",
+            f"{where}: no {'' if patterns else 'SpaceNet '}tiles. Looked for "
+            f"{patterns.images if patterns else _TILES_LOOKED_FOR}; found {_summary(paths)}.",
+            fix=_FIX_PATTERNS
+            if patterns
+            else "Give the folder, archive or prefix that holds the RGB tiles and their "
+            "labels; tiles of other names need patterns in aois.yaml.",
         )
-    # Of several image folders (training and test, say) the one with labels beside it counts.
-    folders = sorted({tile.parent for tile in tiles})
-    if len(folders) > 1:
-        labelled = [at for at in folders if any(label.is_relative_to(at.parent) for label in geojson + tables)]
-        if len(labelled) > 1:
-            raise SourceError(
-                f"{where}: holds tiles of several places ({', '.join(str(at) for at in labelled)}).",
-                fix="Give one of them at a time, by the folder above it.",
-            )
-        if labelled:
-            tiles = [tile for tile in tiles if tile.parent == labelled[0]]
-            geojson, tables = (
-                [path for path in found if path.is_relative_to(labelled[0].parent)] for found in (geojson, tables)
-            )
+    if patterns is None:
+        tiles, geojson, tables = _one_place(tiles, geojson, tables, where=where)
     if not geojson and not tables:
+        looked_for = (patterns.labels or patterns.summary) if patterns else _LABELS_LOOKED_FOR
         raise SourceError(
-            f"{where}: {len(tiles):,} tiles and no labels. Looked for vectordata/summarydata/*_3band.csv, "
-            "summaryData/*.csv, geojson/*.geojson, geojson/buildings/*.geojson, geojson_buildings/*.geojson.",
-            fix="Give the folder that holds the labels too (the test tiles of SpaceNet have none).",
+            f"{where}: {len(tiles):,} tiles and no labels. Looked for {looked_for}.",
+            fix=_FIX_PATTERNS
+            if patterns
+            else "Give the folder that holds the labels too (the test tiles of SpaceNet have none).",
         )
     if len(tables) > 1:
         narrowed = [path for path in tables if "3band" in path.stem.lower()]
@@ -168,16 +204,54 @@ def choose(paths: Iterable[PurePath], *, where: str) -> tuple[list[PurePath], li
                 fix="Leave one of them in the folder.",
             )
         tables = narrowed
-    tiles.sort(key=lambda path: natural_key(tile_id(path.stem)))
+    tiles.sort(key=lambda path: natural_key(tile_of(path, patterns)))
+    if patterns is not None:
+        for one, other in pairwise(tiles):
+            if tile_of(one, patterns) == tile_of(other, patterns):
+                raise SourceError(
+                    f"{where}: {one} and {other} are both tile {tile_of(one, patterns)!r}.",
+                    fix="Write more folders into 'images' in aois.yaml, or leave one of the files out.",
+                )
     return tiles, geojson, tables[0] if tables else None
 
 
-def discover(folder: Path, *, aoi: str | None = None) -> Layout:
+def _one_place(
+    tiles: list[PurePath], geojson: list[PurePath], tables: list[PurePath], *, where: str
+) -> tuple[list[PurePath], list[PurePath], list[PurePath]]:
+    """Of several image folders (training and test, say) the one with labels beside it, with those."""
+    folders = sorted({tile.parent for tile in tiles})
+    if len(folders) == 1:
+        return tiles, geojson, tables
+    labelled = [at for at in folders if any(label.is_relative_to(at.parent) for label in geojson + tables)]
+    if not labelled:
+        return tiles, geojson, tables
+    if len(labelled) > 1:
+        raise SourceError(
+            f"{where}: holds tiles of several places ({', '.join(str(at) for at in labelled)}).",
+            fix="Give one of them at a time, by the folder above it.",
+        )
+    geojson, tables = (
+        [path for path in found if path.is_relative_to(labelled[0].parent)] for found in (geojson, tables)
+    )
+    return [tile for tile in tiles if tile.parent == labelled[0]], geojson, tables
+
+
+def discover(
+    folder: Path,
+    *,
+    aoi: str | None = None,
+    patterns: Patterns | None = None,
+    tile_ids: frozenset[str] = frozenset(),
+    complete: bool = True,
+) -> Layout:
     """Find the tiles and labels below a folder, at any depth, in any layout that SpaceNet 1 and 2 came in.
 
     Args:
         folder: the folder of the tiles or one above it.
         aoi: name to use; by default it is read off the folders, then the tiles.
+        patterns: names of the files, where they are not SpaceNet's.
+        tile_ids: tiles that the source has besides those in the folder.
+        complete: whether there are no others in the source.
 
     Raises:
         SourceError: the folder is missing or holds no tiles, no labels or several AOIs; says what it holds.
@@ -185,26 +259,28 @@ def discover(folder: Path, *, aoi: str | None = None) -> Layout:
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise SourceError(f"{folder}: {what}.", fix="Give a folder in SpaceNet's layout.")
-    images, labels, summary_csv = choose(_files(folder), where=str(folder))
+    images, labels, summary_csv = choose(_files(folder), where=str(folder), patterns=patterns)
 
-    geojson_of = {tile_id(path.stem): folder / path for path in labels}
+    geojson_of = {tile_of(path, patterns): folder / path for path in labels}
     image_of: dict[str, Path] = {}
     for image in images:
-        image_of.setdefault(tile_id(image.stem), folder / image)
+        image_of.setdefault(tile_of(image, patterns), folder / image)
     tiles = tuple(TileFile(name, image, geojson_of.get(name)) for name, image in image_of.items())
     if aoi is None:
         places = [*reversed((folder.absolute() / images[0]).parts[:-1]), *image_of]
         aoi = aoi_name(places) or re.sub(r"[^A-Za-z0-9_-]+", "_", folder.absolute().name).strip("_") or "AOI"
     if not is_valid_name(aoi):
         raise SourceError(f"{aoi!r} cannot be the name of an AOI.", fix="Use letters, digits, '_' and '-' only.")
+    known = tile_ids.union(image_of)
     layout = Layout(
         aoi=aoi,
-        kind=_kind(images[0]),
+        kind="patterns" if patterns else _kind(images[0]),
         folder=folder,
         tiles=tiles,
         summary_csv=folder / summary_csv if summary_csv else None,
-        tile_ids=frozenset(image_of),
-        stray_geojson=tuple(path for name, path in geojson_of.items() if name not in image_of),
+        tile_ids=known,
+        complete=complete,
+        stray_geojson=tuple(path for name, path in geojson_of.items() if complete and name not in known),
         source=str(folder),
     )
     _log.info("%s: %d tiles of %s (%s)", folder, len(tiles), aoi, layout.kind)

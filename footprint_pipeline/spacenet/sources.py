@@ -1,6 +1,6 @@
 """From an AOI of the catalogue (or what a user typed) to tiles and labels on disk.
 
-Decides which source to use and how; the work itself is done by `download`, `archive` and `synthetic`.
+Decides which source to use and how; the work itself is done by `download`, `archive`, `loose` and `synthetic`.
 """
 
 import difflib
@@ -9,31 +9,35 @@ import logging
 import math
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from footprint_pipeline.errors import SourceError
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet.archive import is_archive, unpack
-from footprint_pipeline.spacenet.catalog import SYNTHETIC_URI, Aoi, Part, Source, load_catalog, normal_uri
+from footprint_pipeline.spacenet.archive import Archive, has_unpacked, unpack, unpacked_before
+from footprint_pipeline.spacenet.areas import SYNTHETIC_URI, Aoi, Part, Source, is_archive, normal_uri
+from footprint_pipeline.spacenet.catalog import load_catalog
 from footprint_pipeline.spacenet.download import S3, MissingKeyError, Progress, RemoteFile, is_complete
-from footprint_pipeline.spacenet.layout import Layout, aoi_name, choose, discover, tile_id
+from footprint_pipeline.spacenet.layout import Layout, aoi_name, discover
+from footprint_pipeline.spacenet.loose import fetch_prefix, has_fetched
 
 _log = logging.getLogger(__name__)
 
 _SAME_FILE = 0.1  # a file whose size is further from the catalogue's than this share is another one
-_LOOSE_THREADS = 16
 
 
-def fetch(aoi: Aoi, into: Path, *, tiles: int | None = None, settings: Settings) -> Layout:
+def fetch(aoi: Aoi, into: Path, *, tiles: int | None = None, settings: Settings, s3: S3 | None = None) -> Layout:
     """Bring the tiles and labels of an AOI onto the disk; what is there already is not fetched again.
 
     Args:
         aoi: from the catalogue or from `resolve_source`.
         into: folder for downloads and unpacked tiles of this AOI. A local folder is read where it is.
-        tiles: at most so many tiles: of a folder or prefix the first in natural order, of an archive the first in it.
+        tiles: at most so many tiles: of a folder or prefix the first in natural order, of archives the first in them,
+            which are then read (and fetched) no further.
         settings: how S3 is read.
+        s3: what reads it; by default made from the settings.
 
     Returns:
         Where everything is; `Layout.source` says which of the AOI's sources was used.
@@ -41,9 +45,9 @@ def fetch(aoi: Aoi, into: Path, *, tiles: int | None = None, settings: Settings)
     Raises:
         SourceError: none of the sources exists, or the one that does cannot be read.
     """
-    s3 = S3.from_settings(settings, endpoint_url=aoi.endpoint_url)
+    s3 = s3 or S3.from_settings(settings, endpoint_url=aoi.endpoint_url)
     missing: list[MissingKeyError] = []
-    for source in aoi.sources:
+    for source in _in_order(aoi, into, tiles):
         try:
             layout = _fetch(source, aoi, into, tiles, s3)
         except MissingKeyError as error:
@@ -76,8 +80,9 @@ def resolve_source(text: str | Sequence[str], home: Path) -> Aoi:
         return catalog[texts[0]]
     uris = tuple(normal_uri(given, Path.cwd()) for given in texts)
     for known in catalog.values():
-        if any(source.uris == uris for source in known.sources):
-            return known
+        for source in known.sources:
+            if source.uris == uris:
+                return known if source == known.sources[0] else replace(known, sources=(source,))
     for given, uri in zip(texts, uris, strict=True):
         _check_exists(given, uri, list(catalog))
     first = uris[0]
@@ -88,93 +93,119 @@ def resolve_source(text: str | Sequence[str], home: Path) -> Aoi:
     return Aoi(name, name, (Source(tuple(Part(uri) for uri in uris)),))
 
 
+def _in_order(aoi: Aoi, into: Path, tiles: int | None) -> list[Source]:
+    """The sources of an AOI as they are to be tried.
+
+    First those that are on the disk already; with a limit then those whose files can be had one by one, so that
+    the rest stays where it is.
+    """
+
+    def rank(source: Source) -> tuple[bool, bool]:
+        folder = _folder(source, into)
+        here = has_unpacked(folder, tiles=tiles) if source.packed else has_fetched(folder, tiles=tiles)
+        return not here, tiles is not None and source.packed
+
+    return sorted(aoi.sources, key=rank)
+
+
+def _folder(source: Source, into: Path) -> Path:
+    """Where the tiles of a source go."""
+    uris = source.uris if source.packed else tuple(uri.rstrip("/") + "/" for uri in source.uris)
+    return into / f"tiles-{_digest(uris)}"
+
+
 def _fetch(source: Source, aoi: Aoi, into: Path, tiles: int | None, s3: S3) -> Layout:
     """One source of an AOI; MissingKeyError when it does not exist."""
-    uris = source.uris
-    if not all(is_archive(uri) for uri in uris):
-        if len(uris) > 1:
-            raise SourceError(
-                f"{aoi.name}: {', '.join(uris)} cannot be combined.",
-                fix="Only archives can be given several at a time.",
-            )
-        layout = _fetch_loose(uris[0], aoi, into, tiles, s3)
-        return replace(layout.first(tiles), source=uris[0])
-
-    archives = _archives(source, into / "downloads", s3)
-    unpacked = unpack(archives, into / f"tiles-{_digest(uris)}", tiles=tiles)
-    layout = discover(unpacked.folder, aoi=aoi.name)
-    return replace(layout.first(tiles), tile_ids=unpacked.tile_ids, source=", ".join(uris))
-
-
-def _archives(source: Source, downloads: Path, s3: S3) -> list[Path]:
-    """The archives of a source on disk. All are looked up before the first is fetched."""
-    found = {part.uri: s3.head(part.uri) for part in source.parts if part.uri.startswith("s3://")}
-    paths = []
-    for part in source.parts:
-        if part.uri not in found:
-            paths.append(Path(part.uri))
-            continue
-        target = downloads / _digest((part.uri,)) / PurePosixPath(part.uri).name
-        paths.append(s3.download(found[part.uri], target, md5=_checksum(part, found[part.uri])))
-    return paths
-
-
-def _checksum(part: Part, remote: RemoteFile) -> str | None:
-    """The MD5 to expect; None where the file is another than the one in the catalogue (a mirror's own cut, say)."""
-    if part.md5 and part.size and abs(remote.size - part.size) > _SAME_FILE * part.size:
-        _log.warning(
-            "%s has %s bytes, the catalogue says %s: its checksum is not verified",
-            *(remote.uri, f"{remote.size:,}", f"{part.size:,}"),
+    if source.packed:
+        return _fetch_archives(source, aoi, into, tiles, s3)
+    uri, *others = source.uris
+    if others:
+        raise SourceError(
+            f"{aoi.name}: {', '.join(source.uris)} cannot be combined.",
+            fix="Only archives can be given several at a time.",
         )
-        return None
-    return part.md5
-
-
-def _fetch_loose(uri: str, aoi: Aoi, into: Path, tiles: int | None, s3: S3) -> Layout:
-    """Tiles that are files already, or are made."""
     if uri.startswith("s3://"):
-        return _fetch_prefix(uri, aoi, into, tiles, s3)
-    if uri == SYNTHETIC_URI:
-        return discover(_synthetic(into / "synthetic", tiles), aoi=aoi.name)
-    path = Path(uri)
-    if path.is_file():
+        layout = fetch_prefix(uri, aoi, _folder(source, into), tiles=tiles, s3=s3)
+    elif uri == SYNTHETIC_URI:
+        layout = discover(_synthetic(into / "synthetic", tiles), aoi=aoi.name)
+    elif Path(uri).is_file():
         raise SourceError(f"{uri}: neither a folder nor a .tar.gz archive.", fix="Give one of these, or an s3:// URI.")
-    return discover(path, aoi=aoi.name)
+    else:
+        layout = discover(Path(uri), aoi=aoi.name, patterns=aoi.patterns)
+    return replace(layout.first(tiles), source=uri)
 
 
-def _fetch_prefix(uri: str, aoi: Aoi, into: Path, tiles: int | None, s3: S3) -> Layout:
-    """Loose tiles below a prefix of a bucket: of the first `tiles` tiles, image and label, and the summary table."""
-    prefix = uri.rstrip("/") + "/"
-    listing = {}
-    for remote in s3.list(prefix):
-        path = PurePosixPath(remote.uri.removeprefix(prefix))
-        if path.name and not path.is_absolute() and ".." not in path.parts and not remote.key.endswith("/"):
-            listing[path] = remote
-    if not listing:
-        raise MissingKeyError(
-            f"{uri}: nothing there.", fix="Give a prefix that holds tiles, or the full key of a .tar.gz."
+def _fetch_archives(source: Source, aoi: Aoi, into: Path, tiles: int | None, s3: S3) -> Layout:
+    """Tiles out of archives: with a limit out of what arrives, as far as needed; without one out of whole files."""
+    arriving = {
+        part.uri: _Arriving(part, s3.head(part.uri), into, s3) for part in source.parts if part.uri.startswith("s3://")
+    }
+    archives = [arriving[uri].archive() if uri in arriving else Archive.at(Path(uri)) for uri in source.uris]
+    if tiles is not None:  # the smallest first: labels, say, which are then there when the tiles begin
+        archives.sort(key=lambda archive: archive.size)
+    folder = _folder(source, into)
+    if tiles is None and unpacked_before(archives, folder, tiles=None) is None:
+        _download(source, list(arriving.values()))
+    unpacked = unpack(archives, folder, tiles=tiles, patterns=aoi.patterns, needed=source.unpacked)
+    layout = discover(
+        folder, aoi=aoi.name, patterns=aoi.patterns, tile_ids=unpacked.tile_ids, complete=unpacked.complete
+    )
+    return replace(layout.first(tiles), source=", ".join(source.uris))
+
+
+class _Arriving:
+    """An archive in a bucket, as far as it is on the disk."""
+
+    def __init__(self, part: Part, remote: RemoteFile, into: Path, s3: S3) -> None:
+        self._part, self._remote, self._s3 = part, remote, s3
+        self._target = into / "downloads" / _digest((part.uri,)) / PurePosixPath(part.uri).name
+
+    @property
+    def missing(self) -> int:
+        """Bytes to fetch, not counting what an interrupted run left."""
+        return 0 if is_complete(self._remote, self._target) else self._remote.size
+
+    def archive(self) -> Archive:
+        """What can be unpacked, while it arrives if need be."""
+        renew = f"Delete {self._target.parent} and fetch it again."
+        return Archive(self._target.name, self._remote.size, self._remote.etag, self._open, renew)
+
+    def download(self, *, also_needed: int) -> None:
+        """All of it onto the disk."""
+        self._s3.download(self._remote, self._target, md5=self._checksum(), also_needed=also_needed)
+
+    def _open(self) -> AbstractContextManager[IO[bytes]]:
+        remote = self._remote
+        if not self.missing:
+            return self._target.open("rb")
+        _log.info("%s: reading as far as needed (it has %.1f MB)", remote.uri, remote.size / 1e6)
+        return self._s3.stream(
+            remote,
+            self._target,
+            md5=self._checksum(),
+            progress=Progress(remote.uri, remote.size, every_s=math.inf, bar=False),  # unpacking says how far it is
+            also_needed=-remote.size,  # no room for all of it is needed
         )
-    images, labels, summary = choose(listing, where=uri)
-    wanted = {tile_id(image.stem) for image in images[:tiles]}
-    paths = [path for path in (*images[:tiles], *labels) if tile_id(path.stem) in wanted]
-    if summary is not None:
-        paths.append(summary)
 
-    folder = into / f"tiles-{_digest((prefix,))}"
-    jobs = [(listing[PurePosixPath(path)], folder / path) for path in paths]
-    jobs = [job for job in jobs if not is_complete(*job)]
-    progress = Progress(uri, sum(remote.size for remote, _ in jobs))
-    _log.info("%s: fetching %d of %d files", uri, len(jobs), len(paths))
-    with ThreadPoolExecutor(_LOOSE_THREADS) as pool:
-        running = [pool.submit(s3.download, remote, target, progress=progress) for remote, target in jobs]
-        try:
-            for future in running:
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    layout = discover(folder, aoi=aoi.name)
-    return replace(layout, tile_ids=frozenset(tile_id(image.stem) for image in images))
+    def _checksum(self) -> str | None:
+        """The MD5 to expect; None where the file is another than the catalogue's (a mirror's own cut, say)."""
+        part, remote = self._part, self._remote
+        if part.md5 and part.size and abs(remote.size - part.size) > _SAME_FILE * part.size:
+            _log.warning(
+                "%s has %s bytes, the catalogue says %s: its checksum is not verified",
+                *(remote.uri, f"{remote.size:,}", f"{part.size:,}"),
+            )
+            return None
+        return part.md5
+
+
+def _download(source: Source, arriving: list[_Arriving]) -> None:
+    """Bring the archives of a source onto the disk, if they and their tiles have room there."""
+    packed = sum(archive.archive().size for archive in arriving)
+    missing = [archive for archive in arriving if archive.missing]
+    for number, archive in enumerate(missing, start=1):
+        later = sum(other.missing for other in missing[number:])
+        archive.download(also_needed=later + (source.unpacked or packed))
 
 
 def _synthetic(folder: Path, tiles: int | None) -> Path:

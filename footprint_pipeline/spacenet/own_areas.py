@@ -1,0 +1,220 @@
+"""The areas of interest that a user adds: `<home>/aois.yaml`, read and written. An entry is there by being written.
+
+```yaml
+AOI_9_Mine:
+  source: /data/mine          # a folder, a .tar.gz, s3://bucket/prefix/, s3://bucket/key.tar.gz, or a list of archives
+  title: My town              # this and what follows may be left out
+  gsd_m: 0.3                  # size of a pixel, metres; the tiles' own georeference wins
+  licence: CC BY 4.0
+
+AOI_10_Stored:
+  bucket: my-bucket           # instead of source: a bucket and a prefix, or a key (or a list of keys) of archives
+  prefix: town/2024/
+  endpoint_url: https://storage.example.org
+  images: "imagery/{tile}.tif"        # where tiles are not named as SpaceNet's: {tile} is the id of the tile,
+  labels: "labels/{tile}.geojson"     # * anything within a name; the folders above need not be written
+
+AOI_11_Packed:
+  bucket: my-bucket
+  key: town.tar.gz
+  size: 123456789             # of that archive, bytes
+  md5: 0123456789abcdef0123456789abcdef
+  images: "imagery/{tile}.tif"
+  summary: labels.csv         # instead of labels: one table, with SpaceNet's columns
+```
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.files import atomic_path
+from footprint_pipeline.spacenet.areas import Aoi, Part, Patterns, Source, is_archive, is_valid_name, normal_uri
+
+USER_FILE = "aois.yaml"
+_PLACE = ("source", "bucket", "key", "prefix")
+_PATTERNS = ("images", "labels", "summary")
+_TEXTS = ("title", "licence", "endpoint_url", "bucket", "prefix", *_PATTERNS)
+_FIELDS = {*_PLACE, *_TEXTS, "gsd_m", "size", "md5"}
+
+
+def own_areas(home: Path) -> dict[str, Aoi]:
+    """The AOIs of `<home>/aois.yaml` by name, in the order of the file; none where there is no file.
+
+    Raises:
+        SettingsError: the file is not as it should be; names the file, the entry and the field.
+    """
+    path = home / USER_FILE
+    return {name: _Entry(path, name, entry).aoi() for name, entry in _read(path).items()}
+
+
+def add_aoi(
+    home: Path,
+    name: str,
+    source: str | Sequence[str],
+    *,
+    title: str | None = None,
+    gsd_m: float | None = None,
+    licence: str | None = None,
+    endpoint_url: str | None = None,
+    patterns: Patterns | None = None,
+) -> Aoi:
+    """Write an AOI to `<home>/aois.yaml`; one of that name with another source is replaced.
+
+    Args:
+        home: folder that holds all state.
+        name: letters, digits, `_` and `-`.
+        source: a folder, a .tar.gz, an s3:// URI, or several archives that belong together.
+        title: for people; by default the name.
+        gsd_m: ground size of a pixel in metres.
+        licence: of imagery and labels.
+        endpoint_url: S3-compatible server, where it is not the one of the settings.
+        patterns: names of its files, where they are not SpaceNet's.
+
+    Raises:
+        SettingsError: the name cannot be used.
+    """
+    given = [source] if isinstance(source, str) else list(source)
+    uris = [normal_uri(uri, Path.cwd()) for uri in given]
+    optional = {"title": title, "gsd_m": gsd_m, "licence": licence, "endpoint_url": endpoint_url}
+    optional |= asdict(patterns) if patterns else {}
+    entry = {
+        "source": uris[0] if len(uris) == 1 else uris,
+        **{key: value for key, value in optional.items() if value is not None},
+    }
+    path = home / USER_FILE
+    aoi = _Entry(path, name, entry).aoi()
+    entries = _read(path)
+    if entries.get(name) != entry:
+        with atomic_path(path) as temporary:
+            text = yaml.safe_dump({**entries, name: entry}, sort_keys=False, allow_unicode=True)
+            temporary.write_text(text, encoding="utf-8")
+    return aoi
+
+
+def _read(path: Path) -> dict[str, object]:
+    fix = f"Correct {path}: each entry is NAME: {{source: FOLDER, ARCHIVE or s3:// URI}}."
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or type(error).__name__
+        raise SettingsError(f"{path}{where}: cannot be read as YAML ({reason}).", fix=fix) from error
+    if entries is None:
+        return {}
+    if not isinstance(entries, dict):
+        raise SettingsError(f"{path}: holds a {type(entries).__name__}, not a mapping of AOIs.", fix=fix)
+    return {str(name): entry for name, entry in entries.items()}
+
+
+class _Entry:
+    """One entry of the file, checked field by field."""
+
+    def __init__(self, path: Path, name: str, entry: object) -> None:
+        self._path, self._name = path, name
+        if not is_valid_name(name):
+            raise self._error("the name may hold letters, digits, '_' and '-' only.", "Choose another name.")
+        if not isinstance(entry, dict):
+            raise self._error("must be a mapping with a 'source'.", "Write it as NAME: {source: FOLDER}.")
+        unknown = sorted(str(key) for key in entry.keys() - _FIELDS)
+        if unknown:
+            raise self._error(f"unknown {', '.join(unknown)}.", f"An entry may hold {', '.join(sorted(_FIELDS))}.")
+        for key in _TEXTS:
+            if key in entry and not (isinstance(entry[key], str) and entry[key].strip()):
+                raise self._error(f"{key} is not text.", "Put it in quotes.")
+        self._entry: dict[str, Any] = entry
+
+    def aoi(self) -> Aoi:
+        """What it describes."""
+        entry = self._entry
+        return Aoi(
+            self._name,
+            entry.get("title", self._name),
+            (self._source(),),
+            self._number("gsd_m", "Give the size of a pixel in metres, for example 0.5."),
+            entry.get("licence", ""),
+            endpoint_url=entry.get("endpoint_url"),
+            patterns=self._patterns(),
+        )
+
+    def _source(self) -> Source:
+        uris = self._uris()
+        size = self._number("size", "Give the bytes of the archive, for example 2571888708.", whole=True)
+        md5 = self._entry.get("md5")
+        if md5 is not None and not (isinstance(md5, str) and re.fullmatch(r"[0-9a-fA-F]{32}", md5)):
+            raise self._error(f"md5 is {md5!r}.", "Give 32 hexadecimal digits in quotes.")
+        if (size, md5) == (None, None):
+            return Source(tuple(Part(uri) for uri in uris))
+        if len(uris) > 1 or not uris[0].startswith("s3://") or not is_archive(uris[0]):
+            raise self._error("size and md5 are of one archive in a bucket.", "Leave them out.")
+        return Source((Part(uris[0], None if size is None else int(size), md5),))
+
+    def _uris(self) -> list[str]:
+        """Where its parts are: from `source`, or from `bucket` with `key` or `prefix`."""
+        entry = self._entry
+        if "bucket" not in entry:
+            stray = [key for key in ("key", "prefix") if key in entry]
+            if stray:
+                raise self._error(f"{stray[0]} without a bucket.", "Add 'bucket', or give one s3:// URI as 'source'.")
+            fix = "Give a folder, a .tar.gz or an s3:// URI."
+            return [normal_uri(text, self._path.parent) for text in self._texts("source", fix)]
+        if "source" in entry or ("key" in entry) == ("prefix" in entry):
+            raise self._error(
+                "a bucket needs either a key or a prefix, and no 'source'.",
+                "Give 'key' for an archive, 'prefix' for loose files.",
+            )
+        bucket = entry["bucket"].removeprefix("s3://").strip("/")
+        if "/" in bucket:
+            raise self._error(f"bucket is {bucket!r}, which holds a '/'.", "Put what follows it into key or prefix.")
+        if "prefix" in entry:
+            return [f"s3://{bucket}/{entry['prefix'].strip('/')}".rstrip("/") + "/"]
+        keys = self._texts("key", "Give the key of a .tar.gz, or a list of them.")
+        wrong = [key for key in keys if not is_archive(key)]
+        if wrong:
+            raise self._error(f"key is {wrong[0]!r}, no .tar.gz.", "Give 'prefix' for loose files.")
+        return [f"s3://{bucket}/{key.lstrip('/')}" for key in keys]
+
+    def _texts(self, key: str, fix: str) -> list[str]:
+        given = self._entry.get(key)
+        texts = given if isinstance(given, list) else [given]
+        kept = [text for text in texts if isinstance(text, str) and text.strip()]
+        if not kept or len(kept) < len(texts):
+            raise self._error(f"{key!r} is missing or not text.", fix)
+        return kept
+
+    def _number(self, key: str, fix: str, *, whole: bool = False) -> float | None:
+        value = self._entry.get(key)
+        kinds = int if whole else int | float
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or not value > 0):
+            raise self._error(f"{key} is {value!r}.", fix)
+        return value
+
+    def _patterns(self) -> Patterns | None:
+        given = {key: self._entry[key] for key in _PATTERNS if key in self._entry}
+        if not given:
+            return None
+        if "images" not in given or len(given) != 2:
+            raise self._error(
+                f"has {' and '.join(given)}.", "Files of other names need 'images' and either 'labels' or 'summary'."
+            )
+        for key, pattern in given.items():
+            suffixes = {"images": (".tif", ".tiff"), "labels": (".geojson", ".json"), "summary": (".csv",)}[key]
+            if ("{tile}" in pattern) == (key == "summary") or re.search(r"[{}\\]", pattern.replace("{tile}", "")):
+                what = "a name without {tile}" if key == "summary" else "a name with {tile} for the id of the tile"
+                raise self._error(f"{key} is {pattern!r}.", f"Give {what}, and no other braces or backslashes.")
+            if pattern.startswith("/") or ".." in pattern.split("/") or not pattern.lower().endswith(suffixes):
+                raise self._error(
+                    f"{key} is {pattern!r}.", f"Give a path within the source that ends in {' or '.join(suffixes)}."
+                )
+        return Patterns(**given)
+
+    def _error(self, text: str, fix: str) -> SettingsError:
+        return SettingsError(f"{self._path}, AOI {self._name!r}: {text}", fix=fix)

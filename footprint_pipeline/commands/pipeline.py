@@ -66,7 +66,16 @@ def run(
 def prepare(settings: Settings, aoi: Aoi, *, tiles: int | None, on_bad_tile: str, skip_bad_labels: bool) -> None:
     """Materialise the data assets of an AOI; one that the catalogue does not know so is added to it."""
     if load_catalog(settings.home).get(aoi.name) != aoi:
-        add_aoi(settings.home, aoi.name, aoi.sources[0].uris, endpoint_url=aoi.endpoint_url)
+        add_aoi(
+            settings.home,
+            aoi.name,
+            aoi.sources[0].uris,
+            title=aoi.title if aoi.title != aoi.name else None,
+            gsd_m=aoi.gsd_m,
+            licence=aoi.licence or None,
+            endpoint_url=aoi.endpoint_url,
+            patterns=aoi.patterns,
+        )
     run_job(
         "dataset",
         settings,

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ import dagster as dg
 
 import footprint_pipeline
 from footprint_pipeline.definitions import build_definitions
-from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.errors import DatasetError, SettingsError
 from footprint_pipeline.files import atomic_path
 from footprint_pipeline.settings import Settings
 
@@ -57,6 +58,7 @@ def run_job(
         selection: only these assets of the job.
 
     Raises:
+        DatasetError: a blocking check of an asset failed; what came before it is kept.
         Whatever an asset raises, as it is.
     """
     os.environ["DAGSTER_HOME"] = str(prepare_home(settings))
@@ -67,18 +69,42 @@ def run_job(
         # The pipeline's own lines are printed by the command line; Dagster's events are kept for the UI.
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
     }
+    run_id = str(uuid.uuid4())
     with dg.DagsterInstance.get() as instance:
         try:
             result = job.execute_in_process(
                 instance=instance,
+                run_id=run_id,
                 partition_key=partition,
                 run_config=run_config,
                 asset_selection=[dg.AssetKey(asset) for asset in selection] if selection else None,
             )
         except dg.DagsterExecutionInterruptedError:
             raise KeyboardInterrupt from None
+        except dg.DagsterError:
+            failure = failed_checks(instance, run_id)
+            if failure is None:
+                raise
+            raise failure from None
         done = [event.asset_key for event in result.get_asset_materialization_events() if event.asset_key]
         return {key.to_user_string(): result.asset_value(key) for key in done if partition is None}
+
+
+def failed_checks(instance: dg.DagsterInstance, run_id: str) -> DatasetError | None:
+    """The blocking checks that failed in a run, as an error that a user can act on; None when there are none."""
+    events = [entry.dagster_event for entry in instance.all_logs(run_id, dg.DagsterEventType.ASSET_CHECK_EVALUATION)]
+    evaluations = [event.asset_check_evaluation_data for event in events if event]
+    failed = [e for e in evaluations if e.blocking and not e.passed and e.severity == dg.AssetCheckSeverity.ERROR]
+    if not failed:
+        return None
+    fixes = dict.fromkeys(str(e.metadata["fix"].value) for e in failed if "fix" in e.metadata)
+    return DatasetError(
+        "\n".join(
+            f"{e.partition}: the check {e.check_name} of {e.asset_key.to_user_string()} failed. {e.description}"
+            for e in failed
+        ),
+        fix=" ".join(fixes),
+    )
 
 
 def run_ui(settings: Settings, *, host: str, port: int, mlflow_port: int) -> int:

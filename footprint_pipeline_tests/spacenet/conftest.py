@@ -1,8 +1,10 @@
 """Small SpaceNet folders written by the tests themselves."""
 
+import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import rasterio
@@ -79,4 +81,26 @@ def write_tar(path: Path, folder: Path, names: list[str]) -> Path:
     with tarfile.open(path, "w:gz") as tar:
         for name in names:
             tar.add(folder / name, arcname=name)
+    return path
+
+
+def noise_archive(path: Path, *, tiles: int, labels: Literal["summary", "geojson"] | None, size: int = 1 << 18) -> Path:
+    """A tar.gz of tiles that cannot be compressed (`size` bytes each, no real images), each after its label.
+
+    With `summary` the table of all labels comes first.
+    """
+    random = np.random.default_rng(tiles)
+    names = [f"AOI_1_RIO_img{number}" for number in range(1, tiles + 1)]
+    table = ["ImageId,BuildingId,PolygonWKT_Pix,PolygonWKT_Geo", *(row(name, 1, 1) for name in names)]
+    members = {"summaryData/AOI_1_RIO_polygons_solution_3band.csv": "\n".join(table).encode()}
+    members = members if labels == "summary" else {}
+    for name in names:
+        if labels == "geojson":
+            members[f"geojson/Geo_{name}.geojson"] = b""
+        members[f"3band/3band_{name}.tif"] = random.bytes(size)
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
     return path

@@ -1,14 +1,24 @@
+import fcntl
 import gzip
 import io
+import logging
+import shutil
 import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from footprint_pipeline.errors import SourceError
-from footprint_pipeline.spacenet.archive import is_archive, unpack
+from footprint_pipeline.spacenet import archive as archive_module
+from footprint_pipeline.spacenet.archive import Archive, is_archive, require_room, unpack
+from footprint_pipeline.spacenet.areas import Patterns
 from footprint_pipeline.spacenet.layout import discover
-from footprint_pipeline_tests.spacenet.conftest import write_spacenet1, write_tar
+from footprint_pipeline.spacenet.safe_tar import Limits
+from footprint_pipeline_tests.spacenet.conftest import noise_archive, write_spacenet1, write_tar
 
 
 def files(folder: Path) -> list[str]:
@@ -66,13 +76,81 @@ def test_several_archives_make_one_folder(tmp_path: Path) -> None:
     assert all(tile.geojson for tile in discover(tmp_path / "out").tiles)
 
 
-def test_the_first_tiles_are_written_with_all_labels(tmp_path: Path) -> None:
-    unpacked = unpack([nested_archive(tmp_path, 5)], tmp_path / "out", tiles=2)
+def counted(path: Path, read: list[int]) -> Archive:
+    """An archive that tells how far it was read."""
+
+    @contextmanager
+    def content() -> Iterator[IO[bytes]]:
+        with path.open("rb") as file:
+            yield file
+            read.append(file.tell())
+
+    return Archive(path.name, path.stat().st_size, "1", content, "Fetch it again.")
+
+
+@pytest.mark.parametrize("labels", ["summary", "geojson"])
+def test_reading_ends_with_the_last_tile_asked_for(tmp_path: Path, labels: str) -> None:
+    path = noise_archive(tmp_path / "town.tar.gz", tiles=20, labels=labels)
+    whole, into, read = path.stat().st_size, tmp_path / "out", []
+    archive = counted(path, read)
+
+    first = unpack([archive], into, tiles=2)
+    assert not first.complete
+    assert first.tile_ids == {"AOI_1_RIO_img1", "AOI_1_RIO_img2"}
+    assert read.pop() < 0.3 * whole
+    layout = discover(into, tile_ids=first.tile_ids, complete=first.complete)
+    assert [tile.tile_id for tile in layout.tiles] == ["AOI_1_RIO_img1", "AOI_1_RIO_img2"]
+    assert (layout.summary_csv is not None) == (labels == "summary")
+    assert not layout.complete
+
+    assert unpack([archive], into, tiles=1) == unpack([archive], into, tiles=2) == first
+    assert not read
+    assert len(unpack([archive], into, tiles=10).tile_ids) == 10
+    assert 0.4 * whole < read.pop() < 0.7 * whole
+    every = unpack([archive], into, tiles=21)
+    assert (every.complete, len(every.tile_ids)) == (True, 20)
+    assert read.pop() == whole
+    assert unpack([archive], into) == unpack([archive], into, tiles=5) == every
+    assert not read
+
+
+def test_tiles_whose_labels_come_last_take_the_whole_archive(tmp_path: Path) -> None:
+    root = write_spacenet1(tmp_path / "made", 5, geojson=False)
+    archive = write_tar(tmp_path / "town.tar.gz", root, ["3band", "8band", "vectordata"])
+    unpacked = unpack([archive], tmp_path / "out", tiles=2)
     layout = discover(tmp_path / "out")
     assert len(layout.tiles) == 2
     assert layout.summary_csv is not None
-    assert all(tile.geojson for tile in layout.tiles)
     assert len(unpacked.tile_ids) == 5
+
+
+def test_labels_in_an_archive_of_their_own(tmp_path: Path) -> None:
+    tiles = noise_archive(tmp_path / "tiles.tar.gz", tiles=20, labels=None)
+    root = write_spacenet1(tmp_path / "made", 20, csv=False)
+    labels = write_tar(tmp_path / "labels.tar.gz", root / "vectordata", ["geojson"])
+    read: list[int] = []
+    unpacked = unpack([Archive.at(labels), counted(tiles, read)], tmp_path / "out", tiles=2)
+    layout = discover(tmp_path / "out", tile_ids=unpacked.tile_ids, complete=unpacked.complete)
+    assert [tile.geojson is not None for tile in layout.tiles] == [True, True]
+    assert layout.stray_geojson == ()  # of the other 18: they are not known to be in the source, nor not to be
+    assert read.pop() < 0.3 * tiles.stat().st_size
+
+
+def test_files_of_other_names_by_their_patterns(tmp_path: Path) -> None:
+    for number in (1, 2):
+        for name in (f"imagery/r{number}.tif", f"imagery/r{number}.txt", f"outlines/r{number}_b.geojson"):
+            (tmp_path / "town" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "town" / name).write_text("{}")
+    archive = write_tar(tmp_path / "town.tar.gz", tmp_path, ["town"])
+    patterns = Patterns("imagery/{tile}.tif", "outlines/{tile}_b.geojson")
+    unpacked = unpack([archive], tmp_path / "out", patterns=patterns)
+    assert unpacked.tile_ids == {"r1", "r2"}
+    assert files(tmp_path / "out") == [
+        *[f"town/imagery/r{number}.tif" for number in (1, 2)],
+        *[f"town/outlines/r{number}_b.geojson" for number in (1, 2)],
+    ]
+    with pytest.raises(SourceError, match=r"holds no files of the patterns in aois\.yaml; found 2 \.tif"):
+        unpack([archive], tmp_path / "none", patterns=Patterns("pictures/{tile}.tif", summary="labels.csv"))
 
 
 def test_a_second_call_does_nothing_unless_more_is_asked_for(tmp_path: Path) -> None:
@@ -140,6 +218,8 @@ def test_a_truncated_archive_within_an_archive_is_noticed(tmp_path: Path) -> Non
         ("3band/3band_a_img1.tif", tarfile.LNKTYPE, "is a link"),
         ("3band/3band_a_img1.tif", tarfile.FIFOTYPE, "is a device"),
         ("3band/3band_a_img1.tif", tarfile.CHRTYPE, "is a device"),
+        ("3band/3band_a_img1.tif", tarfile.GNUTYPE_SPARSE, "is a sparse file"),
+        ("C:/3band/3band_a_img1.tif", tarfile.REGTYPE, "leads out of the folder"),
     ],
 )
 def test_an_archive_that_reaches_out_is_refused(tmp_path: Path, name: str, kind: bytes, reason: str) -> None:
@@ -148,8 +228,104 @@ def test_an_archive_that_reaches_out_is_refused(tmp_path: Path, name: str, kind:
     archive = with_member(tmp_path / "evil.tar.gz", member)
     with pytest.raises(SourceError, match=rf"evil\.tar\.gz is not safe to unpack: .* {reason}"):
         unpack([archive], tmp_path / "deep" / "out")
-    assert list((tmp_path / "deep").iterdir()) == []
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == [".out.lock"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "evil.tar.gz"]
+
+
+def zeros(path: Path, name: str, megabytes: int) -> Path:
+    """An archive of files of 1 MB that hold nothing but zeros: a thousandth of their size."""
+    member = tarfile.TarInfo(name)
+    member.size = 1 << 20
+    path.write_bytes(gzip.compress(member.tobuf() + bytes(member.size)) * megabytes + gzip.compress(bytes(1024)))
+    return path
+
+
+def test_a_decompression_bomb_is_defused(tmp_path: Path) -> None:
+    into = tmp_path / "out"
+    limits = Limits(ratio=100, floor=4 << 20)
+    ignored = zeros(tmp_path / "ignored.tar.gz", "8band/not-even-written.tif", 400)
+    with pytest.raises(SourceError, match=r"ignored\.tar\.gz is not safe to unpack: .* a decompression bomb"):
+        unpack([ignored], into)  # by the limits that are in force
+
+    tile = zeros(tmp_path / "tile.tar.gz", "3band/3band_a_img1.tif", 20)
+    with pytest.raises(SourceError, match=r"tile\.tar\.gz is not safe to unpack: .* a decompression bomb"):
+        unpack([tile], into, limits=limits)
+    inner = zeros(tmp_path / "3band.tar.gz", "3band/3band_a_img1.tif", 20)
+    outer = write_tar(tmp_path / "outer.tar.gz", tmp_path, [inner.name])
+    with pytest.raises(SourceError, match=r"outer\.tar\.gz is not safe to unpack: .* a decompression bomb"):
+        unpack([outer], into, limits=limits)
+
+    claimed = tarfile.TarInfo("3band/3band_a_img1.tif")
+    claimed.size = 1 << 50
+    (tmp_path / "claim.tar.gz").write_bytes(gzip.compress(claimed.tobuf(tarfile.GNU_FORMAT) + bytes(1024)))
+    with pytest.raises(SourceError, match=r"claim\.tar\.gz is not safe .* said to have 1,125,899,906,842,624 bytes"):
+        unpack([tmp_path / "claim.tar.gz"], into)
+    assert not into.exists()
+
+    unpack([tile], into)  # blank tiles are no bomb
+    assert (into / "3band" / "3band_a_img1.tif").stat().st_size == 1 << 20
+
+
+def test_a_full_disk_is_noticed_before_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = noise_archive(tmp_path / "town.tar.gz", tiles=4, labels="geojson")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda at: usage._replace(free=(64 << 20) + 200_000))
+    with pytest.raises(SourceError, match=r"unpacking needs 5\.0 GB .* has room for 0\.1 GB") as caught:
+        unpack([path], tmp_path / "out", needed=5_000_000_000)
+    assert "--tiles" in caught.value.fix
+    with pytest.raises(SourceError, match=r"img1\.tif needs"):  # while writing: 256 KB into 200 KB
+        unpack([path], tmp_path / "out", tiles=1)
+    assert not (tmp_path / "out").exists()
+    require_room(tmp_path / "not" / "yet", 100_000, "a little")
+
+
+def test_what_a_killed_run_left_goes_and_what_another_works_on_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = noise_archive(tmp_path / "town.tar.gz", tiles=1, labels="geojson")
+    into = tmp_path / "out"
+    left = [tmp_path / name for name in (".0123abcd-out", ".0123abcd-former-out", ".0123abcd-other")]
+    for folder in left:
+        (folder / "3band").mkdir(parents=True)
+    with (tmp_path / ".out.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = threading.Thread(target=unpack, args=([path], into))
+        second.start()
+        while "waiting for another process" not in caplog.text:
+            second.join(0.01)
+        assert all(folder.exists() for folder in left)
+        assert not into.exists()
+    second.join()
+    assert [folder.exists() for folder in left] == [False, False, True]
+    assert discover(into).tile_ids == {"AOI_1_RIO_img1"}
+
+
+def test_an_interrupted_unpacking_leaves_what_was_there(tmp_path: Path) -> None:
+    path = noise_archive(tmp_path / "town.tar.gz", tiles=6, labels="geojson")
+    into = tmp_path / "out"
+    unpack([path], into, tiles=1)
+
+    class Interrupted(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > path.stat().st_size // 2:
+                raise KeyboardInterrupt
+            return super().read(size)
+
+    arriving = Archive("town.tar.gz", path.stat().st_size, "2", lambda: Interrupted(path.read_bytes()), "")
+    with pytest.raises(KeyboardInterrupt):
+        unpack([arriving], into, tiles=5)
+    assert discover(into).tile_ids == {"AOI_1_RIO_img1"}
+    assert not list(tmp_path.glob(".????????-*"))
+
+
+def test_progress_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(archive_module, "_SAY_EVERY_S", 0.0)
+    unpack([noise_archive(tmp_path / "town.tar.gz", tiles=4, labels="geojson")], tmp_path / "out")
+    said = [message for message in caplog.messages if "of the archive read" in message]
+    assert said[0].startswith("town.tar.gz: 0 tiles, ")
+    assert said[-1] == "town.tar.gz: 4 tiles, 100 % of the archive read"
 
 
 def test_an_archive_of_something_else_says_what_it_holds(tmp_path: Path) -> None:

@@ -1,13 +1,10 @@
 """SpaceNet's labels, a summary CSV or one GeoJSON a tile, → one table of building polygons in WGS 84.
 
-Knows every quirk of those files, and says which row is wrong where one is. Areas, sizes and what makes a
-polygon a good label are the business of `dataset`.
+Knows every quirk of those labels, and says which row is wrong where one is. The files themselves are read in
+`label_files`; areas, sizes and what makes a polygon a good label are the business of `dataset`.
 """
 
-import io
-import json
 import logging
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +17,20 @@ import shapely
 from pyproj import Transformer
 
 from footprint_pipeline.errors import LabelError, TileError
+from footprint_pipeline.spacenet.label_files import GEOMETRY, PIX, read_csv, read_geojson
 from footprint_pipeline.spacenet.layout import Layout, TileFile, tile_id
 
 _log = logging.getLogger(__name__)
 
 WGS84 = "EPSG:4326"
-_GEO, _PIX, _GEOMETRY = "PolygonWKT_Geo", "PolygonWKT_Pix", "geometry"
+PIXEL_SAMPLE = 2000
+_SEED = 1337
 _SKIP = "pass --skip-bad-labels to drop it and list it in labels_rejected.csv."
 _SLIVER_M2 = 0.01
 _METRES_PER_DEGREE = 111_195.0
 _POLYGONAL = (int(shapely.GeometryType.POLYGON), int(shapely.GeometryType.MULTIPOLYGON))
 _FLAT = tuple(int(shapely.GeometryType[name]) for name in ("POINT", "LINESTRING", "MULTIPOINT", "MULTILINESTRING"))
 _NAMES = {int(kind): kind.name.capitalize() for kind in shapely.GeometryType}
-_ROWS = ["file", "row", "tile_id", "building_id", "text", "reason"]
 _REJECTED = ["file", "row", "tile_id", "reason", "text"]
 _TEXT_SHOWN, _TEXT_KEPT = 12, 200
 
@@ -50,6 +48,8 @@ class Labels:
         repaired: polygons that were not valid and now are.
         slivers: polygons dropped because they have no area to speak of (under 0.01 m²).
         unlabelled: ids of tiles with no row and no label file, not even one that says "no building here".
+        pixel_sample: at most 2,000 buildings, of as many tiles as can be, as both columns of a summary CSV draw them:
+            tile_id, geometry (EPSG:4326) and geometry_px (pixels of the tile). Empty without both columns.
     """
 
     table: gpd.GeoDataFrame
@@ -59,6 +59,7 @@ class Labels:
     repaired: int
     slivers: int
     unlabelled: tuple[str, ...]
+    pixel_sample: pd.DataFrame
 
 
 def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
@@ -75,11 +76,13 @@ def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
     """
     wanted = [tile.tile_id for tile in layout.tiles]
     if layout.summary_csv is not None:
-        rows, column = _read_csv(layout.summary_csv)
-        labelled: set[str] = set(rows["tile_id"])
+        rows, column = read_csv(layout.summary_csv)
+        labelled: set[str] = set(rows["tile_id"].unique())
     else:
-        rows, column = _read_geojson(layout), _GEOMETRY
-        labelled = {tile.tile_id for tile in layout.tiles if tile.geojson is not None}
+        files = [(tile.tile_id, tile.geojson) for tile in layout.tiles if tile.geojson is not None]
+        labelled = {name for name, _ in files}
+        files += [(tile_id(path.stem), path) for path in layout.stray_geojson]
+        rows, column = read_geojson(files), GEOMETRY
 
     stray = rows[~rows["tile_id"].isin(layout.tile_ids.union(wanted))] if layout.complete else rows.iloc[:0]
     stray = stray.assign(reason="belongs to a tile that the source does not have")
@@ -87,20 +90,22 @@ def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
     if len(stray) and not skip_bad:
         raise _stray_error(stray)
 
-    geometry, empty = _parse(rows, column)
-    if column == _PIX:
+    geometry = rows[GEOMETRY].to_numpy(object) if column == GEOMETRY else _from_wkt(rows["text"])
+    geometry = shapely.force_2d(geometry)
+    empty = _says_empty(rows, geometry)
+    if column == PIX:
         geometry = _to_wgs84(geometry, rows["tile_id"].to_numpy(object), layout.tiles)
     _judge(rows, geometry, empty, column)
     bad = (rows["reason"] != "").to_numpy()
     if bad.any() and not skip_bad:
-        raise _row_error(rows[bad], unit="feature" if column == _GEOMETRY else "row")
+        raise _row_error(rows[bad], unit="feature" if column == GEOMETRY else "row")
     keep = ~(empty | bad)
     polygons, repaired, sliver = _clean(geometry[keep])
 
-    kept = rows[keep][~sliver]
+    kept, polygons = rows[keep][~sliver], polygons[~sliver]
     table = gpd.GeoDataFrame(
         {"tile_id": kept["tile_id"].astype(str), "building_id": kept["building_id"].astype("int64")},
-        geometry=polygons[~sliver],
+        geometry=polygons,
         crs=WGS84,
     ).reset_index(drop=True)
     rejected = pd.concat([rows[bad], stray])[_REJECTED].reset_index(drop=True)
@@ -113,128 +118,84 @@ def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
         repaired=int((repaired & ~sliver).sum()),
         slivers=int(sliver.sum()),
         unlabelled=tuple(name for name in wanted if name not in labelled),
+        pixel_sample=_sample(kept, polygons),
     )
     _log_summary(layout, labels)
     return labels
 
 
-def _read_csv(path: Path) -> tuple[pd.DataFrame, str]:
-    """Every row of a summary table, and the name of the column that `text` comes from."""
-    fix = "The table needs the columns ImageId, BuildingId and PolygonWKT_Geo (or PolygonWKT_Pix)."
-    try:
-        content = path.read_bytes()
-        # Some writers quote the WKT twice, which splits it at its commas.
-        if b'""' in content:
-            content = re.sub(rb'"{2,}(?=\s*(?:MULTI)?POLYGON)|(?<=[)Y])"{2,}', b'"', content)
-        table = pd.read_csv(
-            io.BytesIO(content),
-            dtype=str,
-            keep_default_na=False,
-            skip_blank_lines=False,
-            encoding="utf-8-sig",
-            usecols=lambda name: name.strip() in {"ImageId", "BuildingId", _GEO, _PIX},
-        ).fillna("")
-        if not isinstance(table.index, pd.RangeIndex):  # pandas took the first columns for an index
-            raise ValueError("its rows have more fields than its header")
-    except (OSError, ValueError, pd.errors.ParserError) as error:  # ValueError: no columns, or not UTF-8
-        reason = str(error).strip().replace("\n", " ")
-        raise LabelError(f"{path.name}: cannot be read as CSV ({reason}).", fix=fix) from error
-    table.columns = table.columns.str.strip()
-    usable = [name for name in (_GEO, _PIX) if name in table and (table[name] != "").any()]
-    column = usable[0] if usable else _GEO
-    missing = [name for name in ("ImageId", "BuildingId", column) if name not in table]
-    if missing:
-        raise LabelError(f"{path.name}: has no column {', '.join(missing)}.", fix=fix)
-
-    table = table[(table[["ImageId", "BuildingId", column]] != "").any(axis=1)]
-    ids = {image: tile_id(image.strip()) for image in table["ImageId"].unique()}
-    building_id = pd.to_numeric(table["BuildingId"], errors="coerce").astype("float64")
-    rows = pd.DataFrame(
-        {
-            "file": path.name,
-            "row": table.index + 2,
-            "tile_id": table["ImageId"].map(ids),
-            "building_id": building_id,
-            "text": table[column].str.strip(" \t\"'"),
-            "reason": "",
-        }
-    )
-    no_number = (building_id % 1 != 0).to_numpy()
-    rows.loc[no_number, "reason"] = "BuildingId is not a whole number"
-    rows.loc[no_number, "text"] = table["BuildingId"][no_number]
-    return rows, column
-
-
-def _read_geojson(layout: Layout) -> pd.DataFrame:
-    """Every feature of every label file; `text` is its geometry."""
-    records: list[tuple[str, int, str, int, str, str]] = []
-    files = [(tile.tile_id, tile.geojson) for tile in layout.tiles if tile.geojson is not None]
-    files += [(tile_id(path.stem), path) for path in layout.stray_geojson]
-    for name, path in files:
-        try:
-            content = path.read_bytes()
-            features = json.loads(content)["features"] if content.strip() else []
-            for number, feature in enumerate(features, 1):
-                shape = feature["geometry"]
-                given = (feature.get("properties") or {}).get("BuildingId")
-                building_id = given if isinstance(given, int) else number
-                empty = shape is None
-                records.append((path.name, number, name, -1 if empty else building_id, json.dumps(shape), ""))
-        except OSError as error:
-            raise LabelError(f"{path}: cannot be read ({error.strerror}).", fix="Check the file.") from error
-        except (ValueError, KeyError, TypeError, AttributeError):
-            text = content[:_TEXT_KEPT].decode("utf-8", errors="replace")
-            records.append((path.name, 1, name, 0, text, "the file is not GeoJSON with a list of features"))
-    return pd.DataFrame.from_records(records, columns=_ROWS).astype({"row": "int64", "building_id": "float64"})
-
-
-def _parse(rows: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """Geometries (None where the text is none), and which rows say that there is no building."""
-    read = shapely.from_geojson if column == _GEOMETRY else shapely.from_wkt
-    texts = rows["text"].to_numpy(object)
+def _from_wkt(texts: pd.Series) -> np.ndarray:
+    """Geometries; None where a text is none."""
     with np.errstate(invalid="ignore"):  # a coordinate that is NaN is told later, with its row
-        geometry = shapely.force_2d(read(texts, on_invalid="ignore")) if len(texts) else np.empty(0, object)
+        return np.asarray(shapely.from_wkt(texts.to_numpy(object), on_invalid="ignore"), object)
+
+
+def _says_empty(rows: pd.DataFrame, geometry: np.ndarray) -> np.ndarray:
+    """Which rows say that there is no building."""
     nowhere = (shapely.bounds(geometry).reshape(-1, 4) == 0).all(axis=1)  # POLYGON ((0 0, 0 0, 0 0, 0 0))
     empty = (rows["building_id"] == -1).to_numpy() | shapely.is_empty(geometry) | nowhere
-    return geometry, empty & (rows["reason"] == "").to_numpy()
+    return empty & (rows["reason"] == "").to_numpy()
 
 
 def _judge(rows: pd.DataFrame, geometry: np.ndarray, empty: np.ndarray, column: str) -> None:
     """Write the reason beside every row that cannot be used."""
     kinds = shapely.get_type_id(geometry)
     # What is left of a building cut at a tile's edge can be a line or a point: no area, dropped as a sliver.
-    usable = (*_POLYGONAL, *_FLAT) if column == _GEOMETRY else _POLYGONAL
+    usable = (*_POLYGONAL, *_FLAT) if column == GEOMETRY else _POLYGONAL
     reasons = pd.Series("", index=rows.index, dtype=object)
     points, owner = shapely.get_coordinates(geometry, return_index=True)
     off_earth = ~((np.abs(points[:, 0]) <= 180) & (np.abs(points[:, 1]) <= 90))
     reasons.iloc[np.unique(owner[off_earth])] = f"{column} is not in degrees of longitude and latitude"
     for kind in set(kinds.tolist()) - {*usable, -1}:
         reasons[kinds == kind] = f"{column} is a {_NAMES[kind]}, not a polygon"
-    reasons[kinds == -1] = f"{column} is not {'GeoJSON' if column == _GEOMETRY else 'WKT'}"
+    reasons[kinds == -1] = f"{column} is not {'GeoJSON' if column == GEOMETRY else 'WKT'}"
     new = (rows["reason"] == "").to_numpy() & ~empty
     rows.loc[new, "reason"] = reasons[new].astype(str)
+    told = (rows["reason"] != "").to_numpy() & (rows["text"] == "").to_numpy() & (kinds != -1)
+    rows.loc[told, "text"] = shapely.to_geojson(geometry[told])
 
 
 def _to_wgs84(geometry: np.ndarray, tile_ids: np.ndarray, tiles: Iterable[TileFile]) -> np.ndarray:
     """Geometries in the pixels of their tiles (origin: upper left corner) → longitude and latitude."""
-    moved = geometry.copy()
-    groups = pd.Series(range(len(tile_ids))).groupby(tile_ids).indices
-    for tile in tiles:
-        at = groups.get(tile.tile_id)
-        if at is None:
-            continue
-        try:
-            with rasterio.open(tile.image) as raster:
-                transform, crs = raster.transform, raster.crs
-        except rasterio.errors.RasterioIOError as error:
-            raise TileError(f"{tile.image}: cannot be read ({error}).", fix="Fetch the tile again.") from error
-        if crs is None:
-            raise TileError(f"{tile.image}: has no coordinate system.", fix="Add a PolygonWKT_Geo column to the table.")
+    at_tile, names = pd.factorize(tile_ids)
+    images = {tile.tile_id: tile.image for tile in tiles}
+    grids = [_grid(images[name]) for name in names]
+    points, owner = shapely.get_coordinates(geometry, return_index=True)
+    at = at_tile[owner]
+    affine = np.array([list(transform)[:6] for transform, _ in grids], float).reshape(-1, 2, 3)
+    points = np.einsum("nij,nj->ni", affine[at, :, :2], points) + affine[at, :, 2]
+    codes, systems = pd.factorize(np.array([crs for _, crs in grids], object))
+    for code, crs in enumerate(systems):
+        here = codes[at] == code
         reproject = Transformer.from_crs(crs, WGS84, always_xy=True)
-        moved[at] = shapely.transform(
-            geometry[at], lambda x, y, t=transform, r=reproject: r.transform(*(t @ (x, y))), interleaved=False
-        )
-    return moved
+        points[here] = np.column_stack(reproject.transform(points[here, 0], points[here, 1]))
+    return np.asarray(shapely.set_coordinates(geometry.copy(), points), object)
+
+
+def _grid(image: Path) -> tuple[rasterio.Affine, str]:
+    """Pixels → CRS, and that CRS."""
+    try:
+        with rasterio.open(image) as raster:
+            transform, crs = raster.transform, raster.crs
+    except rasterio.errors.RasterioIOError as error:
+        raise TileError(f"{image}: cannot be read ({error}).", fix="Fetch the tile again.") from error
+    if crs is None:
+        raise TileError(f"{image}: has no coordinate system.", fix="Add a PolygonWKT_Geo column to the table.")
+    return transform, crs.to_wkt()
+
+
+def _sample(rows: pd.DataFrame, geometry: np.ndarray) -> pd.DataFrame:
+    """Rows whose pixels are given too: one of every tile, then a second, until there are enough."""
+    drawn = (rows["pixels"] != "") & ~rows["pixels"].str.endswith("EMPTY")
+    order = np.random.default_rng(_SEED).permutation(np.flatnonzero(drawn.to_numpy()))
+    turn = rows["tile_id"].iloc[order].groupby(rows["tile_id"].iloc[order]).cumcount().to_numpy()
+    chosen = np.sort(order[np.argsort(turn, kind="stable")[:PIXEL_SAMPLE]])
+    on_grid = shapely.force_2d(_from_wkt(rows["pixels"].iloc[chosen]))
+    sample = pd.DataFrame(
+        {"tile_id": rows["tile_id"].to_numpy()[chosen], "geometry": geometry[chosen], "geometry_px": on_grid}
+    )
+    readable = np.isin(shapely.get_type_id(on_grid), _POLYGONAL) & ~shapely.is_empty(on_grid)
+    return sample[readable].reset_index(drop=True)
 
 
 def _clean(geometry: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,21 +2,32 @@ import json
 import math
 from pathlib import Path
 
+import duckdb
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import shapely
+import shapely.affinity
+from pyproj import CRS
 
+from benchmarks import full_rio
+from footprint_pipeline.dataset.area import geodesic_area_m2
 from footprint_pipeline.dataset.polygons import (
+    ROW_GROUP,
+    PolygonSpec,
     build_polygon_table,
     buildings_per_tile,
+    pixel_shift,
     read_polygon_table,
     to_pixels,
     write_polygon_table,
 )
-from footprint_pipeline.dataset.tiles import index_tiles
+from footprint_pipeline.dataset.tiles import WGS84, index_tiles
 from footprint_pipeline.errors import DatasetError
+from footprint_pipeline.spacenet.labels import read_labels
+from footprint_pipeline.spacenet.layout import discover
 from footprint_pipeline_tests.dataset.conftest import (
     GSD_DEG,
     NORTH,
@@ -79,6 +90,100 @@ def test_area_does_not_depend_on_which_way_the_rings_turn(tmp_path: Path, turned
     assert table["area_m2"][0] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("latitude", [0, 23, 36, -60, 84])
+@pytest.mark.parametrize("size_m", [20, 100, 700])
+def test_area_is_that_of_pyproj_at_every_latitude(latitude: float, size_m: float) -> None:
+    rng = np.random.default_rng(size_m)
+    count = 60
+    turn = np.sort(rng.uniform(0, 2 * np.pi, (count, 9)), axis=1)
+    reach = size_m / 111_195 * rng.uniform(0.5, 1, (count, 9))
+    stars = np.stack([reach * np.cos(turn) / math.cos(math.radians(latitude)), reach * np.sin(turn)], axis=-1)
+    at = np.column_stack([rng.uniform(-179, 179, count), latitude + rng.uniform(-0.5, 0.5, count)])[:, None]
+    shells, yards, wings = (
+        at + stars,
+        at + stars * 0.3,
+        at + stars * 0.5 + (0.01 / math.cos(math.radians(latitude)), 0.0),
+    )
+    whole = shapely.polygons(shapely.linearrings(shells), shapely.linearrings(yards)[:, None])
+    several = [shapely.MultiPolygon([one, shapely.Polygon(wing)]) for one, wing in zip(whole, wings, strict=True)]
+    shapes = np.concatenate([shapely.polygons(shells), whole, several])
+    shapes = shapes[shapely.is_valid(shapes)]
+    assert len(shapes) > 1.5 * count
+    expected = [WGS84.geometry_area_perimeter(shape)[0] for shape in shapely.orient_polygons(shapes)]
+    assert geodesic_area_m2(shapes) == pytest.approx(np.array(expected), rel=1e-6, abs=1e-4)
+
+
+def test_what_is_no_greater_than_the_smallest_area_is_left_out(tmp_path: Path) -> None:
+    sizes = [2, 4, 6]
+    rows = [("a", size, on_ground(shapely.box(9, 9, 9 + size, 9 + size), degrees())) for size in sizes]
+    rows.append(("a", 7, on_ground(shapely.box(-9, -9, -1, -1), degrees())))
+    tiles = tile_index(tmp_path, "a")
+    everything = build_polygon_table(labels(rows), tiles)
+    assert (everything.too_small, everything.outside) == (0, 1)
+    areas = everything.table.set_index("building_id")["area_m2"]
+    some = build_polygon_table(labels(rows), tiles, spec=PolygonSpec(min_area_m2=float(areas[4])))
+    assert (some.too_small, some.outside) == (2, 1)
+    assert some.table["building_id"].tolist() == [6]
+
+
+def drawn_twice(shift_px: dict[str, float]) -> pd.DataFrame:
+    """Three labels a tile in degrees, and in pixels that are so many too far to the right."""
+    boxes = [shapely.box(10 + i, 10, 18 + i, 20) for i in range(3)]
+    return pd.DataFrame(
+        [
+            (name, on_ground(box, degrees(number)), shapely.affinity.translate(box, shift))
+            for number, (name, shift) in enumerate(shift_px.items())
+            for box in boxes
+        ],
+        columns=["tile_id", "geometry", "geometry_px"],
+    )
+
+
+def test_pixels_that_agree_with_degrees_are_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sample = drawn_twice({"a": 0.0, "b": 1.5})
+    sample.loc[len(sample)] = ("elsewhere", sample["geometry"][0], sample["geometry_px"][5])
+    # What only one of the two clips at the tile's edge is the same label.
+    cut = shapely.box(-30, 10, 9, 20)
+    sample.loc[len(sample)] = ("a", on_ground(cut, degrees()), shapely.box(0, 10, 9, 20))
+    found = pixel_shift(sample, tile_index(tmp_path, "a", "b"))
+    assert found is not None
+    assert (found.sampled, found.share_off, found.worst_tile) == (7, 0, "b")
+    assert (found.median_px, found.p95_px, found.worst_px) == pytest.approx((0, 1.5, 1.5), abs=1e-6)
+    assert not caplog.text
+    assert pixel_shift(sample.iloc[:0], tile_index(tmp_path, "a")) is None
+
+
+def test_pixels_of_other_imagery_are_told_with_the_worst_tiles(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sample = drawn_twice({"a": 0.0, "b": 3.0, "c": 12.0, "d": 6.0, "e": 4.0})
+    tiles = tile_index(tmp_path, "a", "b", "c", "d", "e")
+    rows = [("a", 1, on_ground(shapely.box(1, 1, 9, 9), degrees()))]
+    found = build_polygon_table(labels(rows), tiles, pixel_sample=sample).pixel_shift
+    assert found is not None
+    assert (found.sampled, found.worst_tile) == (15, "c")
+    assert (found.share_off, found.median_px, found.worst_px) == pytest.approx((0.8, 4, 12), abs=1e-6)
+    assert "80 % of 15 labels are more than 2 pixels apart (median 4.0)" in caplog.text
+    assert "the worst tiles are c (12.0), d (6.0), e (4.0)." in caplog.text
+
+
+@pytest.mark.parametrize("name", ["accra", "rio", "vegas"])
+def test_real_labels_are_drawn_alike_in_pixels_and_degrees(
+    real_data: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    layout = discover(real_data / name)
+    read = read_labels(layout)
+    tiles = index_tiles([(tile.tile_id, tile.image) for tile in layout.tiles], aoi=layout.aoi).table
+    made = build_polygon_table(read.table, tiles, pixel_sample=read.pixel_sample)
+    shift = made.pixel_shift
+    assert shift is not None
+    assert shift.sampled == min(2000, len(read.table))
+    assert shift.p95_px < 0.01
+    assert shift.share_off < 0.02  # in Rio two labels, parts of one building: pixels of the part, degrees of the whole
+    assert "pixels apart" not in caplog.text
+    assert (made.outside, made.too_small) == (0, 0)
+
+
 @pytest.mark.parametrize("crs", ["EPSG:4326", UTM])
 def test_polygons_land_on_the_pixels_they_were_drawn_on(tmp_path: Path, crs: str) -> None:
     grid = degrees if crs == "EPSG:4326" else metres
@@ -93,7 +198,8 @@ def test_polygons_land_on_the_pixels_they_were_drawn_on(tmp_path: Path, crs: str
     made = build_polygon_table(labels(rows), tile_index(tmp_path, "a", "b", crs=crs))
     assert (made.clipped, made.outside, len(made.table)) == (0, 0, 6)
     tolerance = 1e-5 if crs == "EPSG:4326" else 1e-3
-    for row, shape in zip(made.table.itertuples(), drawn * 2, strict=True):
+    for row in made.table.itertuples():
+        shape = drawn[row.building_id]
         assert shapely.hausdorff_distance(row.geometry_px, shape) < tolerance
         assert row.geometry_px.geom_type == shape.geom_type
     assert shapely.area(made.table["geometry_px"].to_numpy()).sum() * (0.25 if crs == UTM else 0) == pytest.approx(
@@ -105,7 +211,7 @@ def test_to_pixels_undoes_a_rotated_grid() -> None:
     grid = [3e-6, 1e-6, WEST, 1.5e-6, -4e-6, NORTH]
     x, y = 12.5, 7.25
     point = shapely.Point(grid[0] * x + grid[1] * y + grid[2], grid[3] * x + grid[4] * y + grid[5])
-    (placed,) = to_pixels(np.array([point]), crs="EPSG:4326", transform=grid)
+    (placed,) = to_pixels(np.array([point]), pd.DataFrame({"crs": "EPSG:4326", "transform": [grid]}), np.array([0]))
     assert (placed.x, placed.y) == pytest.approx((x, y), abs=1e-6)
 
 
@@ -142,12 +248,14 @@ def test_labels_wholly_outside_their_tile_are_counted_and_left_out(
     assert (made.clipped, made.outside) == (0, 1)
 
 
-def test_labels_of_other_tiles_are_left_out_and_the_rest_is_sorted(tmp_path: Path) -> None:
+def test_labels_of_other_tiles_are_left_out(tmp_path: Path) -> None:
     square = on_ground(shapely.box(1, 1, 9, 9), degrees())
     rows = [("b", 2, on_ground(shapely.box(1, 1, 9, 9), degrees(1))), ("elsewhere", 1, square), ("a", 7, square)]
     rows += [("a", 3, square), ("b", 1, rows[0][2])]
     table = build_polygon_table(labels(rows), tile_index(tmp_path, "a", "b")).table
     assert list(zip(table["tile_id"], table["building_id"], strict=True)) == [("a", 3), ("a", 7), ("b", 1), ("b", 2)]
+    backwards = build_polygon_table(labels(rows[::-1]), tile_index(tmp_path, "a", "b")).table
+    assert backwards.equals(table)
     assert table.index.tolist() == [0, 1, 2, 3]
     assert buildings_per_tile(table).to_dict() == {"a": 2, "b": 2}
 
@@ -163,25 +271,77 @@ def test_no_label_is_an_empty_table_that_comes_back(tmp_path: Path, rows: list) 
     assert buildings_per_tile(again).empty
 
 
-def test_geoparquet_names_version_covering_and_both_reference_systems(tmp_path: Path) -> None:
-    rows = [("a", i, on_ground(shapely.box(i * 9, 1, i * 9 + 7, 9), degrees())) for i in range(3)]
+def test_geoparquet_says_what_its_specification_demands(tmp_path: Path) -> None:
+    square = shapely.box(1, 1, 9, 9)
+    rows = [("a", i, on_ground(shapely.affinity.translate(square, i * 12), degrees())) for i in range(3)]
+    rows.append(("a", 3, on_ground(shapely.MultiPolygon([square, shapely.box(1, 20, 9, 30)]), degrees())))
     table = build_polygon_table(labels(rows), tile_index(tmp_path, "a")).table
     write_polygon_table(table, tmp_path / "p.parquet")
     stored = pq.read_table(tmp_path / "p.parquet")
     described = json.loads(stored.schema.metadata[b"geo"])
     assert described["version"] == "1.1.0"
     assert described["primary_column"] == "geometry"
-    assert described["columns"]["geometry"]["crs"]["id"]["code"] == 4326
-    assert described["columns"]["geometry"]["covering"]["bbox"]["xmin"] == ["bbox", "xmin"]
-    assert described["columns"]["geometry_px"]["crs"] is None  # left out it would mean longitude and latitude
-    box = stored["bbox"][1].as_py()
-    assert tuple(box.values()) == pytest.approx(rows[1][2].bounds)
+    assert list(described["columns"]) == ["geometry", "geometry_px"]
+    ground, pixels = described["columns"].values()
+    sides = ["xmin", "ymin", "xmax", "ymax"]
+    assert ground["covering"] == {"bbox": {side: ["bbox", side] for side in sides}}
+    assert "covering" not in pixels  # the boxes are in degrees
+    assert CRS.from_json_dict(ground["crs"]) == CRS.from_epsg(4326)
+    assert pixels["crs"] is None  # left out it would mean longitude and latitude
+    for name, column in described["columns"].items():
+        shapes = shapely.from_wkb(stored[name].to_numpy(zero_copy_only=False))
+        assert column["encoding"] == "WKB"
+        assert column["geometry_types"] == ["Polygon", "MultiPolygon"]
+        assert column["bbox"] == shapely.total_bounds(shapes).tolist()
+    boxes = np.array([[box[side] for side in sides] for box in stored["bbox"].to_pylist()])
+    assert boxes.tolist() == shapely.bounds(table["geometry"].to_numpy()).tolist()
 
     again = read_polygon_table(tmp_path / "p.parquet")
     assert again.crs.to_epsg() == 4326
     assert gpd.GeoSeries(again["geometry_px"]).crs is None
-    assert again.geometry.geom_equals(table.geometry).all()
-    assert shapely.equals(again["geometry_px"].to_numpy(), table["geometry_px"].to_numpy()).all()
+    assert again.equals(table)
+
+
+@pytest.fixture(scope="module")
+def town() -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
+    """A table of several row groups, and its tiles."""
+    rio = full_rio.build(500)
+    return build_polygon_table(rio.labels, rio.tiles).table, rio.tiles
+
+
+def test_a_window_can_be_read_without_the_rest(tmp_path: Path, town: tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]) -> None:
+    table, tiles = town
+    path = tmp_path / "p.parquet"
+    write_polygon_table(table, path)
+    window = tiles.geometry.iloc[[250, 251]].total_bounds
+    west, south, east, north = window
+    expected = table[table.intersects(shapely.box(*window))].sort_values(["tile_id", "building_id"], ignore_index=True)
+    assert 50 < len(expected) < 1000
+
+    overlaps = f"bbox.xmin <= {east} AND bbox.xmax >= {west} AND bbox.ymin <= {north} AND bbox.ymax >= {south}"
+    query = f"SELECT tile_id, building_id, geometry FROM read_parquet('{path}') WHERE {overlaps} ORDER BY ALL"  # noqa: S608
+    found = duckdb.sql(query).fetchall()
+    inside = [row for row in found if shapely.from_wkb(row[2]).intersects(shapely.box(*window))]
+    assert [row[:2] for row in inside] == list(zip(expected["tile_id"], expected["building_id"], strict=True))
+    assert shapely.equals(shapely.from_wkb([row[2] for row in inside]), expected.geometry.to_numpy()).all()
+
+    read = gpd.read_parquet(path, bbox=tuple(window)).sort_values(["tile_id", "building_id"], ignore_index=True)
+    assert read["building_id"].tolist() == [row[1] for row in found]
+    assert list(read.columns) == list(table.columns)
+
+    stored = pq.ParquetFile(path).metadata
+    needed = 0
+    for group in range(stored.num_row_groups):
+        columns = [stored.row_group(group).column(i) for i in range(stored.num_columns)]
+        seen = {column.path_in_schema: column.statistics for column in columns if column.statistics}
+        needed += (
+            seen["bbox.xmin"].min <= east
+            and seen["bbox.xmax"].max >= west
+            and seen["bbox.ymin"].min <= north
+            and seen["bbox.ymax"].max >= south
+        )
+    assert stored.num_row_groups == math.ceil(len(table) / ROW_GROUP) >= 4
+    assert 1 <= needed <= stored.num_row_groups / 2
 
 
 def test_no_polygon_table_says_what_to_do(tmp_path: Path) -> None:
@@ -198,7 +358,7 @@ def test_a_label_that_crosses_itself_only_in_pixels_is_repaired(tmp_path: Path) 
     path = write_image(tmp_path / "a.tif", np.full((330, 1300, 3), 80, np.uint8), crs=UTM, transform=metres())
     tiles = index_tiles([("a", path)], aoi="Rio").table
     assert touching.is_valid
-    assert not to_pixels(np.array([touching]), crs=UTM, transform=list(metres()))[0].is_valid
+    assert not to_pixels(np.array([touching]), tiles, np.array([0]))[0].is_valid
     (placed,) = build_polygon_table(labels([("a", 1, touching)]), tiles).table["geometry_px"]
     assert placed.is_valid
     assert placed.area == pytest.approx(

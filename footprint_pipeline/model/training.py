@@ -5,6 +5,7 @@ Knows nothing of MLflow or Dagster; who wants to log listens through `on_epoch`.
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,9 +136,11 @@ def keras_infer(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
 
 class _TrainingData(keras.utils.PyDataset):  # type: ignore[misc]  # keras has no types
-    def __init__(self, chips: TrainingChips, steps: int) -> None:
-        super().__init__(workers=2, use_multiprocessing=False, max_queue_size=8)
-        self.chips, self.steps, self.epoch = chips, steps, 0
+    """Batches by number, made ahead by threads; `epoch` is the first, so a training that goes on starts there."""
+
+    def __init__(self, chips: TrainingChips, steps: int, *, epoch: int = 0) -> None:
+        super().__init__(workers=min(8, os.cpu_count() or 2), use_multiprocessing=False, max_queue_size=8)
+        self.chips, self.steps, self.epoch = chips, steps, epoch
 
     def __len__(self) -> int:
         return self.steps

@@ -1,8 +1,18 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
-from footprint_pipeline.dataset.augmentation import ARTICLE, NONE, AugmentationSpec, draw_warp, jitter_look, warp
+from footprint_pipeline.dataset.augmentation import (
+    ARTICLE,
+    NONE,
+    AugmentationSpec,
+    draw_warp,
+    jitter_look,
+    mirrored_window,
+    warp,
+)
 
 SIZE = 64
 CENTRE = (75.0, 60.0)
@@ -97,11 +107,15 @@ def test_beyond_the_tile_image_and_mask_are_mirrored_alike() -> None:
 def test_black_stays_black_in_any_light() -> None:
     image = np.random.default_rng(0).integers(1, 256, (40, 40, 3), np.uint8)
     image[:10] = 0
+    image[20, 20] = (0, 0, 1)
     rng = np.random.default_rng(4)
+    lifted = 0
     for _ in range(50):
-        lit = jitter_look(rng, AugmentationSpec(brightness=0.5), image)
+        lit = jitter_look(rng, AugmentationSpec(brightness=0.5, blur_share=0.5), image)
         assert not lit[:10].any()
+        lifted += bool(lit[20, 20].min() > 10)
         assert (lit.dtype, lit.shape) == (np.uint8, image.shape)
+    assert lifted > 15  # nearly black is imagery
 
 
 def test_light_stays_within_its_bounds() -> None:
@@ -129,3 +143,102 @@ def test_the_same_draw_makes_the_same_chip() -> None:
 
     assert chip(1) == chip(1)
     assert chip(1) != chip(2)
+
+
+@pytest.mark.parametrize("first", [-700, -130, -31, -5, 0, 3, 20, 49, 60, 170])
+@pytest.mark.parametrize("length", [1, 8, 50, 64, 300])
+def test_a_window_is_mirrored_about_the_outermost_pixels(first: int, length: int) -> None:
+    raster = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
+
+    def source(start: int, count: int, size: int) -> np.ndarray:
+        """There and back again: 0, 1 … size - 1, size - 2 … 1, 0, 1 …"""
+        place = np.arange(start, start + count) % (2 * size - 2)
+        return np.minimum(place, 2 * size - 2 - place)
+
+    rows, columns = source(first, length, 50), source(2 * first + 7, length + 3, 60)
+    window = mirrored_window(raster, (first, first + length), (2 * first + 7, 2 * first + 10 + length))
+    assert np.array_equal(window, raster[np.ix_(rows, columns)])
+    labels = mirrored_window(raster[..., 0], (first, first + length), (2 * first + 7, 2 * first + 10 + length))
+    assert np.array_equal(labels, window[..., 0])
+
+
+@pytest.mark.parametrize("spec", [AugmentationSpec(), ARTICLE, replace(WILD, translate_px=400)])
+def test_a_chip_is_what_opencvs_plain_warp_gives(spec: AugmentationSpec) -> None:
+    rng = np.random.default_rng(8)
+    tile = cv2.GaussianBlur(rng.integers(0, 256, (120, 150, 3), np.uint8), (0, 0), 2)
+    labels = rng.integers(0, 16, (120, 150), np.uint8)
+    for _ in range(40):
+        matrix = draw_warp(rng, spec, centre=CENTRE, size=SIZE)
+        chip, truth = warp(tile, labels, matrix, SIZE)
+        plain, expected = (
+            cv2.warpAffine(raster, matrix, (SIZE, SIZE), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+            for raster, flags in (
+                (tile, cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP),
+                (labels, cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP),
+            )
+        )
+        assert cv2.absdiff(chip, plain).max() <= 2  # OpenCV's fixed-point weights
+        assert (truth != expected).mean() < 0.002  # halves are rounded either way
+
+
+def hue_deg(pixels: np.ndarray) -> np.ndarray:
+    """Angle about the grey axis, degrees."""
+    red, green, blue = np.moveaxis(pixels.astype(float), -1, 0)
+    return np.rad2deg(np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue))
+
+
+def test_hue_turns_colours_about_grey_within_its_bounds() -> None:
+    image = np.array([[[200, 60, 60], [60, 60, 200], [90, 160, 110], [128, 128, 128]]], np.uint8)
+    rng = np.random.default_rng(9)
+    turns = []
+    for _ in range(300):
+        turned = jitter_look(rng, replace(NONE, hue=25.0), image)
+        assert np.abs(turned.sum(-1, dtype=int) - image.sum(-1, dtype=int)).max() <= 2  # as light as before
+        assert np.abs(turned[0, 3].astype(int) - 128).max() <= 1
+        apart = (hue_deg(turned[0, :3]) - hue_deg(image[0, :3]) + 180) % 360 - 180
+        assert np.ptp(apart) < 2.5  # all colours by the same angle, up to the rounding of pixels
+        turns.append(apart[0])
+    assert -26 < min(turns) < -23
+    assert 23 < max(turns) < 26
+
+
+def test_a_third_of_a_circle_turns_red_into_green() -> None:
+    image = np.random.default_rng(0).integers(1, 256, (20, 20, 3), np.uint8)
+    ways = set()
+    for seed in range(200):
+        turned = jitter_look(np.random.default_rng(seed), replace(NONE, hue=120.5), image).astype(int)
+        for bands in ((2, 0, 1), (1, 2, 0)):
+            if np.abs(turned - image[..., bands]).max() <= 2:
+                ways.add(bands)
+    assert ways == {(2, 0, 1), (1, 2, 0)}
+
+
+def test_blur_softens_its_share_of_the_chips_without_moving_them() -> None:
+    dot = np.ones((31, 31, 3), np.uint8)
+    dot[15, 15] = 255
+    rng = np.random.default_rng(10)
+    spec = replace(NONE, blur=1.5, blur_share=0.4)
+    offsets = np.arange(31) - 15
+    sigmas = []
+    for _ in range(300):
+        soft = jitter_look(rng, spec, dot)
+        light = soft[..., 1].astype(float) - 1
+        assert np.array_equal(soft, soft[::-1, ::-1])  # nothing moved
+        sigmas.append(np.sqrt((light * offsets**2).sum() / light.sum()))
+    softened = np.array(sigmas) > 0
+    assert np.mean(softened) == pytest.approx(0.4 * (1 - 0.3 / 1.5), abs=0.1)  # below 0.3 px no pixel changes
+    assert 1.2 < np.max(sigmas) < 1.6
+    assert jitter_look(rng, replace(spec, blur_share=0.0), dot) is dot
+
+
+def test_the_articles_chips_keep_their_look() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
+    assert all(jitter_look(np.random.default_rng(seed), ARTICLE, image) is image for seed in range(20))
+
+
+def test_a_look_leaves_its_input_alone() -> None:
+    image = np.random.default_rng(0).integers(0, 2, (20, 20, 3), np.uint8) * np.uint8(200)
+    before = image.copy()
+    for seed in range(20):
+        jitter_look(np.random.default_rng(seed), replace(AugmentationSpec(), blur_share=0.5), image)
+    assert np.array_equal(image, before)

@@ -1,29 +1,26 @@
-import os
+import threading
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
-import rasterio
 
 from footprint_pipeline.dataset.augmentation import NONE, AugmentationSpec
 from footprint_pipeline.dataset.batches import (
+    BORDER,
     BUILDING,
+    CONTACT,
     VALID,
     FixedChips,
     TileCache,
     TrainingChips,
     build_cache,
-    model_gsd,
-    resample,
+    stream,
 )
-from footprint_pipeline.dataset.masks import read_mask
-from footprint_pipeline.dataset.splits import digest
-from footprint_pipeline.dataset.tiles import read_tile
-from footprint_pipeline.errors import DatasetError, TileError
-from footprint_pipeline_tests.dataset.conftest import City, write_image
+from footprint_pipeline.errors import DatasetError
+from footprint_pipeline_tests.dataset.conftest import City
 
 
 def memory_cache(*tiles: tuple[str, np.ndarray, np.ndarray]) -> TileCache:
@@ -49,108 +46,8 @@ def noisy(split: str, seed: int, *, height: int = 50, width: int = 60) -> tuple[
     return split, rng.integers(1, 256, (height, width, 3), np.uint8), labels
 
 
-def folders(path: Path) -> list[str]:
-    return sorted(entry.name for entry in path.iterdir())
-
-
-def test_the_model_works_at_the_tiles_median_resolution(city: City) -> None:
-    assert model_gsd(city.manifest) == pytest.approx(0.5, rel=1e-3)
-    spread = pd.DataFrame({"gsd_x_m": [0.2, 0.3, 4.0], "gsd_y_m": [0.2, 0.3, 1.0]})
-    assert model_gsd(spread) == pytest.approx(0.3)
-
-
-def test_at_their_own_resolution_tiles_are_cached_as_they_are(city: City, tmp_path: Path) -> None:
-    cache = build_cache(city.manifest, tmp_path, gsd_m=model_gsd(city.manifest))
-    assert cache.table["tile_id"].tolist() == city.manifest["tile_id"].tolist()
-    for position, row in enumerate(city.manifest.itertuples()):
-        image, labels = cache.tile(position)
-        assert np.array_equal(image, read_tile(Path(row.path))[0])
-        assert np.array_equal(labels, read_mask(Path(row.mask_path)) * BUILDING | VALID)
-        assert not image.flags.writeable
-
-
-def test_another_resolution_averages_the_pixels(city: City, tmp_path: Path) -> None:
-    cache = build_cache(city.manifest, tmp_path, gsd_m=4 * model_gsd(city.manifest))
-    image, labels = cache.tile(0)
-    assert image.shape == (10, 12, 3)
-    original = read_tile(Path(city.manifest["path"][0]))[0].astype(float)
-    means = original.reshape(10, 4, 12, 4, 3).mean((1, 3))
-    assert np.abs(image - means).max() <= 0.5
-    shares = read_mask(Path(city.manifest["mask_path"][0])).reshape(10, 4, 12, 4).mean((1, 3))
-    assert ((labels & BUILDING) == BUILDING)[shares > 0.5].all()
-    assert ((labels & BUILDING) == 0)[shares < 0.5].all()
-    assert cache.images.shape[0] == 8 * 10 * 12
-
-
-def test_resampling_keeps_size_when_it_is_right_and_grows_smoothly() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (10, 12, 3), np.uint8)
-    assert resample(image, (10, 12)) is image
-    assert np.array_equal(resample(image, (20, 24)), cv2.resize(image, (24, 20), interpolation=cv2.INTER_LINEAR))
-
-
-def test_the_cache_is_made_once(city: City, tmp_path: Path) -> None:
-    first = build_cache(city.manifest, tmp_path, gsd_m=0.5)
-    (name,) = folders(tmp_path)
-    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (tmp_path / name).iterdir()}
-    second = build_cache(city.manifest, tmp_path, gsd_m=0.5)
-    assert folders(tmp_path) == [name]
-    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (tmp_path / name).iterdir()} == before
-    assert np.array_equal(first.images, second.images)
-    pd.testing.assert_frame_equal(first.table, second.table)
-
-
-def test_a_change_of_mask_resolution_split_or_scale_makes_another(
-    make_city: Callable[..., City], tmp_path: Path
-) -> None:
-    manifest = make_city().manifest
-    folder = tmp_path / "cache"
-    build_cache(manifest, folder, gsd_m=0.5)
-    build_cache(manifest, folder, gsd_m=0.6)
-    assert len(folders(folder)) == 2
-    other_split = manifest.assign(split=np.roll(manifest["split"], 1))
-    assert digest(other_split) != digest(manifest)
-    assert build_cache(other_split, folder, gsd_m=0.5).table["split"].tolist() == other_split["split"].tolist()
-    assert len(folders(folder)) == 3
-    brighter = manifest.assign(high=[[128.0] * 3] * len(manifest))
-    assert (
-        build_cache(brighter, folder, gsd_m=0.5).tile(0)[0].mean()
-        > build_cache(manifest, folder, gsd_m=0.5).tile(0)[0].mean()
-    )
-    assert len(folders(folder)) == 3  # the three used last are kept
-
-    path = Path(manifest["mask_path"][0])
-    with rasterio.open(path, "r+") as mask:
-        mask.write(np.ones((1, 40, 48), np.uint8))
-    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
-    labels = build_cache(manifest, folder, gsd_m=0.5).tile(0)[1]
-    assert (labels & BUILDING).all()
-
-
-def test_rows_in_another_order_are_not_mixed_up(city: City, tmp_path: Path) -> None:
-    build_cache(city.manifest, tmp_path, gsd_m=model_gsd(city.manifest))
-    turned = city.manifest.iloc[::-1]
-    cache = build_cache(turned, tmp_path, gsd_m=model_gsd(city.manifest))
-    assert np.array_equal(cache.tile(0)[0], read_tile(Path(turned["path"].iloc[0]))[0])
-
-
-def test_a_mask_of_another_size_or_a_missing_file_stops_the_cache(
-    make_city: Callable[..., City], tmp_path: Path
-) -> None:
-    manifest = make_city().manifest
-    write_image(Path(manifest["mask_path"][2]), np.zeros((9, 9, 1), np.uint8))
-    with pytest.raises(DatasetError, match=rf"{manifest['tile_id'][2]}: image is \(40, 48\), mask is \(9, 9\)"):
-        build_cache(manifest, tmp_path / "cache", gsd_m=0.5)
-    Path(manifest["mask_path"][2]).unlink()
-    with pytest.raises(DatasetError, match="no such mask"):
-        build_cache(manifest, tmp_path / "cache", gsd_m=0.5)
-    Path(manifest["path"][0]).unlink()
-    with pytest.raises(TileError, match=r"Town_img0\.tif"):
-        build_cache(manifest, tmp_path / "cache", gsd_m=0.5)
-    assert folders(tmp_path / "cache") == []
-
-
 def test_batches_are_floats_in_range_with_labels_of_zero_and_one(city: City, tmp_path: Path) -> None:
-    cache = build_cache(city.manifest, tmp_path, gsd_m=0.5)
+    cache = build_cache(city.manifest.assign(split="train"), tmp_path, gsd_m=0.5)
     images, truth = TrainingChips(cache, 32, 6, AugmentationSpec(), seed=1).batch(0, 0)
     assert (images.shape, images.dtype) == ((6, 32, 32, 3), np.float32)
     assert (truth.shape, truth.dtype) == ((6, 32, 32, 1), np.uint8)
@@ -178,15 +75,109 @@ def test_chips_of_one_batch_differ() -> None:
 
 def test_training_never_sees_tiles_of_other_splits() -> None:
     cache = memory_cache(
-        plain("validation", 20), plain("train", 200), plain("test", 20), plain("train", 220), plain("validation", 20)
-    )
-    unlit = AugmentationSpec(brightness=0, contrast=0, tint=0)
+        plain("validation", 20), plain("train", 200), plain("test", 20), plain("train", 220), plain("validation", 20),
+        plain("guard", 20),
+    )  # fmt: skip
+    unlit = AugmentationSpec(brightness=0, contrast=0, tint=0, hue=0)
     chips = TrainingChips(cache, 32, 8, unlit, seed=0)
     seen = np.concatenate([chips.batch(0, step)[0].ravel() for step in range(20)])
     assert set(np.rint(np.unique(seen) * 255)) == {200, 220}
     fixed = FixedChips(cache, 32, 8)
     assert {position for position, _, _ in fixed.windows} == {0, 4}
     assert np.rint(fixed.batch(0)[0].max() * 255) == 20
+
+
+def test_without_a_training_tile_there_is_no_batch() -> None:
+    with pytest.raises(DatasetError, match="No tile is in the train split"):
+        TrainingChips(memory_cache(plain("test", 20)), 32, 8, NONE, seed=0).batch(0, 0)
+
+
+def test_the_order_can_be_taken_up_anywhere_with_any_number_of_threads() -> None:
+    chips = TrainingChips(memory_cache(*(noisy("train", seed) for seed in range(3))), 32, 2, AugmentationSpec(), 7)
+
+    def taken(start: tuple[int, int], batches: int, threads: int) -> list[bytes]:
+        running = stream(chips, steps_per_epoch=5, start=start, threads=threads, ahead=threads)
+        return [images.tobytes() + truth.tobytes() for images, truth in islice(running, batches)]
+
+    through = taken((0, 0), 20, threads=1)
+    assert through == [
+        images.tobytes() + truth.tobytes()
+        for epoch in range(4)
+        for images, truth in (chips.batch(epoch, step) for step in range(5))
+    ]
+    assert len(set(through)) == 20
+    for epoch, step in ((0, 0), (1, 3), (2, 4), (3, 0)):
+        done = 5 * epoch + step
+        assert taken((epoch, step), 20 - done, threads=3) == through[done:]
+
+
+def test_closing_a_stream_stops_its_threads() -> None:
+    def threads() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("chips")]
+
+    chips = TrainingChips(memory_cache(noisy("train", 0)), 32, 2, NONE, 0)
+    running = stream(chips, steps_per_epoch=5, threads=2)
+    next(running)
+    assert len(threads()) == 2
+    running.close()
+    assert threads() == []
+
+
+def test_what_fails_in_a_thread_is_raised_where_its_batch_was_due() -> None:
+    whole = memory_cache(noisy("train", 0), noisy("train", 1))
+    broken = TileCache(whole.images[:3000], whole.labels, whole.table, whole.gsd_m)  # the second tile is cut off
+    chips = TrainingChips(broken, 32, 1, NONE, seed=3)
+
+    def fails(step: int) -> bool:
+        try:
+            chips.batch(0, step)
+        except ValueError:
+            return True
+        return False
+
+    first = next(step for step in range(50) if fails(step))
+    assert first > 0
+    running = stream(chips, steps_per_epoch=50, threads=2)
+    assert len(list(islice(running, first))) == first
+    with pytest.raises(ValueError, match="reshape"):
+        next(running)
+
+
+def test_the_target_tells_of_the_channels_asked_for() -> None:
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 16, (50, 60), np.uint8) | np.uint8(VALID)
+    cache = memory_cache(
+        *((split, rng.integers(1, 256, (50, 60, 3), np.uint8), labels) for split in ("train", "validation"))
+    )
+    options: dict = {"channels": ("contact", "building", "border")}
+    _, truth = FixedChips(cache, 32, 4, **options).batch(0)
+    assert (truth.shape, truth.dtype) == ((4, 32, 32, 3), np.uint8)
+    for channel, bit in enumerate((CONTACT, BUILDING, BORDER)):
+        assert np.array_equal(truth[0, ..., channel], (labels[:32, :32] & bit > 0).astype(np.uint8))
+    images, truth = TrainingChips(cache, 32, 4, AugmentationSpec(), 1, **options).batch(0, 0)
+    same_images, building = TrainingChips(cache, 32, 4, AugmentationSpec(), 1).batch(0, 0)
+    assert np.array_equal(images, same_images)
+    assert np.array_equal(truth[..., 1:2], building)
+    for bad in ((), ("building", "roof")):
+        with pytest.raises(DatasetError, match=r"empty|roof"):
+            FixedChips(cache, 32, 4, channels=bad)
+
+
+@pytest.mark.parametrize(
+    "chips",
+    [
+        lambda *a, **k: TrainingChips(*a, AugmentationSpec(), 1, **k).batch(0, 0),
+        lambda *a, **k: FixedChips(*a, **k).batch(0),
+    ],
+    ids=["training", "fixed"],
+)
+def test_bytes_are_the_floats_before_division(chips: Callable[..., tuple[np.ndarray, np.ndarray]]) -> None:
+    cache = memory_cache(noisy("train", 0), noisy("validation", 0))
+    (floats, truth), (pixels, same_truth) = chips(cache, 32, 4), chips(cache, 32, 4, dtype=np.uint8)
+    assert (pixels.dtype, floats.dtype) == (np.uint8, np.float32)
+    assert np.array_equal(pixels, np.rint(floats * 255))
+    assert np.allclose(floats, pixels / 255, atol=1e-7)
+    assert np.array_equal(truth, same_truth)
 
 
 def test_tiles_are_drawn_by_their_ground_with_imagery() -> None:

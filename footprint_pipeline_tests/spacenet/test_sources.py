@@ -1,17 +1,30 @@
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from footprint_pipeline.errors import SourceError
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet.catalog import BUILT_IN, Aoi, Part, Source, add_aoi
-from footprint_pipeline.spacenet.download import MissingKeyError
+from footprint_pipeline.spacenet.catalog import BUILT_IN, Aoi, Part, Patterns, Source, add_aoi, load_catalog
+from footprint_pipeline.spacenet.download import S3, MissingKeyError, TransferSpec
+from footprint_pipeline.spacenet.labels import read_labels
 from footprint_pipeline.spacenet.sources import fetch, resolve_source
 from footprint_pipeline_tests.conftest import Bucket
-from footprint_pipeline_tests.spacenet.conftest import write_geojson, write_spacenet1, write_tar, write_tile
+from footprint_pipeline_tests.spacenet.conftest import (
+    Wire,
+    noise_archive,
+    polygon,
+    row,
+    square_wgs84,
+    write_csv,
+    write_geojson,
+    write_spacenet1,
+    write_tar,
+    write_tile,
+)
 
 
 @pytest.fixture
@@ -58,8 +71,8 @@ def test_local_archives_one_and_several(tmp_path: Path, settings: Settings) -> N
     rio_archives(tmp_path)
     one = fetch(area(str(tmp_path / "old.tar.gz")), tmp_path / "into", tiles=2, settings=settings)
     assert len(one.tiles) == 2
-    assert one.tile_ids == set(ids(1, 2, 3))
-    assert one.summary_csv is not None
+    assert set(ids(1, 2)) <= one.tile_ids
+    assert len(read_labels(one).table) == 1
     several = (Part(str(tmp_path / "three.tar.gz")), Part(str(tmp_path / "labels.tar.gz")))
     two = fetch(area(several), tmp_path / "into", settings=settings)
     assert [tile.tile_id for tile in two.tiles] == ids(1, 2, 3)
@@ -105,10 +118,151 @@ def test_a_missing_key_falls_through_to_the_next_source(
     assert not list((tmp_path / "into").rglob("SN1_*"))
 
     bucket.put(keys[1], labels)
-    layout = fetch(rio, tmp_path / "into", settings=settings)
+    assert fetch(rio, tmp_path / "into", settings=settings) == layout  # what is here is not fetched from elsewhere
+    layout = fetch(rio, tmp_path / "anew", settings=settings)
     assert layout.source == ", ".join(rio.sources[0].uris)
     assert (layout.aoi, len(layout.tiles), layout.summary_csv) == ("AOI_1_Rio", 3, None)
     assert any("its checksum is not verified" in message for message in caplog.messages)
+
+
+def test_with_a_limit_the_rest_of_an_archive_stays_where_it_is(
+    tmp_path: Path, bucket: Bucket, wire: Wire, settings: Settings
+) -> None:
+    path = noise_archive(tmp_path / "town.tar.gz", tiles=24, labels="geojson")
+    whole, into = path.stat().st_size, tmp_path / "into"
+    aoi = area(bucket.put("town.tar.gz", path.read_bytes()))
+    s3 = S3(endpoint_url=wire.endpoint_url, transfer=TransferSpec(part_size=1 << 18, connections=2, ahead=2))
+
+    def ask(tiles: int | None) -> tuple[int, bool]:
+        layout = fetch(aoi, into, tiles=tiles, settings=settings, s3=s3)
+        assert all(tile.geojson and tile.image.stat().st_size == 1 << 18 for tile in layout.tiles)
+        assert layout.stray_geojson == ()
+        return len(layout.tiles), layout.complete
+
+    assert ask(2) == (2, False)
+    assert wire.sent < 0.35 * whole
+    before = wire.sent
+    assert ask(2) == (2, False)
+    assert ask(1) == (1, False)
+    assert wire.sent < before + 10_000  # what the archive is, and no more
+    assert ask(9) == (9, False)
+    assert 0.3 * whole < wire.sent < 0.65 * whole
+    assert ask(None) == (24, True)
+    assert whole < wire.sent < 1.1 * whole  # what was there was not sent again
+    before = wire.sent
+    assert ask(None) == (24, True)
+    assert ask(3) == (3, True)
+    assert wire.sent < before + 10_000
+
+
+def test_with_a_limit_small_archives_of_labels_come_first(
+    tmp_path: Path, bucket: Bucket, wire: Wire, settings: Settings
+) -> None:
+    tiles = noise_archive(tmp_path / "tiles.tar.gz", tiles=16, labels=None)
+    labels = write_tar(
+        tmp_path / "labels.tar.gz", write_spacenet1(tmp_path / "made", 16, csv=False) / "vectordata", ["geojson"]
+    )
+    parts = tuple(Part(bucket.put(path.name, path.read_bytes())) for path in (tiles, labels))
+    s3 = S3(endpoint_url=wire.endpoint_url, transfer=TransferSpec(part_size=1 << 18, connections=2, ahead=2))
+    layout = fetch(area(parts), tmp_path / "into", tiles=2, settings=settings, s3=s3)
+    assert [tile.tile_id for tile in layout.tiles] == ids(1, 2)
+    assert len(read_labels(layout).table) == 1
+    assert wire.sent < 0.6 * tiles.stat().st_size
+
+
+def test_spacenet2_comes_as_an_archive_or_with_a_limit_as_loose_files(
+    tmp_path: Path, make_bucket: Callable[[str], Bucket], settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    bucket = make_bucket("spacenet-dataset")
+    for city, has in {"AOI_5_Khartoum": "both", "AOI_3_Paris": "loose", "AOI_2_Vegas": "archive"}.items():
+        archive, loose = (source.uris[0].removeprefix("s3://spacenet-dataset/") for source in BUILT_IN[city].sources)
+        for number in (1, 2):
+            image, label = (
+                f"SN2_buildings_train_{city}_{kind}_img{number}" for kind in ("PS-RGB", "geojson_buildings")
+            )
+            write_tile(tmp_path / city / "loose" / "PS-RGB" / f"{image}.tif", number=number)
+            write_geojson(tmp_path / city / "loose" / "geojson_buildings" / f"{label}.geojson", [])
+            write_tile(tmp_path / city / "Train" / "RGB-PanSharpen" / f"RGB-PanSharpen_{city}_img{number}.tif")
+        rows = [row(f"{city}_img{number}", 1, 1) for number in (1, 2)]
+        write_csv(tmp_path / city / "Train" / "summaryData" / f"{city}_Train_Building_Solutions.csv", rows)
+        if has != "archive":
+            bucket.put_folder(tmp_path / city / "loose", loose)
+        if has != "loose":
+            packed = write_tar(tmp_path / f"{city}.tar.gz", tmp_path / city, ["Train"])
+            bucket.put(archive, packed.read_bytes())
+
+    def kinds(city: str, *limits: int | None) -> list[tuple[str, int]]:
+        caplog.clear()
+        aoi, into = BUILT_IN[city], tmp_path / "into" / city
+        layouts = [fetch(aoi, into, tiles=tiles, settings=settings) for tiles in limits]
+        assert all(any(layout.source in message for message in caplog.messages) for layout in layouts)
+        return [(layout.kind, len(layout.tiles)) for layout in layouts]
+
+    assert kinds("AOI_5_Khartoum", 1, None, 2) == [("spacenet2-loose", 1), ("spacenet2", 2), ("spacenet2", 2)]
+    assert kinds("AOI_3_Paris", None, 1) == [("spacenet2-loose", 2), ("spacenet2-loose", 1)]
+    assert any("there is no key" in message for message in caplog.messages)
+    assert kinds("AOI_2_Vegas", 1, None) == [("spacenet2", 1), ("spacenet2", 2)]
+    assert any("nothing there" in message for message in caplog.messages)
+
+
+def test_tiles_of_any_name_by_an_entry_in_the_users_file(tmp_path: Path, bucket: Bucket, settings: Settings) -> None:
+    town = tmp_path / "town"
+    for number in (1, 2, 3):
+        write_tile(town / "imagery" / f"block {number}.tif", number=number)
+        write_geojson(town / "labels" / f"block {number}.geojson", [polygon(square_wgs84(number))])
+    write_csv(town / "labels.csv", [row(f"block {number}", 1, number) for number in (1, 2, 3)])
+    bucket.put_folder(town, "town/2024/")
+    bucket.put("town.tgz", write_tar(tmp_path / "town.tgz", tmp_path, ["town"]).read_bytes())
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "aois.yaml").write_text(
+        f"""
+folder: {{source: ../town, images: "imagery/{{tile}}.tif", labels: "labels/{{tile}}.geojson"}}
+prefix:
+  bucket: {bucket.name}
+  prefix: town/2024
+  endpoint_url: {bucket.endpoint_url}
+  images: "imagery/{{tile}}.tif"
+  labels: "labels/{{tile}}.geojson"
+packed:
+  bucket: {bucket.name}
+  key: town.tgz
+  images: "i*/{{tile}}.tif"
+  summary: labels.csv
+"""
+    )
+    catalog = load_catalog(tmp_path / "home")
+    for name in ("folder", "prefix", "packed"):
+        elsewhere = Settings(s3_endpoint_url="http://127.0.0.1:9") if name == "prefix" else settings
+        layout = fetch(catalog[name], tmp_path / "into" / name, tiles=2, settings=elsewhere)
+        assert (layout.aoi, layout.kind) == (name, "patterns")
+        assert [tile.tile_id for tile in layout.tiles] == ["block 1", "block 2"]
+        assert sorted(read_labels(layout).table["tile_id"]) == ["block 1", "block 2"]
+        layout = fetch(catalog[name], tmp_path / "into" / name, settings=elsewhere)
+        assert (len(layout.tiles), layout.complete, len(read_labels(layout).table)) == (3, True, 3)
+
+    wrong = replace(catalog["prefix"], patterns=Patterns("pictures/{tile}.png", "labels/{tile}.geojson"))
+    with pytest.raises(
+        SourceError, match=r"town/2024/: no tiles\. Looked for pictures/\{tile\}\.png; found 7 files"
+    ) as caught:
+        fetch(wrong, tmp_path / "into" / "wrong", settings=settings)
+    assert "aois.yaml" in caught.value.fix
+
+
+def test_too_little_disk_is_said_before_anything_is_fetched(
+    tmp_path: Path, bucket: Bucket, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_spacenet1(tmp_path / "made", 2)
+    bucket.put_folder(root, "loose/")
+    packed = bucket.put("old.tar.gz", write_tar(tmp_path / "old.tar.gz", root.parent, [root.name]).read_bytes())
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda at: usage._replace(free=50_000_000))
+    with pytest.raises(SourceError, match=r"/loose/: fetching 5 files needs .* has room for"):
+        fetch(area(f"s3://{bucket.name}/loose/"), tmp_path / "into", settings=settings)
+    unpacked = Aoi("town", "A town", (Source((Part(packed),), unpacked=80_000_000),))
+    with pytest.raises(SourceError, match=r"old\.tar\.gz needs .* and 80 MB .* has room for 50 MB"):
+        fetch(unpacked, tmp_path / "into", settings=settings)
+    assert not [path for path in (tmp_path / "into").rglob("*") if path.is_file() and not path.name.startswith(".")]
 
 
 def test_a_checksum_of_the_catalogue_is_verified(tmp_path: Path, bucket: Bucket, settings: Settings) -> None:
@@ -154,6 +308,7 @@ def test_loose_tiles_in_a_bucket(tmp_path: Path, bucket: Bucket, settings: Setti
     assert {path: now for path, now in snapshot(tmp_path / "into").items() if before.get(path, now) != now}.keys() <= {
         str(first),
         str(first.with_name(f".{first.name}.etag.json")),
+        str(more.folder / ".fetched.json"),
     }
     assert len(fetch(area(uri), tmp_path / "into", tiles=3, settings=settings).tiles) == 3
 
@@ -208,6 +363,8 @@ def test_what_a_user_types_becomes_an_area(tmp_path: Path, monkeypatch: pytest.M
     assert resolve_source("AOI_3_Paris", home) is BUILT_IN["AOI_3_Paris"]
     vegas = "s3://spacenet-dataset/spacenet/SN2_buildings/tarballs/SN2_buildings_train_AOI_2_Vegas.tar.gz"
     assert resolve_source(vegas, home) is BUILT_IN["AOI_2_Vegas"]
+    older = resolve_source(BUILT_IN["AOI_1_Rio"].sources[2].uris[0], home)
+    assert (older.name, older.sources) == ("AOI_1_Rio", BUILT_IN["AOI_1_Rio"].sources[2:])
     loose = resolve_source("s3://mirror/SN2_buildings/train/AOI_5_Khartoum/", home)
     assert (loose.name, loose.sources[0].uris) == (
         "AOI_5_Khartoum",

@@ -131,9 +131,8 @@ class S3(Endpoint):
         self, remote: RemoteFile, target: Path, md5: str | None, progress: Progress | None, also_needed: int
     ) -> None:
         with self._open(remote, target, md5, progress, also_needed, None) as raw:
-            block = bytearray(_BLOCK)
-            while raw is not None and raw.readinto(block):
-                pass
+            if raw is not None:
+                raw.exhaust()
 
     @contextmanager
     def _open(
@@ -146,7 +145,6 @@ class S3(Endpoint):
         ahead: int | None,
     ) -> Iterator[Reader | None]:
         """A reader of the object under way; None when the target is there."""
-        target.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             if is_complete(remote, target):
                 _log.info("%s: already here", remote.uri)
@@ -167,10 +165,10 @@ class S3(Endpoint):
             )
             stack.callback(transfer.stop)
             expected = expectation(remote, md5, self)
-            hashed = ContentHash(expected.upload_part_size if expected else None)
+            hashed = ContentHash(expected.upload_part_size) if expected else None
 
             def at_end() -> None:
-                if expected and hashed.hexdigest() != expected.digest:
+                if expected and hashed and hashed.hexdigest() != expected.digest:
                     self._refuse(remote, partial, expected, hashed.hexdigest())
                 _finish(remote, target, partial)
 

@@ -8,9 +8,12 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from footprint_pipeline.errors import SourceError
 from footprint_pipeline.spacenet.s3 import RemoteFile
 
 try:
@@ -31,6 +34,9 @@ class Partial:
         remote: the object.
         target: what the file will be called when it is complete.
         part_size: bytes a part; an earlier run's choice is kept.
+
+    Raises:
+        SourceError: there is no writing to this place.
     """
 
     def __init__(self, remote: RemoteFile, target: Path, *, part_size: int) -> None:
@@ -39,9 +45,11 @@ class Partial:
         self._remote, self._target, self.part_size = remote, target, part_size
         self.done: set[int] = set()
         self._ours = True
-        self._lock = _lock(self.path)
-        if not self._resume():
-            self._begin()
+        with writing(self.path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.path)
+            if not self._resume():
+                self._begin()
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +82,7 @@ class Partial:
     def add(self, part: int) -> None:
         """Write down that a part is complete; not for several threads at once."""
         if self.count > 1:
-            with self._journal.open("ab", buffering=0) as file:
+            with writing(self._journal), self._journal.open("ab", buffering=0) as file:
                 file.write(b"%d\n" % part)
         self.done.add(part)
 
@@ -121,6 +129,18 @@ class Partial:
         if self.count > 1:
             header = json.dumps({**self._identity(), "part_size": self.part_size})
             self._journal.write_text(header + "\n", encoding="utf-8")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system objects to into a SourceError."""
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(
+            f"{path} cannot be written ({error.strerror}).",
+            fix="Make room or check the permissions, then run the same command again.",
+        ) from None
 
 
 def _lock(path: Path) -> BinaryIO:

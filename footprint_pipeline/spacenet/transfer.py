@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from footprint_pipeline.errors import SourceError
 from footprint_pipeline.spacenet.checksum import ContentHash
-from footprint_pipeline.spacenet.parts import Partial
+from footprint_pipeline.spacenet.parts import Partial, writing
 from footprint_pipeline.spacenet.progress import Progress
 from footprint_pipeline.spacenet.s3 import ChangedError, Endpoint, RemoteFile
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _MB = 1_000_000
 _PATIENCE_S = 1.0
+_BLOCK = 1 << 20
 
 
 class Transfer:
@@ -119,17 +120,12 @@ class Transfer:
 
     def _fetch(self, part: int) -> None:
         start, stop = self._partial.bounds(part)
-        try:
-            with self._partial.path.open("r+b") as file:  # of its own, which nobody closes under its hands
-                file.seek(start)
-                for block in self._endpoint.read(self._remote, start, stop, halt=self._halt):
-                    file.write(block)
-                    self._progress(len(block))
-        except OSError as error:
-            raise SourceError(
-                f"{self._partial.path} cannot be written ({error.strerror}).",
-                fix="Make room or check the permissions, then run the same command again.",
-            ) from None
+        path = self._partial.path
+        with writing(path), path.open("r+b") as file:  # a handle of its own, which nobody closes under its hands
+            file.seek(start)
+            for block in self._endpoint.read(self._remote, start, stop, halt=self._halt):
+                file.write(block)
+                self._progress(len(block))
 
 
 class Reader(io.RawIOBase):
@@ -139,7 +135,7 @@ class Reader(io.RawIOBase):
         transfer: brings the parts.
         partial: where they lie.
         size: bytes of the object.
-        hashed: takes in every byte that is read.
+        hashed: takes in every byte that is read; None where nothing is known to compare it with.
         at_end: called once when the last byte has been read.
     """
 
@@ -149,7 +145,7 @@ class Reader(io.RawIOBase):
         partial: Partial,
         *,
         size: int,
-        hashed: ContentHash,
+        hashed: ContentHash | None,
         at_end: Callable[[], None],
     ) -> None:
         self._transfer, self._partial, self._size = transfer, partial, size
@@ -169,12 +165,28 @@ class Reader(io.RawIOBase):
             part = self._at // self._partial.part_size
             self._transfer.wait(part)
             count = self._file.readinto(view[: self._partial.bounds(part)[1] - self._at])
-            self._hashed.update(view[:count])
+            if self._hashed:
+                self._hashed.update(view[:count])
             self._at += count
+        self._check_end()
+        return count
+
+    def exhaust(self) -> None:
+        """Read to the end for the sake of the hash; without one, only wait until everything is there."""
+        if self._hashed:
+            block = bytearray(_BLOCK)
+            while self.readinto(block):
+                pass
+        else:
+            for part in range(self._partial.count):
+                self._transfer.wait(part)
+            self._at = self._size
+        self._check_end()
+
+    def _check_end(self) -> None:
         if self._at == self._size and not self._ended:
             self._ended = True
             self._at_end()
-        return count
 
     def close(self) -> None:
         """Let go of the file."""

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -5,8 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from footprint_pipeline.commands.catalog import aois
 from footprint_pipeline.errors import SettingsError
-from footprint_pipeline.spacenet.catalog import BUILT_IN, add_aoi, load_catalog
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.spacenet import own_areas
+from footprint_pipeline.spacenet.catalog import BUILT_IN, Part, Patterns, add_aoi, load_catalog
 
 
 def test_the_built_in_areas_are_complete_and_come_in_order(tmp_path: Path) -> None:
@@ -27,6 +31,15 @@ def test_the_built_in_areas_are_complete_and_come_in_order(tmp_path: Path) -> No
     older = "s3://spacenet-dataset/AOI_1_Rio/processedData/processedBuildingLabels.tar.gz"
     assert rio.sources[2].uris == (older,)
     assert all(name == aoi.name for name, aoi in catalog.items())
+    for city in list(catalog)[2:]:
+        packed, loose = catalog[city].sources
+        assert packed.uris[0].endswith(f"spacenet/SN2_buildings/tarballs/SN2_buildings_train_{city}.tar.gz")
+        assert packed.parts[0].md5
+        assert loose.uris == (f"s3://spacenet-dataset/spacenet/SN2_buildings/train/{city}/",)
+        assert (packed.packed, loose.packed, loose.size) == (True, False, None)
+        assert packed.size > 4e9
+    assert rio.sources[0].size == 2_571_888_708 + 21_118_272
+    assert 3.5e9 < rio.sources[0].unpacked < 4e9
 
 
 def test_a_written_area_is_read_back_after_the_built_in_ones(tmp_path: Path) -> None:
@@ -90,6 +103,24 @@ def test_ones_own_copy_takes_the_place_of_a_built_in_area(tmp_path: Path) -> Non
         ("mine: {source: x, gsd: 1}", "AOI 'mine': unknown gsd"),
         ("mine: {source: x, gsd_m: wide}", "AOI 'mine': gsd_m is 'wide'"),
         ("mine: {source: x, endpoint_url: 4}", "AOI 'mine': endpoint_url is not text"),
+        ("mine: {source: x, licence: ''}", "AOI 'mine': licence is not text"),
+        ("mine: {prefix: a/}", "AOI 'mine': prefix without a bucket"),
+        ("mine: {bucket: b}", "AOI 'mine': a bucket needs either a key or a prefix"),
+        ("mine: {bucket: b, key: a.tgz, prefix: a/}", "AOI 'mine': a bucket needs either a key or a prefix"),
+        ("mine: {bucket: b, key: a.tgz, source: x}", "AOI 'mine': a bucket needs either a key or a prefix, and no"),
+        ("mine: {bucket: b/c, prefix: a/}", "AOI 'mine': bucket is 'b/c'"),
+        ("mine: {bucket: b, key: a.zip}", "AOI 'mine': key is 'a.zip', no .tar.gz"),
+        ("mine: {bucket: b, key: [a.tgz, 4]}", "AOI 'mine': 'key' is missing or not text"),
+        ("mine: {bucket: b, key: a.tgz, size: 1.5}", "AOI 'mine': size is 1.5"),
+        ("mine: {bucket: b, key: a.tgz, md5: abc}", "AOI 'mine': md5 is 'abc'"),
+        ("mine: {source: x, size: 5}", "AOI 'mine': size and md5 are of one archive in a bucket"),
+        ("mine: {source: x, images: '{tile}.tif'}", "AOI 'mine': has images."),
+        ("mine: {source: x, labels: '{tile}.json'}", "AOI 'mine': has labels."),
+        ("mine: {source: x, images: 'a.tif', summary: a.csv}", "AOI 'mine': images is 'a.tif'"),
+        ("mine: {source: x, images: '{id}{tile}.tif', summary: a.csv}", "AOI 'mine': images is '{id}{tile}.tif'"),
+        ("mine: {source: x, images: '../{tile}.tif', summary: a.csv}", "AOI 'mine': images is '../{tile}.tif'"),
+        ("mine: {source: x, images: '{tile}.jpg', summary: a.csv}", "AOI 'mine': images is '{tile}.jpg'"),
+        ("mine: {source: x, images: '{tile}.tif', summary: '{tile}.csv'}", "AOI 'mine': summary is '{tile}.csv'"),
         ("a b: {source: x}", "AOI 'a b': the name may hold"),
     ],
 )
@@ -100,6 +131,55 @@ def test_a_broken_file_is_named_with_its_entry(tmp_path: Path, text: str, messag
     assert message in caught.value.problem
     assert str(tmp_path / "aois.yaml") in caught.value.problem
     assert caught.value.fix
+
+
+def test_the_documented_example_is_read(tmp_path: Path) -> None:
+    text = own_areas.__doc__.partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "aois.yaml").write_text(text)
+    catalog = load_catalog(tmp_path)
+    mine, stored, packed = (catalog[name] for name in list(catalog)[-3:])
+    assert (mine.name, mine.gsd_m, mine.licence, mine.patterns) == ("AOI_9_Mine", 0.3, "CC BY 4.0", None)
+    assert mine.sources[0].uris == ("/data/mine",)
+    assert stored.sources[0].uris == ("s3://my-bucket/town/2024/",)
+    assert stored.patterns == Patterns("imagery/{tile}.tif", "labels/{tile}.geojson")
+    assert stored.endpoint_url == "https://storage.example.org"
+    part = Part("s3://my-bucket/town.tar.gz", 123456789, "0123456789abcdef0123456789abcdef")
+    assert packed.sources[0].parts == (part,)
+    assert packed.patterns == Patterns("imagery/{tile}.tif", summary="labels.csv")
+
+
+def test_an_area_with_patterns_is_written_and_read_back(tmp_path: Path) -> None:
+    patterns = Patterns("imagery/{tile}.tif", "labels/{tile}.geojson")
+    written = add_aoi(tmp_path, "mine", "s3://b/one/", licence="CC0", patterns=patterns)
+    assert load_catalog(tmp_path)["mine"] == written
+    assert (written.patterns, written.licence) == (patterns, "CC0")
+
+
+def test_the_list_is_aligned_and_has_all_that_is_known(tmp_path: Path) -> None:
+    add_aoi(tmp_path, "mine", str(tmp_path / "town"), title="My town")
+    add_aoi(tmp_path, "far", "s3://bucket/town.tar.gz", endpoint_url="https://me:secret@storage.example.org:9000")
+    (tmp_path / "lake" / "mine").mkdir(parents=True)
+    answer = aois(Settings(home=tmp_path))
+    header, *lines = answer["_lines"][: len(answer["aois"]) + 1]
+    column = {name: header.index(name) for name in header.split()}
+    of = {line.split()[0]: line for line in lines}
+    assert list(of) == list(load_catalog(tmp_path))
+    rio = of["AOI_1_Rio"]
+    assert rio[column["TITLE"] :].startswith("Rio de Janeiro")
+    assert rio[column["GSD"] :].startswith("0.5 m ")
+    assert rio[column["DOWNLOAD"] :].startswith("2.6 GB")
+    assert rio[column["LICENCE"] :].startswith("CC BY-SA 4.0")
+    assert rio[column["FROM"] :] == "s3://spacenet-dataset"
+    assert of["mine"][column["FROM"] :] == (tmp_path / "town").as_posix()
+    assert of["far"][column["DOWNLOAD"] :].startswith("unknown")
+    assert of["far"].endswith("s3://bucket at storage.example.org:9000")
+
+    known = {entry["name"]: entry for entry in json.loads(json.dumps(answer["aois"]))}
+    assert (known["AOI_1_Rio"]["size"], known["AOI_1_Rio"]["md5_known"]) == (2_593_006_980, True)
+    assert len(known["AOI_1_Rio"]["sources"]) == 3
+    assert known["AOI_2_Vegas"]["sources"][1]["parts"][0]["uri"].endswith("/train/AOI_2_Vegas/")
+    assert (known["mine"]["size"], known["mine"]["md5_known"], known["mine"]["built_in"]) == (None, False, False)
+    assert "secret" not in json.dumps(answer)
 
 
 def test_an_empty_file_is_no_error(tmp_path: Path) -> None:

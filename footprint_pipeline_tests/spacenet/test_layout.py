@@ -1,9 +1,10 @@
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from footprint_pipeline.errors import SourceError
-from footprint_pipeline.spacenet.layout import aoi_name, discover, natural_key, tile_id
+from footprint_pipeline.spacenet.areas import Patterns
+from footprint_pipeline.spacenet.layout import aoi_name, discover, natural_key, role, tile_id, tile_of
 from footprint_pipeline_tests.spacenet.conftest import write_csv, write_spacenet1
 
 
@@ -101,6 +102,51 @@ def test_spacenet2_loose_files(tmp_path: Path) -> None:
     assert (layout.aoi, layout.kind) == ("AOI_5_Khartoum", "spacenet2-loose")
     assert [(tile.tile_id, tile.geojson is not None) for tile in layout.tiles] == [("AOI_5_Khartoum_img5", True)]
     assert [path.name[-12:] for path in layout.stray_geojson] == ["img6.geojson"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "expected"),
+    [
+        ("imagery/{tile}.tif", "imagery/a.1.tif", "a.1"),
+        ("imagery/{tile}.tif", "town/2024/imagery/a.tif", "a"),
+        ("imagery/{tile}.tif", "my-imagery/a.tif", None),
+        ("imagery/{tile}.tif", "imagery/deeper/a.tif", None),
+        ("imagery/{tile}.tif", "imagery/a.TIF", None),
+        ("imagery/{tile}.tif", "imagery/axtif", None),
+        ("imagery/{tile}.tif", "imagery/.a.tif", None),
+        ("{tile}/rgb_*.tif", "block 7/rgb_2024.tif", "block 7"),
+        ("{tile}/{tile}.tif", "x/7/7.tif", "7"),
+        ("{tile}/{tile}.tif", "x/7/8.tif", None),
+        ("{tile}_rgb.tif", "3band_AOI_1_RIO_img5_rgb.tif", "AOI_1_RIO_img5"),  # as the summary table has it
+    ],
+)
+def test_patterns(pattern: str, path: str, expected: str | None) -> None:
+    patterns = Patterns(pattern, summary="labels.csv")
+    assert role(PurePosixPath(path), patterns) == ("tile" if expected else None)
+    if expected:
+        assert tile_of(PurePosixPath(path), patterns) == expected
+    assert role(PurePosixPath("x/labels.csv"), patterns) == "summary"
+
+
+def test_tiles_that_the_source_has_elsewhere_are_not_stray(tmp_path: Path) -> None:
+    touch(tmp_path, "3band/3band_x_img1.tif", *(f"geojson/Geo_x_img{number}.geojson" for number in (1, 2, 3)))
+    assert [path.stem for path in discover(tmp_path).stray_geojson] == ["Geo_x_img2", "Geo_x_img3"]
+    layout = discover(tmp_path, tile_ids=frozenset({"x_img2"}))
+    assert layout.tile_ids == {"x_img1", "x_img2"}
+    assert [path.stem for path in layout.stray_geojson] == ["Geo_x_img3"]
+    layout = discover(tmp_path, complete=False)
+    assert (layout.complete, layout.stray_geojson) == (False, ())
+
+
+def test_patterns_that_match_nothing_or_twice_are_explained(tmp_path: Path) -> None:
+    touch(tmp_path, "a/imagery/1.tif", "b/imagery/1.tif", "labels/1.geojson")
+    with pytest.raises(SourceError, match=r"are both tile '1'") as caught:
+        discover(tmp_path, patterns=Patterns("imagery/{tile}.tif", "labels/{tile}.geojson"))
+    assert "'images' in aois.yaml" in caught.value.fix
+    patterns = Patterns("a/imagery/{tile}.tif", "labels/{tile}.geojson")
+    assert discover(tmp_path, patterns=patterns).tiles[0].geojson == tmp_path / "labels" / "1.geojson"
+    with pytest.raises(SourceError, match=r"1 tiles and no labels\. Looked for all\.csv"):
+        discover(tmp_path, patterns=Patterns("a/imagery/{tile}.tif", summary="all.csv"))
 
 
 def test_the_name_comes_from_what_is_given_the_folder_or_the_tiles(tmp_path: Path) -> None:

@@ -1,37 +1,84 @@
 """Polygons → mask tiles, one GeoTIFF beside each image tile, on the tile's own grid.
 
-A pixel belongs to a building when its centre does (GDAL's default rule).
+What belongs here: what the bands of a mask mean, the files and their index. How polygons become pixels is
+`rasterize`'s business.
+
+Bands, in this order, `uint8`, 0 or 1, named in the file:
+
+- `building`: a pixel's centre lies in a building (GDAL's default rule; holes are left out);
+- `border`, on demand: pixels of a building near its own outline, also where it touches another;
+- `contact`, on demand: pixels near two buildings or more, so the gap between them, and where they touch or overlap.
+
+Beside the masks lies `masks.parquet`, one row a tile, written last: where it is, the masks are complete. Columns
+`tile_id`, `building_pixels`, `building_share` (of the tile's pixels), and `border_pixels` and `contact_pixels`
+where the masks have these bands.
 """
 
 import logging
-import warnings
-from collections.abc import Callable, Sequence
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.features import rasterize
+import shapely
+from rasterio.errors import RasterioError
 
+from footprint_pipeline.dataset.rasterize import covered_pixels, rasterize_polygons
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_path
 
 log = logging.getLogger(__name__)
 
-# Masks are drawn in pixels, on purpose: rasterio warns of the identity transform at every call.
-warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module="rasterio.features")
+INDEX_NAME = "masks.parquet"
+CUT_PX = 0.01
+"""An edge this near to the tile's frame is where the tile ends and not a wall."""
+_QUARTER_CIRCLE = 8
+"""Segments: a distance of two metres is kept to a centimetre."""
 
 
-class _GridRow(Protocol):
+@dataclass(frozen=True)
+class MaskSpec:
+    """Which bands masks have.
+
+    Attributes:
+        border_m: how far from its outline a building's pixels belong to `border`, metres; 0: no such band.
+        contact_m: up to which distance between two buildings there is a `contact` between them: the pixels within
+            half of it of both, metres; 0: no such band.
+
+    Raises:
+        DatasetError: a distance is negative or not finite.
+    """
+
+    border_m: float = 0.0
+    contact_m: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, metres in asdict(self).items():
+            if not (math.isfinite(metres) and metres >= 0):
+                raise DatasetError(f"{name}: {metres} is no distance.", fix="Give metres, or 0 for no such band.")
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands, in the file's order."""
+        return ("building", *["border"] * (self.border_m > 0), *["contact"] * (self.contact_m > 0))
+
+
+class _TileRow(Protocol):
     tile_id: str
     width: int
     height: int
     crs: str
     transform: Sequence[float]
+    gsd_x_m: float
+    gsd_y_m: float
 
 
 @dataclass(frozen=True)
@@ -49,22 +96,24 @@ class MaskSummary:
     pixels: int
 
 
-def rasterize_polygons(polygons_px: np.ndarray, *, height: int, width: int) -> np.ndarray:
-    """The mask of polygons on a pixel grid.
+def draw_mask(polygons_px: np.ndarray, tile: _TileRow, *, spec: MaskSpec) -> np.ndarray:
+    """The mask of a tile.
 
     Args:
-        polygons_px: shapely Polygons or MultiPolygons in pixels (x right, y down), shape (N,).
-        height: rows of the grid.
-        width: columns of the grid.
+        polygons_px: one valid Polygon or MultiPolygon a building, on the tile's grid, shape (N,).
+        tile: a row of the tile index.
+        spec: which bands.
 
     Returns:
-        uint8, shape (H, W): 1 where a pixel's centre lies in a polygon, holes left out.
+        uint8, 0 or 1, shape (bands, H, W).
     """
-    if len(polygons_px) == 0:
-        return np.zeros((height, width), np.uint8)
-    return rasterize(
-        polygons_px, out_shape=(height, width), transform=rasterio.Affine.identity(), default_value=1, dtype="uint8"
-    )
+    mask = np.zeros((len(spec.bands), tile.height, tile.width), np.uint8)
+    mask[0] = rasterize_polygons(polygons_px, height=tile.height, width=tile.width)
+    if spec.border_m:
+        mask[spec.bands.index("border")].reshape(-1)[_border(polygons_px, tile, spec.border_m)] = 1
+    if spec.contact_m:
+        mask[spec.bands.index("contact")].reshape(-1)[_contact(polygons_px, tile, spec.contact_m)] = 1
+    return mask
 
 
 def write_masks(
@@ -72,59 +121,50 @@ def write_masks(
     tiles: gpd.GeoDataFrame,
     folder: Path,
     *,
-    threads: int = 4,
+    spec: MaskSpec = MaskSpec(),
+    threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> MaskSummary:
-    """Write `<folder>/<tile_id>.tif` for every tile, also for those without a building.
+    """Write `<folder>/<tile_id>.tif` for every tile, also for those without a building, and then the index.
 
-    Masks in the folder that belong to no tile of the index are removed. Each file is written atomically.
+    Masks in the folder that belong to no tile of the tile index are removed. Each file is written atomically.
 
     Args:
         polygons: the polygon table.
         tiles: the tile index.
         folder: where masks go.
-        threads: tiles at a time.
+        spec: which bands.
+        threads: tiles at a time; by default one a core.
         progress: called with (done, total).
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX_NAME).unlink(missing_ok=True)
     on_grid = polygons["geometry_px"].to_numpy()
     rows_of = polygons.groupby("tile_id").indices
     nothing = np.empty(0, int)
 
-    def write(tile: _GridRow) -> int:
-        mask = rasterize_polygons(
-            on_grid[rows_of.get(tile.tile_id, nothing)],
-            height=tile.height,
-            width=tile.width,
-        )
-        profile = {
-            "driver": "GTiff",
-            "count": 1,
-            "dtype": "uint8",
-            "height": mask.shape[0],
-            "width": mask.shape[1],
-            "crs": tile.crs,
-            "transform": rasterio.Affine(*tile.transform),
-            "compress": "deflate",
-        }
-        with (
-            atomic_path(mask_path(folder, tile.tile_id)) as temporary,
-            rasterio.open(temporary, "w", **profile) as target,
-        ):
-            target.write(mask, 1)
-        return int(mask.sum())
+    def write(tile: _TileRow) -> list[int]:
+        mask = draw_mask(on_grid[rows_of.get(tile.tile_id, nothing)], tile, spec=spec)
+        _write(mask, tile, mask_path(folder, tile.tile_id), spec=spec)
+        return [int(np.count_nonzero(band)) for band in mask]
 
-    building_pixels = 0
-    with ThreadPoolExecutor(threads) as pool:
+    counts = []
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         for done, count in enumerate(pool.map(write, tiles.itertuples(index=False)), start=1):
-            building_pixels += count
+            counts.append(count)
             if progress is not None:
                 progress(done, len(tiles))
     wanted = {mask_path(folder, tile_id).name for tile_id in tiles["tile_id"]}
     for path in folder.glob("*.tif"):
         if path.name not in wanted:
             path.unlink()
-    return MaskSummary(len(tiles), building_pixels, int((tiles["width"] * tiles["height"]).sum()))
+    index = pd.DataFrame(counts, columns=[f"{band}_pixels" for band in spec.bands], dtype="int64")
+    pixels = (tiles["width"] * tiles["height"]).to_numpy()
+    index.insert(0, "tile_id", tiles["tile_id"].to_numpy())
+    index.insert(2, "building_share", index["building_pixels"] / pixels)
+    with atomic_path(folder / INDEX_NAME) as temporary:
+        index.to_parquet(temporary, index=False)
+    return MaskSummary(len(tiles), int(index["building_pixels"].sum()), int(pixels.sum()))
 
 
 def mask_path(folder: Path, tile_id: str) -> Path:
@@ -133,12 +173,104 @@ def mask_path(folder: Path, tile_id: str) -> Path:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """uint8 0/1, shape (H, W).
+    """The band `building`: uint8 0/1, shape (H, W).
 
     Raises:
-        DatasetError: there is no such mask.
+        DatasetError: there is no such mask, or it cannot be read.
     """
+    with _opened(path) as source:
+        return source.read(1)
+
+
+def read_mask_bands(path: Path) -> dict[str, np.ndarray]:
+    """All bands by name: uint8 0/1, shape (H, W) each.
+
+    Raises:
+        DatasetError: there is no such mask, or it cannot be read.
+    """
+    with _opened(path) as source:
+        return dict(zip(source.descriptions, source.read(), strict=True))
+
+
+def read_mask_index(folder: Path) -> pd.DataFrame:
+    """The index that `write_masks` wrote last, one row a tile; see the module for its columns.
+
+    Raises:
+        DatasetError: there is none, so the masks are not complete, or it lists other masks than there are.
+    """
+    path = folder / INDEX_NAME
+    fix = "Materialize mask_tiles for this AOI (again)."
+    if not path.exists():
+        raise DatasetError(f"{path}: there is no index of the masks, so they are not complete.", fix=fix)
+    index = pd.read_parquet(path)
+    listed = {mask_path(folder, tile_id).name for tile_id in index["tile_id"]}
+    there = {path.name for path in folder.glob("[!.]*.tif")}
+    if listed != there:
+        raise DatasetError(
+            f"{path}: {len(listed - there)} masks that it lists are gone and {len(there - listed)} are not in it.",
+            fix=fix,
+        )
+    return index
+
+
+def _border(polygons_px: np.ndarray, tile: _TileRow, border_m: float) -> np.ndarray:
+    """Flat indices of the pixels of each building that are near its walls."""
+    gsd_m = np.array([tile.gsd_x_m, tile.gsd_y_m])
+    frame_m = _scaled(shapely.box(CUT_PX, CUT_PX, tile.width - CUT_PX, tile.height - CUT_PX), gsd_m)
+    buildings_m = _scaled(polygons_px, gsd_m)
+    inner_m = shapely.buffer(buildings_m, -border_m, quad_segs=_QUARTER_CIRCLE)
+    cut = ~shapely.covers(frame_m, buildings_m)
+    walls_m = shapely.intersection(shapely.boundary(buildings_m[cut]), frame_m)
+    near_m = shapely.buffer(walls_m, border_m, quad_segs=_QUARTER_CIRCLE)
+    inner_m[cut] = shapely.difference(buildings_m[cut], near_m)
+    return covered_pixels(
+        np.concatenate([polygons_px, _scaled(inner_m, 1 / gsd_m)]),
+        height=tile.height,
+        width=tile.width,
+        figures=np.tile(np.arange(len(polygons_px)), 2),
+    )
+
+
+def _contact(polygons_px: np.ndarray, tile: _TileRow, contact_m: float) -> np.ndarray:
+    """Flat indices of the pixels that are near two buildings or more."""
+    gsd_m = np.array([tile.gsd_x_m, tile.gsd_y_m])
+    zones_m = shapely.buffer(_scaled(polygons_px, gsd_m), contact_m / 2, quad_segs=_QUARTER_CIRCLE)
+    near = covered_pixels(
+        _scaled(zones_m, 1 / gsd_m), height=tile.height, width=tile.width, figures=np.arange(len(zones_m))
+    )
+    return np.flatnonzero(np.bincount(near) > 1)
+
+
+def _scaled(shapes: np.ndarray, by: np.ndarray) -> np.ndarray:
+    return shapely.transform(shapes, lambda xy: xy * by)
+
+
+def _write(mask: np.ndarray, tile: _TileRow, path: Path, *, spec: MaskSpec) -> None:
+    bands, height, width = mask.shape
+    profile = {
+        "driver": "GTiff",
+        "count": bands,
+        "dtype": "uint8",
+        "height": height,
+        "width": width,
+        "crs": tile.crs,
+        "transform": rasterio.Affine(*tile.transform),
+        "compress": "packbits",  # rows of few runs: written and read in a fraction of deflate's time
+        "interleave": "band",
+    }
+    with atomic_path(path) as temporary, rasterio.open(temporary, "w", **profile) as target:
+        target.write(mask)
+        target.descriptions = spec.bands
+        target.update_tags(**asdict(spec))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
     if not path.exists():
         raise DatasetError(f"{path.name}: there is no such mask.", fix="Materialize mask_tiles for this AOI first.")
-    with rasterio.open(path) as source:
-        return source.read(1)
+    try:
+        with rasterio.open(path) as source:
+            yield source
+    except RasterioError as error:
+        reason = str(error).partition("\n")[0]
+        raise DatasetError(f"{path.name}: cannot be read ({reason}).", fix="Materialize mask_tiles again.") from None

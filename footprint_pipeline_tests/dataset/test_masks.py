@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import geopandas as gpd
 import numpy as np
@@ -8,7 +9,15 @@ import shapely
 from rasterio.features import rasterize
 from shapely import affinity
 
-from footprint_pipeline.dataset.masks import mask_path, rasterize_polygons, read_mask, write_masks
+from footprint_pipeline.dataset.masks import (
+    MaskSpec,
+    draw_mask,
+    mask_path,
+    read_mask,
+    read_mask_bands,
+    read_mask_index,
+    write_masks,
+)
 from footprint_pipeline.dataset.polygons import build_polygon_table
 from footprint_pipeline.dataset.tiles import index_tiles
 from footprint_pipeline.errors import DatasetError
@@ -71,31 +80,16 @@ def test_masks_are_gdals_own_of_the_labels_on_the_ground(tmp_path: Path, crs: st
         with rasterio.open(mask_path(tmp_path / "masks", name)) as source:
             assert source.crs == rasterio.CRS.from_string(crs)
             assert list(source.transform)[:6] == list(grid(tile))[:6]
-            assert (source.count, source.dtypes, source.compression.value) == (1, ("uint8",), "DEFLATE")
+            assert (source.count, source.dtypes, source.compression.value) == (1, ("uint8",), "PACKBITS")
+            assert source.descriptions == ("building",)
     assert total > 1000
     assert (summary.tiles, summary.pixels, summary.building_pixels) == (4, 4 * HEIGHT * WIDTH, total)
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
-
-
-def test_a_pixel_belongs_to_a_building_when_its_centre_does() -> None:
-    drawn = shapely.box(1.4, 0.6, 3.6, 2.4)  # holds the centres of columns 1 (1.5) to 3 (3.5), but of row 1 only
-    expected = np.zeros((4, 5), np.uint8)
-    expected[1, 1:4] = 1
-    assert np.array_equal(rasterize_polygons(np.array([drawn]), height=4, width=5), expected)
-    assert not rasterize_polygons(np.array([shapely.box(1.6, 1.6, 2.4, 2.4)]), height=4, width=5).any()
-
-
-def test_holes_stay_open_and_overlaps_count_once() -> None:
-    ring = shapely.box(0, 0, 8, 8).difference(shapely.box(2, 2, 6, 6))
-    mask = rasterize_polygons(np.array([ring, shapely.box(0, 0, 4, 1)], object), height=8, width=8)
-    assert mask.sum() == 64 - 16
-    assert mask.max() == 1
-    assert not mask[2:6, 2:6].any()
-
-
-def test_no_polygons_are_an_empty_mask() -> None:
-    mask = rasterize_polygons(np.empty(0, object), height=3, width=4)
-    assert (mask.shape, mask.dtype, int(mask.sum())) == ((3, 4), np.uint8, 0)
+    index = read_mask_index(tmp_path / "masks")
+    assert list(index.columns) == ["tile_id", "building_pixels", "building_share"]
+    assert list(index["tile_id"]) == names
+    assert index["building_pixels"].sum() == total
+    assert index["building_share"].tolist() == [read_mask(mask_path(tmp_path / "masks", name)).mean() for name in names]
 
 
 def test_masks_of_tiles_that_are_gone_are_removed_and_others_replaced(tmp_path: Path) -> None:
@@ -108,10 +102,139 @@ def test_masks_of_tiles_that_are_gone_are_removed_and_others_replaced(tmp_path: 
     (folder / "notes.txt").touch()
     table = build_polygon_table(labels([("a", 1, on_ground(shapely.box(2, 2, 5, 5), degrees()))]), tiles).table
     write_masks(table, tiles, folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["a.tif", "notes.txt"]
+    assert sorted(path.name for path in folder.iterdir()) == ["a.tif", "masks.parquet", "notes.txt"]
     assert read_mask(folder / "a.tif").sum() == 9
     write_masks(gpd.GeoDataFrame(table.iloc[:0]), tiles, folder)
     assert read_mask(folder / "a.tif").sum() == 0
+
+
+def tile_of(height: int, width: int, *, gsd_x_m: float = 0.5, gsd_y_m: float = 0.5) -> SimpleNamespace:
+    return SimpleNamespace(height=height, width=width, gsd_x_m=gsd_x_m, gsd_y_m=gsd_y_m)
+
+
+def bands_by_distance(shapes: list[shapely.Geometry], tile: SimpleNamespace, spec: MaskSpec) -> np.ndarray:
+    """Border and contact as their definition says: the distance of every pixel centre, in metres, to every building."""
+    gsd = np.array([tile.gsd_x_m, tile.gsd_y_m])
+    x, y = np.meshgrid((np.arange(tile.width) + 0.5) * gsd[0], (np.arange(tile.height) + 0.5) * gsd[1])
+    centres = shapely.points(x, y)
+    border, near = np.zeros(x.shape, bool), np.zeros(x.shape, int)
+    for shape in shapes:
+        building = shapely.transform(shape, lambda xy: xy * gsd)
+        shapely.prepare(building)
+        border |= shapely.contains(building, centres) & (
+            shapely.distance(shapely.boundary(building), centres) <= spec.border_m
+        )
+        near += shapely.distance(building, centres) <= spec.contact_m / 2
+    return np.stack([border, near >= 2]).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("gsd_x_m", "gsd_y_m"), [(0.5, 0.5), (0.24, 0.5)])
+def test_border_and_contact_are_distances_on_the_ground(gsd_x_m: float, gsd_y_m: float) -> None:
+    tile = tile_of(HEIGHT, WIDTH, gsd_x_m=gsd_x_m, gsd_y_m=gsd_y_m)
+    inside = shapely.box(1, 1, WIDTH - 1, HEIGHT - 1)
+    shapes = [shape for shape in scattered(3, count=60) if inside.contains(shape)]
+    spec = MaskSpec(border_m=1.1, contact_m=2.3)
+    mask = draw_mask(np.array(shapes, object), tile, spec=spec)
+    expected = bands_by_distance(shapes, tile, spec)
+    assert min(expected.sum((1, 2))) > 200
+    # Round corners are drawn with straight segments, so a centre right at the distance may fall on either side.
+    assert (mask[1:] != expected).mean((1, 2)).max() < 0.002
+
+
+def test_a_border_follows_a_buildings_own_outline_also_where_another_touches_it() -> None:
+    touching = np.array([shapely.box(2, 2, 10, 12), shapely.box(10, 2, 18, 12)], object)
+    building, border, contact = draw_mask(touching, tile_of(14, 20), spec=MaskSpec(border_m=1, contact_m=1))
+    assert building[7, 2:18].all()
+    assert np.flatnonzero(border[7]).tolist() == [2, 3, 8, 9, 10, 11, 16, 17]
+    assert np.flatnonzero(contact[7]).tolist() == [9, 10]
+    assert np.flatnonzero(contact[:, 9]).tolist() == list(range(1, 13))
+
+
+def test_a_building_of_two_parts_has_a_border_and_no_contact_with_itself() -> None:
+    parts = shapely.MultiPolygon([shapely.box(2, 2, 9, 12), shapely.box(10, 2, 18, 12)])
+    _, border, contact = draw_mask(np.array([parts], object), tile_of(14, 20), spec=MaskSpec(border_m=1, contact_m=2))
+    assert np.flatnonzero(border[7]).tolist() == [2, 3, 7, 8, 10, 11, 16, 17]
+    assert not contact.any()
+
+
+def test_an_overlap_is_contact() -> None:
+    over = np.array([shapely.box(2, 2, 10, 12), shapely.box(6, 2, 14, 12)], object)
+    _, contact = draw_mask(over, tile_of(14, 20), spec=MaskSpec(contact_m=0.1))
+    assert np.flatnonzero(contact[7]).tolist() == [6, 7, 8, 9]
+
+
+def test_where_the_tile_cuts_a_building_there_is_no_border() -> None:
+    cut = np.array([shapely.box(14, 2, 20, 12), shapely.box(-0.001, 4, 6, 10)], object)
+    _, border = draw_mask(cut, tile_of(14, 20), spec=MaskSpec(border_m=1))
+    assert np.flatnonzero(border[7]).tolist() == [4, 5, 14, 15]
+    assert np.flatnonzero(border[:, 19]).tolist() == [2, 3, 10, 11]
+
+
+def test_bands_are_named_in_the_file_and_counted_in_the_index(tmp_path: Path) -> None:
+    image = np.full((20, 20, 3), 80, np.uint8)
+    tiles = index_tiles([(name, write_image(tmp_path / f"{name}.tif", image)) for name in "ab"], aoi="Rio").table
+    drawn = [shapely.box(2, 2, 9, 9), shapely.box(10, 2, 18, 9)]
+    rows = [("a", number, on_ground(shape, degrees())) for number, shape in enumerate(drawn)]
+    spec = MaskSpec(border_m=0.8, contact_m=1.5)
+    write_masks(build_polygon_table(labels(rows), tiles).table, tiles, tmp_path / "masks", spec=spec)
+    bands = read_mask_bands(tmp_path / "masks" / "a.tif")
+    assert list(bands) == ["building", "border", "contact"] == list(spec.bands)
+    assert all(band.dtype == np.uint8 and band.shape == (20, 20) and 0 < band.sum() < 400 for band in bands.values())
+    assert np.array_equal(bands["building"], read_mask(tmp_path / "masks" / "a.tif"))
+    assert not (bands["border"] & ~bands["building"]).any()
+    with rasterio.open(tmp_path / "masks" / "b.tif") as source:
+        assert (float(source.tags()["border_m"]), float(source.tags()["contact_m"])) == (0.8, 1.5)
+        assert not source.read().any()
+    first, second = read_mask_index(tmp_path / "masks").to_dict("records")
+    assert [first[f"{name}_pixels"] for name in bands] == [int(band.sum()) for band in bands.values()]
+    assert [second[f"{name}_pixels"] for name in bands] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("metres", [-1.0, float("nan"), float("inf")])
+def test_a_band_needs_a_distance(metres: float) -> None:
+    with pytest.raises(DatasetError, match=r"contact_m: .* is no distance"):
+        MaskSpec(contact_m=metres)
+
+
+def test_a_run_that_was_interrupted_leaves_whole_masks_and_no_index_and_the_next_completes(tmp_path: Path) -> None:
+    image = np.full((20, 20, 3), 80, np.uint8)
+    names = [f"t{number}" for number in range(6)]
+    tiles = index_tiles([(name, write_image(tmp_path / f"{name}.tif", image)) for name in names], aoi="Rio").table
+    table = build_polygon_table(
+        labels([(name, 1, on_ground(shapely.box(2, 2, 5, 5), degrees())) for name in names]), tiles
+    ).table
+    folder = tmp_path / "masks"
+    write_masks(table, tiles, folder)
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_masks(table, tiles, folder, progress=stop)
+    with pytest.raises(DatasetError, match=r"masks\.parquet: there is no index .* not complete\.\n.*Materialize"):
+        read_mask_index(folder)
+    assert {path.name for path in folder.iterdir()} == {f"{name}.tif" for name in names}
+    assert all(read_mask(folder / f"{name}.tif").sum() == 9 for name in names)
+    write_masks(table, tiles, folder)
+    assert read_mask_index(folder)["building_pixels"].tolist() == [9] * 6
+
+
+def test_an_index_of_other_masks_is_refused(tmp_path: Path) -> None:
+    image = np.full((20, 20, 3), 80, np.uint8)
+    tiles = index_tiles([(name, write_image(tmp_path / f"{name}.tif", image)) for name in "ab"], aoi="Rio").table
+    table = build_polygon_table(labels([("a", 1, on_ground(shapely.box(2, 2, 5, 5), degrees()))]), tiles).table
+    write_masks(table, tiles, tmp_path / "masks")
+    (tmp_path / "masks" / "b.tif").rename(tmp_path / "masks" / "c.tif")
+    with pytest.raises(DatasetError, match="1 masks that it lists are gone and 1 are not in it"):
+        read_mask_index(tmp_path / "masks")
+
+
+def test_a_broken_mask_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "t.tif").write_bytes(b"II*\0 not a mask")
+    for read in (read_mask, read_mask_bands):
+        with pytest.raises(DatasetError, match=r"t\.tif: cannot be read .*\n.*Materialize mask_tiles again"):
+            read(tmp_path / "t.tif")
 
 
 def test_no_mask_says_what_to_do(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 """The tile index: what every image tile is, where it lies and how it reads.
 
-What belongs here: opening tiles, their grids, ground sample distance, valid pixels and normalisation.
-Where tiles come from is `spacenet`'s business; labels are `polygons`'.
+What belongs here: opening tiles, their grids, ground sample distance and valid pixels. How deep imagery is
+stretched is `stretch`'s business, where tiles come from is `spacenet`'s, labels are `polygons`'.
 """
 
 import logging
+import os
+import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -16,17 +20,18 @@ import numpy as np
 import rasterio
 import shapely
 from pyproj import Geod, Transformer
+from pyproj.exceptions import ProjError
 from rasterio.errors import RasterioError
 
+from footprint_pipeline.dataset.stretch import Stretches
 from footprint_pipeline.errors import DatasetError, TileError
 from footprint_pipeline.files import atomic_path
-from footprint_pipeline.footprints.normalization import UINT8, Normalization
+from footprint_pipeline.footprints.normalization import Normalization
 
 log = logging.getLogger(__name__)
 
 WGS84 = Geod(ellps="WGS84")
-STRETCH_PERCENTILES = (1.0, 99.0)
-"""What becomes 0 and 1 when the imagery has more than eight bits."""
+_SAY_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -63,79 +68,79 @@ def read_tile(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Pixels and valid mask of a tile.
 
     Returns:
-        Image in its own dtype, shape (H, W, 3), and bool, shape (H, W): False where there is no imagery
-        (by the file's mask or nodata value, or by areas of pure black).
+        Image of the first three bands in its own dtype, shape (H, W, 3), and bool, shape (H, W): False where
+        there is no imagery (by the file's mask or nodata value, by values that are not finite, or by areas of
+        pure black).
 
     Raises:
         TileError: it cannot be read, or has fewer than three bands.
     """
-    try:
-        with rasterio.open(path) as source:
-            if source.count < 3:
-                raise TileError(
-                    f"{path.name}: has {source.count} band(s), three are needed (red, green, blue).",
-                    fix="Point the source at RGB tiles (3band, RGB-PanSharpen, PS-RGB).",
-                )
-            image = np.moveaxis(source.read([1, 2, 3]), 0, -1)
-            mask = source.dataset_mask() > 0
-    except RasterioError as error:
-        raise TileError(
-            f"{path.name}: cannot be read as an image ({_first_line(error)}).",
-            fix="Fetch the file again, or pass --on-bad-tile skip to go on without it.",
-        ) from None
-    # A few black pixels are shadow; an area of them is the edge of the scene.
-    black = (image == 0).all(axis=-1).astype(np.uint8)
-    black = cv2.morphologyEx(black, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
-    return np.ascontiguousarray(image), mask & (black == 0)
+    tile = _open(path)
+    return np.ascontiguousarray(np.moveaxis(tile.bands, 0, -1)), tile.valid
 
 
 def index_tiles(
-    tiles: Iterable[tuple[str, Path]], *, aoi: str, on_bad_tile: Literal["skip", "fail"] = "skip"
+    tiles: Iterable[tuple[str, Path]],
+    *,
+    aoi: str,
+    on_bad_tile: Literal["skip", "fail"] = "skip",
+    threads: int | None = None,
 ) -> TileIndex:
     """Read every tile once and describe it.
 
     Args:
-        tiles: (tile id, path) pairs.
+        tiles: (tile id, path) pairs, of any real pixel type; types may differ.
         aoi: the AOI that they belong to.
         on_bad_tile: go on without a tile that cannot be read (it is named), or stop.
+        threads: how many tiles are read at a time, by default one a core; the index does not depend on it.
 
     Raises:
         TileError: a tile cannot be read and `on_bad_tile` is "fail".
         DatasetError: no tile is left.
     """
+    pairs = list(tiles)
+    stretches = Stretches()
+
+    def describe(pair: tuple[str, Path]) -> dict[str, object] | TileError:
+        tile_id, path = pair
+        try:
+            tile = _open(path)
+            row = {"tile_id": tile_id, "aoi": aoi, "path": str(path), **_describe(path, tile)}
+        except TileError as error:
+            return error
+        stretches.add(tile.bands, tile.valid, tile_id)
+        return row
+
     rows: list[dict[str, object]] = []
     skipped: list[tuple[str, str]] = []
-    histograms: dict[str, np.ndarray] = {}
-    for tile_id, path in tiles:
-        try:
-            image, valid = read_tile(path)
-            rows.append({"tile_id": tile_id, "aoi": aoi, "path": str(path), **_describe(path, image, valid)})
-        except TileError as error:
-            if on_bad_tile == "fail":
-                raise
-            log.warning("Skipped %s: %s", tile_id, error.problem)
-            skipped.append((tile_id, error.problem))
-            continue
-        if image.dtype == np.uint16:
-            counts = [np.bincount(image[..., band][valid], minlength=65536) for band in range(3)]
-            histograms["uint16"] = histograms.get("uint16", 0) + np.stack(counts)
-        if len(rows) % 500 == 0:
-            log.info("%s: %d tiles read", aoi, len(rows))
+    started = said = time.monotonic()
+    pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "tiles")
+    try:
+        for (tile_id, _), found in zip(pairs, pool.map(describe, pairs), strict=True):
+            if isinstance(found, dict):
+                rows.append(found)
+            elif on_bad_tile == "fail":
+                raise found
+            else:
+                log.warning("Skipped %s: %s", tile_id, found.problem)
+                skipped.append((tile_id, found.problem))
+            if (now := time.monotonic()) - said > _SAY_EVERY_S:
+                said, done = now, len(rows) + len(skipped)
+                rate = done / (now - started)
+                left = (len(pairs) - done) / rate
+                log.info("%s: %d of %d tiles, %.0f a second, %.0f s left", aoi, done, len(pairs), rate, left)
+    finally:
+        pool.shutdown(cancel_futures=True)
     if not rows:
         raise DatasetError(
             f"{aoi}: none of its {len(skipped)} tiles can be read"
             + (f" (the first: {skipped[0][1]})." if skipped else "."),
             fix="Check the source; a download that was cut short leaves such files.",
         )
-    stretch = {"uint8": UINT8, **{dtype: _stretch(counts) for dtype, counts in histograms.items()}}
     table = gpd.GeoDataFrame(rows, geometry="geometry", crs="EPSG:4326")
-    unknown = sorted(set(table["dtype"]) - set(stretch))
-    if unknown:
-        raise TileError(
-            f"{aoi}: tiles of type {', '.join(unknown)} are not supported.", fix="Convert them to uint8 or uint16."
-        )
-    table["low"] = [list(stretch[dtype].low) for dtype in table["dtype"]]
-    table["high"] = [list(stretch[dtype].high) for dtype in table["dtype"]]
+    scale = {dtype: stretches.of(dtype) for dtype in table["dtype"].unique()}
+    table["low"] = [list(scale[dtype].low) for dtype in table["dtype"]]
+    table["high"] = [list(scale[dtype].high) for dtype in table["dtype"]]
     return TileIndex(table.sort_values("tile_id", ignore_index=True), tuple(skipped))
 
 
@@ -161,43 +166,74 @@ def normalization(row: TileRow) -> Normalization:
     return Normalization.model_validate({"low": tuple(row.low), "high": tuple(row.high)})
 
 
-def _describe(path: Path, image: np.ndarray, valid: np.ndarray) -> dict[str, object]:
-    with rasterio.open(path) as source:
-        if source.crs is None or source.transform.is_identity:
-            raise TileError(
-                f"{path.name}: has no georeference.", fix="Labels cannot be placed on it; use georeferenced tiles."
-            )
-        crs, transform = source.crs, source.transform
-    height, width = image.shape[:2]
-    to_wgs84 = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-    x, y = width / 2, height / 2
-    lon, lat = to_wgs84.transform(*_to_crs(transform, np.array([x, x + 1, x]), np.array([y, y, y + 1])))
-    corner_lon, corner_lat = to_wgs84.transform(
-        *_to_crs(transform, np.array([0, width, width, 0]), np.array([0, 0, height, height]))
-    )
+@dataclass(frozen=True)
+class _Tile:
+    bands: np.ndarray
+    valid: np.ndarray
+    crs: rasterio.CRS | None
+    transform: rasterio.Affine
+
+
+def _open(path: Path) -> _Tile:
+    try:
+        with rasterio.open(path) as source:
+            if source.count < 3:
+                raise TileError(
+                    f"{path.name}: has {source.count} band(s), three are needed (red, green, blue).",
+                    fix="Point the source at RGB tiles (3band, RGB-PanSharpen, PS-RGB).",
+                )
+            bands = source.read([1, 2, 3])
+            valid = source.read_masks([1, 2, 3]).any(axis=0)
+            crs, transform = source.crs, source.transform
+    except (RasterioError, ValueError) as error:  # ValueError: bands of several types
+        raise TileError(
+            f"{path.name}: cannot be read as an image ({_first_line(error)}).",
+            fix="Fetch the file again, or pass --on-bad-tile skip to go on without it.",
+        ) from None
+    if np.iscomplexobj(bands):
+        raise TileError(f"{path.name}: holds complex numbers.", fix="Point the source at RGB tiles.")
+    # A few black pixels are shadow; an area of them is the edge of the scene.
+    black = (~bands.any(axis=0)).astype(np.uint8)
+    valid &= cv2.morphologyEx(black, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)) == 0
+    if np.issubdtype(bands.dtype, np.floating):
+        valid &= np.isfinite(bands).all(axis=0)
+    return _Tile(bands, valid, crs, transform)
+
+
+def _describe(path: Path, tile: _Tile) -> dict[str, object]:
+    if tile.crs is None or tile.transform.is_identity:
+        raise TileError(
+            f"{path.name}: has no georeference.", fix="Labels cannot be placed on it; use georeferenced tiles."
+        )
+    height, width = tile.valid.shape
+    # The corners, then the middle and one pixel right of it and below.
+    x = np.array([0, width, width, 0, width / 2, width / 2 + 1, width / 2])
+    y = np.array([0, 0, height, height, height / 2, height / 2, height / 2 + 1])
+    try:
+        lon, lat = _to_wgs84(tile.crs.to_wkt()).transform(*(tile.transform @ (x, y)))
+    except ProjError as error:
+        raise TileError(
+            f"{path.name}: its CRS leads nowhere ({_first_line(error)}).",
+            fix="Use tiles in a CRS that the EPSG list knows.",
+        ) from None
+    if not np.isfinite([lon, lat]).all():
+        raise TileError(f"{path.name}: lies outside the range of its own CRS.", fix="Correct its georeference.")
     return {
         "width": width,
         "height": height,
-        "dtype": str(image.dtype),
-        "crs": crs.to_string(),
-        "transform": list(transform)[:6],
-        "gsd_x_m": WGS84.inv(lon[0], lat[0], lon[1], lat[1])[2],
-        "gsd_y_m": WGS84.inv(lon[0], lat[0], lon[2], lat[2])[2],
-        "valid_share": float(valid.mean()),
-        "geometry": shapely.Polygon(np.column_stack([corner_lon, corner_lat])),
+        "dtype": tile.bands.dtype.name,
+        "crs": tile.crs.to_string(),
+        "transform": list(tile.transform)[:6],
+        "gsd_x_m": WGS84.inv(lon[4], lat[4], lon[5], lat[5])[2],
+        "gsd_y_m": WGS84.inv(lon[4], lat[4], lon[6], lat[6])[2],
+        "valid_share": float(tile.valid.mean()),
+        "geometry": shapely.Polygon(np.column_stack([lon[:4], lat[:4]])),
     }
 
 
-def _to_crs(transform: rasterio.Affine, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f
-
-
-def _stretch(counts: np.ndarray) -> Normalization:
-    low, high = (
-        tuple(float(np.searchsorted(np.cumsum(band), band.sum() * percentile / 100)) for band in counts)
-        for percentile in STRETCH_PERCENTILES
-    )
-    return Normalization(low=low, high=high)
+@lru_cache(maxsize=64)
+def _to_wgs84(crs_wkt: str) -> Transformer:
+    return Transformer.from_crs(crs_wkt, "EPSG:4326", always_xy=True)
 
 
 def _first_line(error: Exception) -> str:

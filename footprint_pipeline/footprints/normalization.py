@@ -17,7 +17,9 @@ class Normalization(BaseModel):
     high: Band3 = (255.0, 255.0, 255.0)
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """float32 in [0, 1], shape (H, W, 3), of an image of any dtype, shape (H, W, 3)."""
+        """float32 in [0, 1], shape (H, W, 3), of an image of any real dtype, shape (H, W, 3); NaN becomes 0."""
+        if np.issubdtype(image.dtype, np.floating):
+            image = np.clip(np.where(np.isnan(image), -np.inf, image), self.low, self.high)
         low = np.asarray(self.low, np.float32)
         span = np.maximum(np.asarray(self.high, np.float32) - low, 1e-6)
         return np.clip((image.astype(np.float32) - low) / span, 0.0, 1.0)

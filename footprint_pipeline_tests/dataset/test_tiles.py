@@ -1,10 +1,13 @@
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+from rasterio.enums import ColorInterp
 
+from footprint_pipeline.dataset import stretch, tiles
 from footprint_pipeline.dataset.tiles import index_tiles, normalization, read_tile, read_tile_index, write_tile_index
 from footprint_pipeline.errors import DatasetError, TileError
 from footprint_pipeline.footprints.normalization import UINT8
@@ -173,10 +176,145 @@ def test_an_identity_transform_is_no_georeference(tmp_path: Path) -> None:
         index_tiles([("a", path)], aoi="Rio", on_bad_tile="fail")
 
 
-def test_float_tiles_are_refused(tmp_path: Path) -> None:
-    path = write_image(tmp_path / "a.tif", grey().astype(np.float32))
-    with pytest.raises(TileError, match="float32 are not supported"):
-        index_tiles([("a", path)], aoi="Rio")
+def deep_tiles(folder: Path, dtype: str, scale: float, offset: float) -> list[tuple[str, Path]]:
+    """Three tiles of a deep type: uniform in [offset, offset + scale), the third twice as large."""
+    rng = np.random.default_rng(1)
+    pairs = []
+    for number, height in enumerate((60, 60, 120)):
+        image = (rng.random((height, 70, 3)) * [scale, scale / 2, scale] + offset).astype(dtype)
+        path = write_image(folder / f"{number}.tif", image, transform=degrees(number, 70))
+        pairs.append((f"img{number}", path))
+    return pairs
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "offset"),
+    [
+        ("int16", 3000, -1000),
+        ("int8", 200, -100),
+        ("uint32", 90_000, 70_000),
+        ("float32", 0.4, 0.1),
+        ("float64", 9, -3),
+    ],
+)
+def test_every_type_is_stretched_between_its_percentiles(
+    tmp_path: Path, dtype: str, scale: float, offset: float
+) -> None:
+    pairs = deep_tiles(tmp_path, dtype, scale, offset)
+    pixels = np.concatenate([read_tile(path)[0].reshape(-1, 3) for _, path in pairs])
+    assert pixels.dtype == dtype
+    for row in index_tiles(pairs, aoi="X").table.itertuples():
+        low, high = np.percentile(pixels, [1, 99], axis=0, method="inverted_cdf")
+        assert normalization(row).low == pytest.approx(low.tolist())
+        assert normalization(row).high == pytest.approx(high.tolist())
+        scaled = normalization(row).to_uint8(read_tile(Path(row.path))[0])
+        assert 122 < scaled.mean() < 133
+
+
+def test_a_sample_stands_for_all_pixels_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stretch, "SAMPLE", 4000)  # of 16,800: gathered, and thinned more than once
+    pairs = deep_tiles(tmp_path, "float32", 1.0, 0.0)
+    row = index_tiles(pairs, aoi="X").table.iloc[0]
+    assert normalization(row).low == pytest.approx((0.01, 0.005, 0.01), abs=0.006)
+    assert normalization(row).high == pytest.approx((0.99, 0.495, 0.99), abs=0.006)
+    assert normalization(row) != normalization(index_tiles(pairs[1:], aoi="X").table.iloc[0])
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_neither_threads_nor_order_change_the_index(
+    tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stretch, "SAMPLE", 3000)
+    rng = np.random.default_rng(3)
+    pairs = []
+    for number in range(20):
+        image = (rng.random((30 + number, 40, 3)) * 900 + 50 * number).astype(dtype)
+        pairs.append((f"img{number}", write_image(tmp_path / f"{number}.tif", image, transform=degrees(number))))
+    bad = ("img5x", tmp_path / "none.tif")
+    one = index_tiles([*pairs, bad], aoi="X", threads=1)
+    many = index_tiles([bad, *reversed(pairs)], aoi="X", threads=7)
+    assert one.skipped == many.skipped
+    assert one.table.to_json() == many.table.to_json()
+    assert [row.tile_id for row in one.table.itertuples()] == sorted(tile_id for tile_id, _ in pairs)
+
+
+def test_what_is_not_finite_is_no_imagery_and_does_not_spoil_the_stretch(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).uniform(1, 2, (40, 50, 3)).astype(np.float32)
+    image[:10] = np.nan
+    image[10, 3] = (1.5, np.inf, 1.5)
+    image[11, 3] = -np.inf
+    path = write_image(tmp_path / "a.tif", image)
+    expected = np.isfinite(image).all(axis=-1)
+    assert np.array_equal(read_tile(path)[1], expected)
+    row = index_tiles([("a", path)], aoi="X").table.iloc[0]
+    assert row["valid_share"] == expected.mean()
+    low, high = np.percentile(image[expected], [1, 99], axis=0, method="inverted_cdf")
+    assert normalization(row).low == pytest.approx(low.tolist())
+    assert normalization(row).high == pytest.approx(high.tolist())
+    scaled = normalization(row).to_uint8(read_tile(path)[0])
+    assert (scaled[:10] == 0).all()
+    assert scaled[10, 3, 1] == 255
+    assert (scaled[11, 3] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_imagery_of_one_value_or_none_becomes_black(tmp_path: Path, dtype: str) -> None:
+    flat = write_image(tmp_path / "flat.tif", grey(value=7, dtype=dtype))
+    none = write_image(tmp_path / "none.tif", grey(value=7, dtype=dtype), nodata=7)
+    for path, low in ((flat, 7.0), (none, 0.0)):
+        row = index_tiles([("a", path)], aoi="X").table.iloc[0]
+        assert (normalization(row).low, normalization(row).high) == ((low,) * 3, (low + 1,) * 3)
+    row = index_tiles([("a", flat)], aoi="X").table.iloc[0]
+    assert not normalization(row).to_uint8(read_tile(flat)[0]).any()
+
+
+def test_an_alpha_band_says_where_imagery_is(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.tif", np.full((20, 30, 4), 90, np.uint8))
+    with rasterio.open(path, "r+") as source:
+        source.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
+        source.write(np.repeat([[0], [255]], 10, axis=0).repeat(30, axis=1).astype(np.uint8), 4)
+    assert np.array_equal(read_tile(path)[1], np.arange(20)[:, None].repeat(30, axis=1) >= 10)
+
+
+def test_bands_of_several_types_or_of_complex_numbers_are_refused(tmp_path: Path) -> None:
+    complex_path = write_image(tmp_path / "complex.tif", grey().astype(np.complex64))
+    with pytest.raises(TileError, match=r"complex\.tif: holds complex numbers"):
+        read_tile(complex_path)
+    eight = write_image(tmp_path / "eight.tif", grey())
+    bands = "".join(
+        f'<VRTRasterBand dataType="{kind}" band="{band}"><SimpleSource><SourceFilename>{eight}</SourceFilename>'
+        f"<SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+        for band, kind in enumerate(("Byte", "UInt16", "Byte"), start=1)
+    )
+    mixed = tmp_path / "mixed.vrt"
+    mixed.write_text(
+        f'<VRTDataset rasterXSize="40" rasterYSize="30"><GeoTransform>1,1,0,1,0,-1</GeoTransform>{bands}</VRTDataset>'
+    )
+    with pytest.raises(TileError, match=r"mixed\.vrt: cannot be read as an image \(more than one 'dtype'"):
+        read_tile(mixed)
+
+
+def test_a_tile_outside_its_crs_is_a_bad_tile(tmp_path: Path) -> None:
+    nowhere = write_image(tmp_path / "a.tif", grey(), crs=UTM, transform=rasterio.Affine(1, 0, 1e12, 0, -1, 1e12))
+    local = 'LOCAL_CS["yard",UNIT["metre",1]]'
+    yard = write_image(tmp_path / "b.tif", grey(), crs=local, transform=rasterio.Affine(1, 0, 5, 0, -1, 5))
+    good = write_image(tmp_path / "c.tif", grey())
+    index = index_tiles([("a", nowhere), ("b", yard), ("c", good)], aoi="X")
+    assert index.table["tile_id"].tolist() == ["c"]
+    assert "outside the range of its own CRS" in index.skipped[0][1]
+    assert "its CRS leads nowhere" in index.skipped[1][1]
+
+
+def test_progress_says_how_many_and_how_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tiles, "_SAY_EVERY_S", -1.0)
+    path = write_image(tmp_path / "a.tif", grey())
+    with caplog.at_level("INFO"):
+        index_tiles([("a", path), ("bad", tmp_path / "none.tif"), ("c", path)], aoi="Rio")
+    said = [record.getMessage() for record in caplog.records if record.message.startswith("Rio")]
+    assert [text.partition(",")[0] for text in said] == [f"Rio: {done} of 3 tiles" for done in (1, 2, 3)]
+    assert re.fullmatch(r"Rio: 3 of 3 tiles, [\d,.]+ a second, 0 s left", said[-1])
 
 
 def test_a_utm_tile_lies_where_it_is(tmp_path: Path) -> None:

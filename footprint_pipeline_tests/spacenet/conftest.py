@@ -2,18 +2,11 @@
 
 import io
 import json
-import socket
-import socketserver
 import tarfile
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 import numpy as np
-import pytest
 import rasterio
 
 GSD_DEG = 4.5e-6
@@ -111,46 +104,3 @@ def noise_archive(path: Path, *, tiles: int, labels: Literal["summary", "geojson
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     return path
-
-
-@dataclass
-class Wire:
-    """The test's S3 server behind a wire that counts what the server sends."""
-
-    endpoint_url: str
-    sent: int = 0
-
-
-@pytest.fixture
-def wire(s3_server: str) -> Iterator[Wire]:
-    address = urlsplit(s3_server)
-
-    class Forward(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            with socket.create_connection((address.hostname, address.port)) as server:
-                upward = threading.Thread(target=self.pump, args=(self.request, server, False), daemon=True)
-                upward.start()
-                self.pump(server, self.request, True)
-                upward.join()
-
-        def pump(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
-            try:
-                while data := source.recv(1 << 16):
-                    target.sendall(data)
-                    if counted:
-                        with lock:
-                            counting.sent += len(data)
-                target.shutdown(socket.SHUT_WR)
-            except OSError:  # one end has gone: so may the other
-                for end in (source, target):
-                    end.close()
-
-    class Server(socketserver.ThreadingTCPServer):
-        daemon_threads, block_on_close = True, False
-
-    lock = threading.Lock()
-    with Server(("127.0.0.1", 0), Forward) as server:
-        counting = Wire(f"http://127.0.0.1:{server.server_address[1]}")
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        yield counting
-        server.shutdown()

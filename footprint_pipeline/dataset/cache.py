@@ -19,9 +19,8 @@ from typing import Protocol
 import cv2
 import numpy as np
 import pandas as pd
-import rasterio
 
-from footprint_pipeline.dataset.masks import read_mask
+from footprint_pipeline.dataset.masks import read_mask_bands
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import TileRow, normalization, read_tile
 from footprint_pipeline.errors import DatasetError
@@ -182,23 +181,15 @@ def _write_at(path: Path, place: int, data: np.ndarray) -> None:
 def _read(row: _ManifestRow, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (height, width, 3) and label bits (height, width) of a tile, uint8, contiguous."""
     image, valid = read_tile(Path(row.path))
-    bands = _mask_bands(Path(row.mask_path))
-    if bands["building"].shape != image.shape[:2]:
-        raise DatasetError(
-            f"{row.tile_id}: image is {image.shape[:2]}, mask is {bands['building'].shape}.",
-            fix="Materialize mask_tiles again.",
-        )
+    bands = read_mask_bands(Path(row.mask_path))
     labels = _most(valid, size) * np.uint8(VALID)
     for name, band in bands.items():
-        labels |= _most(band, size) * np.uint8(CHANNELS[name])
+        if band.shape != image.shape[:2]:
+            raise DatasetError(
+                f"{row.tile_id}: image is {image.shape[:2]}, mask is {band.shape}.", fix="Materialize mask_tiles again."
+            )
+        labels |= _most(band, size) * np.uint8(CHANNELS[name or "building"])
     return np.ascontiguousarray(resample(normalization(row).to_uint8(image), size)), labels
-
-
-def _mask_bands(path: Path) -> dict[str, np.ndarray]:
-    bands = {"building": read_mask(path)}
-    with rasterio.open(path) as source:
-        named = {name: number for number, name in enumerate(source.descriptions, start=1) if name in CHANNELS}
-        return bands | {name: source.read(number) for name, number in named.items()}
 
 
 def _most(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -116,7 +116,8 @@ def unpack(
         if known is not None:
             return known
         if tiles is None:
-            require_room(into.parent, needed or sum(archive.size for archive in given), f"{into.name}: unpacking")
+            names = ", ".join(archive.name for archive in given)
+            require_room(into.parent, needed or sum(archive.size for archive in given), f"{names}: unpacking")
         with atomic_folder(into) as folder:
             job = _Job(folder, tiles, patterns)
             for archive in given:
@@ -172,7 +173,8 @@ def require_room(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(at).free
     if free < needed + _RESERVE:
         raise SourceError(
-            f"{what} needs {needed / 1e9:,.1f} GB and a little to spare; {at} has room for {free / 1e9:,.1f} GB.",
+            f"{what} needs {needed / 1e6:,.1f} MB and {_RESERVE / 1e6:.0f} MB to spare; {at} has room for "
+            f"{free / 1e6:,.1f} MB.",
             fix="Make room, set FOOTPRINT_HOME to a folder on a larger disk, or take fewer tiles (--tiles).",
         )
 

@@ -5,7 +5,12 @@ Only descriptions belong here; which areas there are is `catalog`'s business. Im
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePath
+from typing import Literal
+
+Role = Literal["tile", "geojson", "summary"]
+"""What a file is to the pipeline."""
 
 SYNTHETIC_URI = "synthetic:"
 ARCHIVES = (".tar.gz", ".tgz")
@@ -74,6 +79,23 @@ class Patterns:
     images: str
     labels: str | None = None
     summary: str | None = None
+
+    def match(self, path: PurePath) -> tuple[Role, str] | None:
+        """What a file is and of which tile (none for the summary table); None for any other file."""
+        named: dict[Role, str | None] = {"tile": self.images, "geojson": self.labels, "summary": self.summary}
+        for role, pattern in named.items():
+            found = _compiled(pattern).fullmatch(path.as_posix()) if pattern else None
+            if found:
+                return role, found.groupdict().get("tile", "")
+        return None
+
+
+@lru_cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """A pattern as a regular expression for whole paths."""
+    first, *others = ("[^/]*".join(re.escape(text) for text in piece.split("*")) for piece in pattern.split("{tile}"))
+    tile = f"(?P<tile>[^/]+){'(?P=tile)'.join(others)}" if others else ""
+    return re.compile(f"(?:.*/)?{first}{tile}")
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Literal
 
 from footprint_pipeline.errors import SourceError
-from footprint_pipeline.spacenet.areas import Patterns, is_valid_name
+from footprint_pipeline.spacenet.areas import Patterns, Role, is_valid_name
 from footprint_pipeline.spacenet.catalog import BUILT_IN
 
 _log = logging.getLogger(__name__)
 
-Role = Literal["tile", "geojson", "summary"]
 Kind = Literal["spacenet1", "spacenet2", "spacenet2-loose", "patterns"]
 
 _KINDS: dict[str, Kind] = {"3band": "spacenet1", "rgb-pansharpen": "spacenet2", "ps-rgb": "spacenet2-loose"}
@@ -87,10 +85,8 @@ def role(path: PurePath, patterns: Patterns | None = None) -> Role | None:
     if path.name.startswith("."):
         return None
     if patterns is not None:
-        named: dict[Role, str | None] = {
-            "tile": patterns.images, "geojson": patterns.labels, "summary": patterns.summary
-        }  # fmt: skip
-        return next((name for name, pattern in named.items() if pattern and _match(pattern, path)), None)
+        found = patterns.match(path)
+        return found[0] if found else None
     folders = [part.lower() for part in path.parts[:-1]]
     if not _IGNORED_FOLDERS.isdisjoint(folders):
         return None
@@ -118,25 +114,8 @@ def tile_id(stem: str) -> str:
 
 def tile_of(path: PurePath, patterns: Patterns | None = None) -> str:
     """Id of the tile that an image or label file belongs to."""
-    if patterns is not None:
-        for pattern in (patterns.images, patterns.labels):
-            found = _match(pattern, path) if pattern else None
-            if found:
-                return tile_id(found["tile"])
-    return tile_id(path.stem)
-
-
-def _match(pattern: str, path: PurePath) -> re.Match[str] | None:
-    return _compiled(pattern).fullmatch(path.as_posix())
-
-
-@lru_cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    """A user's pattern as a regular expression for whole paths."""
-    first, *others = ("[^/]*".join(re.escape(text) for text in piece.split("*")) for piece in pattern.split("{tile}"))
-    if not others:
-        return re.compile(f"(?:.*/)?{first}")
-    return re.compile(f"(?:.*/)?{first}(?P<tile>[^/]+){'(?P=tile)'.join(others)}")
+    found = patterns.match(path) if patterns else None
+    return tile_id(found[1] if found else path.stem)
 
 
 def natural_key(text: str) -> list[str | int]:

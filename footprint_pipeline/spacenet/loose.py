@@ -53,9 +53,8 @@ def fetch_prefix(uri: str, aoi: Aoi, folder: Path, *, tiles: int | None, s3: S3)
     total = sum(remote.size for remote, _ in jobs)
     if jobs:
         require_room(folder, total, f"{uri}: fetching {len(jobs):,} files")
-    progress = Progress(uri, total)
     _log.info("%s: fetching %d of %d files", uri, len(jobs), len(paths))
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with Progress(uri, total) as progress, ThreadPoolExecutor(_THREADS) as pool:
         running = [pool.submit(s3.download, remote, target, progress=progress) for remote, target in jobs]
         try:
             for future in running:

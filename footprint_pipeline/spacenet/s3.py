@@ -153,7 +153,10 @@ class Endpoint:
             while start < stop and not halt.is_set():
                 try:
                     with closing(self._get(remote, start, stop)) as body:
-                        while not halt.is_set() and (block := body.read(_BLOCK)):
+                        while start < stop and not halt.is_set():
+                            block = body.read(min(_BLOCK, stop - start))
+                            if not block:
+                                raise IncompleteReadError(actual_bytes=start, expected_bytes=stop)
                             start += len(block)
                             failures = 0
                             yield block
@@ -220,16 +223,18 @@ class Endpoint:
             **self._payer,
         )
         body = answer["Body"]
-        if answer.get("ETag", remote.etag).strip('"') != remote.etag:  # a server that ignores If-Match
-            body.close()
+        place = re.match(r"bytes (\d+)-\d+/(\d+)", answer.get("ContentRange", ""))
+        first, size = (int(place[1]), int(place[2])) if place else (0, answer["ContentLength"])
+        same = (answer.get("ETag", remote.etag).strip('"'), size) == (remote.etag, remote.size)
+        if same and first == start:
+            return body
+        body.close()
+        if not same:  # and the server ignores If-Match
             raise _changed(remote.uri)
-        if not whole and not answer.get("ContentRange", "").startswith(f"bytes {start}-{stop - 1}/"):
-            body.close()
-            raise SourceError(
-                f"{remote.uri}: {self._place} does not answer requests for a range of bytes.",
-                fix="Fetch the file by other means and give its path as the source.",
-            )
-        return body
+        raise SourceError(
+            f"{remote.uri}: {self._place} does not answer requests for a range of bytes.",
+            fix="Fetch the file by other means and give its path as the source.",
+        )
 
     def _patiently(self, uri: str, call: Callable[[], _T]) -> _T:
         """What a request answers, tried several times."""
@@ -287,7 +292,8 @@ class Endpoint:
             )
         if code in _DENIED:
             fix = (
-                "Ask the owner of the bucket for access, or set FOOTPRINT_S3_REQUESTER_PAYS=true if readers pay."
+                "Check the AWS credentials, ask the owner of the bucket for access, or set "
+                "FOOTPRINT_S3_REQUESTER_PAYS=true if readers pay."
                 if self._signed
                 else "Set FOOTPRINT_S3_SIGNED=true and AWS credentials; also FOOTPRINT_S3_REQUESTER_PAYS=true "
                 "if readers pay."

@@ -82,7 +82,7 @@ class Transfer:
             raise type(error)(
                 f"{error.problem} {self._partial.arrived / _MB:,.1f} of {self._remote.size / _MB:,.1f} MB are here "
                 "and kept.",
-                fix=f"{error.fix} It will go on from where it stopped.",
+                fix=f"{error.fix} The next try goes on from there.",
             ) from None
         raise error
 

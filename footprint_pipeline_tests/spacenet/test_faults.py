@@ -98,7 +98,7 @@ def test_a_server_that_goes_on_refusing_costs_nothing_that_arrived(
     faults.before_get = lambda number: faults.refuse.append(503) if number >= 8 else None
     with pytest.raises(SourceError, match=r"answered SlowDown. \d\.\d of 2\.1 MB are here and kept") as caught:
         s3.download(remote, tmp_path / "k")
-    assert "go on from where it stopped" in caught.value.fix
+    assert "The next try goes on from there" in caught.value.fix
     assert _names(tmp_path) == [".k.journal", ".k.partial"]
 
     faults.before_get = lambda number: None

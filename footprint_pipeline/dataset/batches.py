@@ -50,8 +50,7 @@ class TrainingChips:
     """Random chips of the training tiles, batch by batch.
 
     A batch is a function of seed, epoch and step alone, whatever was drawn before and in whichever thread: that
-    is the order to resume. A tile is drawn as often as its share of the valid ground, a chip's centre lies on
-    imagery.
+    is the order to resume. A tile is drawn as often as its share of the valid ground, and a chip looks at imagery.
 
     Attributes:
         cache: the tiles.
@@ -202,14 +201,17 @@ def _put(image: np.ndarray, truth: np.ndarray, chip: np.ndarray, labels: np.ndar
 
 
 def _draw_centre(rng: np.random.Generator, labels: np.ndarray, size: int) -> tuple[float, float]:
+    """A centre on imagery whose chip stays on the tile if it can; else the chip as near as it gets to some."""
     height, width = labels.shape
     margin_x, margin_y = min(size / 2, width / 2), min(size / 2, height / 2)
-    x = y = 0.0
     for _ in range(8):
         x, y = rng.uniform(margin_x, width - margin_x), rng.uniform(margin_y, height - margin_y)
         if labels[min(int(y), height - 1), min(int(x), width - 1)] & VALID:
-            break
-    return x, y
+            return x, y
+    seen = np.flatnonzero(labels & VALID)
+    if len(seen):
+        y, x = divmod(int(rng.choice(seen)), width)
+    return min(max(x, margin_x), width - margin_x), min(max(y, margin_y), height - margin_y)
 
 
 def _starts(length: int, size: int) -> list[int]:

@@ -200,6 +200,15 @@ def test_chips_look_at_imagery() -> None:
     assert np.mean(images[:, 4, 4, 0] > 0.7) > 0.85  # a plain draw would hit one in four
 
 
+def test_chips_find_the_little_imagery_there_is_at_a_tiles_edge() -> None:
+    split, image, labels = plain("train", 200, height=60, width=200)
+    image[:, 6:] = 0
+    labels[:, 6:] = 0
+    images, _ = TrainingChips(memory_cache((split, image, labels)), 32, 64, NONE, seed=0).batch(0, 0)
+    assert (images.max(axis=(1, 2, 3)) > 0.7).all()
+    assert np.allclose((images[..., 0] > 0).mean(), 6 / 32, atol=0.01)  # and stay on the tile
+
+
 @pytest.mark.parametrize(("height", "width"), [(50, 60), (64, 64), (65, 200), (20, 30), (32, 32), (33, 97)])
 def test_validation_windows_cover_every_pixel(height: int, width: int) -> None:
     tile = noisy("validation", 1, height=height, width=width)

@@ -1,111 +1,98 @@
 """Split manifests: which tile teaches, which one tunes, which one judges.
 
 A manifest is Parquet, one row a tile: everything that training needs to know about it. Columns: `tile_id`,
-`aoi`, `split`, `path`, `mask_path`, `width`, `height`, `gsd_x_m`, `gsd_y_m`, `valid_share`, `low`, `high`,
-`buildings` (labels) and `building_share` (of pixels). Its schema's metadata holds the split's spec.
+`aoi`, `split`, `block` (of ground, that decided), `path`, `mask_path`, `width`, `height`, `gsd_x_m`, `gsd_y_m`,
+`valid_share`, `low`, `high`, `buildings` (labels) and `coverage` (share of building pixels). Its schema's
+metadata holds the split's spec, the block size in force and the digest. How a split is decided is `assignment`'s
+business.
 """
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from footprint_pipeline.dataset.assignment import GUARD, SPLITS, SplitSpec, assign_splits, draw
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_path
 
-SPLITS = ("train", "validation", "test")
+__all__ = [
+    "COLUMNS", "GUARD", "SPLITS", "SplitSpec", "block_size", "build_manifest", "digest", "read_manifests",
+    "split_summary", "write_manifest",
+]  # fmt: skip
+
 COLUMNS = (
-    "tile_id", "aoi", "split", "path", "mask_path", "width", "height", "gsd_x_m", "gsd_y_m",
-    "valid_share", "low", "high", "buildings", "building_share",
+    "tile_id", "aoi", "split", "block", "path", "mask_path", "width", "height", "gsd_x_m", "gsd_y_m",
+    "valid_share", "low", "high", "buildings", "coverage",
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class SplitSpec:
-    """How tiles are shared out. The defaults are the article's.
-
-    Attributes:
-        train: share of the tiles to train on.
-        validation: share to stop early and to choose the tolerance on.
-        test: share to judge on.
-        seed: another seed is another split.
-        drop_empty: leave out tiles without a building, as the article does.
-    """
-
-    train: float = 0.7
-    validation: float = 0.1
-    test: float = 0.2
-    seed: int = 1337
-    drop_empty: bool = False
-
-    def __post_init__(self) -> None:
-        if min(self.train, self.validation, self.test) <= 0 or abs(self.train + self.validation + self.test - 1) > 1e-9:
-            raise DatasetError(
-                f"Shares {self.train}, {self.validation}, {self.test} are no split.",
-                fix="They must be positive and add up to 1.",
-            )
-
-
-def assign_splits(tile_ids: list[str], has_building: np.ndarray, spec: SplitSpec) -> np.ndarray:
-    """The split of every tile: the same on every machine, whatever the order of the tiles.
-
-    Tiles are ranked by a hash of seed and id, those with buildings and those without apart, so that each
-    split gets its share of both. Every split gets at least one tile with buildings.
-
-    Args:
-        tile_ids: unique ids.
-        has_building: bool, shape (N,).
-        spec: shares and seed.
-
-    Returns:
-        "train", "validation" or "test", shape (N,).
-
-    Raises:
-        DatasetError: fewer than three tiles have a building.
-    """
-    if int(has_building.sum()) < len(SPLITS):
-        raise DatasetError(
-            f"{int(has_building.sum())} of {len(tile_ids)} tiles have a building; at least three are needed, "
-            "one to train on, one to tune on, one to judge on.",
-            fix="Take more tiles (a larger --tiles), or check that the labels belong to these tiles.",
-        )
-    rank = np.array([hashlib.sha256(f"{spec.seed}/{tile_id}".encode()).digest() for tile_id in tile_ids], "S32")
-    split = np.full(len(tile_ids), "train", object)
-    for stratum, least in ((has_building, 1), (~has_building, 0)):
-        members = np.flatnonzero(stratum)
-        members = members[np.argsort(rank[members], kind="stable")]
-        tests = min(max(least, round(spec.test * len(members))), len(members) - 2 * least)
-        validations = min(max(least, round(spec.validation * len(members))), len(members) - tests - least)
-        split[members[:tests]] = "test"
-        split[members[tests : tests + validations]] = "validation"
-    return split
-
-
 def build_manifest(
-    tiles: pd.DataFrame, buildings: pd.Series, building_share: pd.Series, mask_folder: Path, spec: SplitSpec
+    tiles: gpd.GeoDataFrame, buildings: pd.Series, coverage: pd.Series, mask_folder: Path, spec: SplitSpec
 ) -> pd.DataFrame:
     """The manifest of one AOI.
 
     Args:
-        tiles: the tile index.
+        tiles: the tile index, geometry in EPSG:4326.
         buildings: labels by tile id (tiles without are absent).
-        building_share: share of building pixels by tile id.
+        coverage: share of building pixels by tile id.
         mask_folder: where the masks lie.
         spec: how to split.
+
+    Raises:
+        DatasetError: fewer than three tiles have a building.
     """
-    manifest = pd.DataFrame(tiles.drop(columns="geometry"))
-    manifest["buildings"] = manifest["tile_id"].map(buildings).fillna(0).astype(int)
-    manifest["building_share"] = manifest["tile_id"].map(building_share).astype(float)
-    manifest["mask_path"] = [str(mask_folder / f"{tile_id}.tif") for tile_id in manifest["tile_id"]]
-    if spec.drop_empty:
-        manifest = manifest[manifest["buildings"] > 0]
-    manifest["split"] = assign_splits(manifest["tile_id"].tolist(), (manifest["buildings"] > 0).to_numpy(), spec)
+    tiles = tiles.assign(
+        buildings=tiles["tile_id"].map(buildings).fillna(0).astype(int),
+        coverage=tiles["tile_id"].map(coverage).astype(float),
+        mask_path=[str(mask_folder / f"{tile_id}.tif") for tile_id in tiles["tile_id"]],
+    )
+    draws = [
+        draw(f"{spec.seed}/{aoi}/{tile_id}/empty") for aoi, tile_id in zip(tiles["aoi"], tiles["tile_id"], strict=True)
+    ]
+    tiles = tiles[(tiles["buildings"] > 0) | (np.array(draws) < spec.empty_share)]
+    assigned = assign_splits(tiles, (tiles["buildings"] > 0).to_numpy(), spec)
+    manifest = pd.DataFrame(tiles.drop(columns="geometry")).assign(split=assigned.split, block=assigned.block)
     return manifest[list(COLUMNS)].sort_values("tile_id", ignore_index=True)
+
+
+def split_summary(manifest: pd.DataFrame) -> pd.DataFrame:
+    """What each split holds, one row each, the guard last.
+
+    Returns:
+        Columns `split`, `tiles`, `tiles_with_buildings`, `buildings`, `coverage` (share of building pixels),
+        `area_km2` (of ground with imagery), `blocks`.
+    """
+    rows = []
+    for split in (*SPLITS, GUARD):
+        tiles = manifest[manifest["split"] == split]
+        pixels = tiles["width"] * tiles["height"]
+        ground = pixels * tiles["valid_share"] * tiles["gsd_x_m"] * tiles["gsd_y_m"]
+        rows.append(
+            {
+                "split": split,
+                "tiles": len(tiles),
+                "tiles_with_buildings": int((tiles["buildings"] > 0).sum()),
+                "buildings": int(tiles["buildings"].sum()),
+                "coverage": float((tiles["coverage"] * pixels).sum() / max(pixels.sum(), 1)),
+                "area_km2": float(ground.sum() / 1e6),
+                "blocks": len(tiles[["aoi", "block"]].drop_duplicates()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def block_size(manifest: pd.DataFrame) -> float | None:
+    """Side of the blocks in force, metres, of the manifest of one AOI; None when each tile was its own block."""
+    size = re.search(r"@([\d.e+]+)$", str(manifest["block"].iloc[0]))
+    return float(size[1]) if size else None
 
 
 def digest(manifest: pd.DataFrame) -> str:
@@ -115,20 +102,25 @@ def digest(manifest: pd.DataFrame) -> str:
 
 
 def write_manifest(manifest: pd.DataFrame, path: Path, spec: SplitSpec) -> str:
-    """Write the manifest as Parquet, atomically, and return its digest."""
+    """Write the manifest as Parquet, atomically, and return its digest.
+
+    The schema's metadata holds, as JSON under `footprint_split`, the spec, the digest and `block_m_in_force`
+    (null when each tile was its own block).
+    """
+    stamp = digest(manifest)
+    described = {**asdict(spec), "block_m_in_force": block_size(manifest), "digest": stamp}
     table = pa.Table.from_pandas(manifest, preserve_index=False)
-    stamp = {"footprint_split": json.dumps({**asdict(spec), "digest": digest(manifest)})}
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp})
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), "footprint_split": json.dumps(described)})
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary)
-    return digest(manifest)
+    return stamp
 
 
 def read_manifests(paths: list[Path]) -> pd.DataFrame:
     """The rows of several manifests as one.
 
     Raises:
-        DatasetError: one is missing, or there are none.
+        DatasetError: one is missing, or of an older form, or there are none.
     """
     missing = [path for path in paths if not path.exists()]
     if missing or not paths:
@@ -136,4 +128,13 @@ def read_manifests(paths: list[Path]) -> pd.DataFrame:
             f"There is no split manifest {'for ' + missing[0].parent.name if missing else 'at all'}.",
             fix="Prepare an AOI first: footprint run, or materialize split_manifests.",
         )
-    return pd.concat([pq.read_table(path).to_pandas() for path in paths], ignore_index=True)
+    tables = []
+    for path in paths:
+        table = pq.read_table(path)
+        if lacking := [name for name in COLUMNS if name not in table.column_names]:
+            raise DatasetError(
+                f"{path.parent.name}: its split manifest is of an older form; it lacks {', '.join(lacking)}.",
+                fix="Materialize split_manifests again.",
+            )
+        tables.append(table.to_pandas())
+    return pd.concat(tables, ignore_index=True)

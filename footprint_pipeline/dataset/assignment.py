@@ -1,0 +1,237 @@
+"""Which split a tile goes to: drawn from a hash, never counted out, so that tiles which come later move none.
+
+What belongs here: the spec of a split and the decision, tile by tile. What is written of it is `splits`' business,
+the geometry of blocks is `blocks`'.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import InitVar, dataclass
+from typing import Literal
+
+import geopandas as gpd
+import numpy as np
+
+from footprint_pipeline.dataset.blocks import Blocks
+from footprint_pipeline.errors import DatasetError
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "validation", "test")
+GUARD = "guard"
+"""The split of tiles between blocks of different splits: they neither teach, nor tune, nor judge."""
+TILES_A_BLOCK = 2
+"""Sides of a tile that a block is long at least."""
+MANY_BLOCKS = 24
+"""So many blocks share tiles out well; of fewer it is asked whether they do."""
+MOST_GUARD = 1 / 3
+"""Share of the tiles that few blocks may leave to the guard."""
+LEAST_TRAIN = 0.7
+"""Part of its own share that training gets from few blocks, of the tiles with buildings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSpec:
+    """How tiles are shared out. The shares and the seed are the article's, which splits by tile.
+
+    Attributes:
+        by: "block" keeps neighbours together: square blocks of ground are shared out, each with all its tiles.
+            "tile" shares out tiles one by one; a tile may then be judged beside one that taught.
+        block_m: side of a block, metres.
+        train: share to train on.
+        validation: share to stop early and to choose the tolerance on.
+        test: share to judge on.
+        seed: another seed is another split.
+        empty_share: share of the tiles without a building that are kept; the article kept none.
+    """
+
+    by: Literal["block", "tile"] = "block"
+    block_m: float = 1000.0
+    train: float = 0.7
+    validation: float = 0.1
+    test: float = 0.2
+    seed: int = 1337
+    empty_share: float = 1.0
+    drop_empty: InitVar[bool] = False
+
+    def __post_init__(self, drop_empty: bool) -> None:
+        if drop_empty:
+            object.__setattr__(self, "empty_share", 0.0)
+        if min(self.train, self.validation, self.test) <= 0 or abs(self.train + self.validation + self.test - 1) > 1e-9:
+            raise DatasetError(
+                f"Shares {self.train}, {self.validation}, {self.test} are no split.",
+                fix="They must be positive and add up to 1.",
+            )
+        if self.by not in ("block", "tile"):
+            raise DatasetError(f"Tiles cannot be split by {self.by!r}.", fix="Split by 'block' or by 'tile'.")
+        if not 0 < self.block_m < np.inf:
+            raise DatasetError(
+                f"Blocks of {self.block_m} m are no blocks.", fix="block_m is the side of a block in metres, above 0."
+            )
+        if not 0 <= self.empty_share <= 1:
+            raise DatasetError(
+                f"A share of {self.empty_share} of the tiles without a building cannot be kept.",
+                fix="empty_share lies between 0 (none of them) and 1 (all).",
+            )
+
+    def interval(self, split: str) -> tuple[float, float]:
+        """What a draw from [0, 1) must reach, and stay below, to fall to a split."""
+        edges = (0.0, self.train, self.train + self.validation, 1.0)
+        at = SPLITS.index(split)
+        return edges[at], edges[at + 1]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What `assign_splits` decided.
+
+    Attributes:
+        split: "train", "validation", "test" or "guard", shape (N,).
+        block: the block that decided: `r12540c14836@1000`, or `<tile id>@tile`; shape (N,).
+        block_m: side of the blocks in force, metres; None when each tile was its own block.
+    """
+
+    split: np.ndarray
+    block: np.ndarray
+    block_m: float | None
+
+
+def assign_splits(tiles: gpd.GeoDataFrame, has_building: np.ndarray, spec: SplitSpec) -> Assignment:
+    """The split of every tile of an AOI: the same on every machine, whatever the order of the tiles.
+
+    By tile, a hash of seed, AOI and tile id decides. By block, a hash of seed and block decides for all tiles
+    whose centre lies in the block, in every AOI that covers it. A tile that reaches within a hair of a block of
+    another split is put into "guard", so that tiles of two splits never touch. That depends on the tile's own
+    outline and the grid alone; the guard takes more of the small splits than of the large one.
+
+    Tiles added later move no tile, with two exceptions for small sets, each logged as a warning:
+
+    - Where tiles lie in fewer than 24 blocks, and more than a third of them would be guard, or training would get
+      less than 0.7 of its share, blocks half as large are taken, again and again, as long as a block is two tiles
+      long; after that each tile is its own block, as by tile. (A `block_m` shorter than two tiles is doubled
+      until it is not.)
+    - A split without a tile with buildings takes the block (or tile) whose hash lies nearest to its interval,
+      from a split that can spare it. Where no block can be spared, blocks half as large are taken.
+
+    Args:
+        tiles: the tile index of one AOI; geometry in EPSG:4326.
+        has_building: bool, shape (N,).
+        spec: how to share them out.
+
+    Raises:
+        DatasetError: fewer than three tiles have a building.
+    """
+    if int(has_building.sum()) < len(SPLITS):
+        raise DatasetError(
+            f"{int(has_building.sum())} of {len(tiles)} tiles have a building; at least three are needed, "
+            "one to train on, one to tune on, one to judge on.",
+            fix="Take more tiles (a larger --tiles), or check that the labels belong to these tiles.",
+        )
+    aoi = str(tiles["aoi"].iloc[0])
+    for block_m in _block_sizes(tiles, spec):
+        blocks = _Drawn(tiles, block_m, spec)
+        moved = blocks.give_each_split_a_building(has_building)
+        if moved is not None and (block_m is None or blocks.share_out_well(has_building)):
+            break
+        log.warning(
+            "%s: blocks of %g m do not suit its %d tiles: they lie in %d of them, %d tiles would be guard, %d of %d "
+            "with buildings would train. Smaller blocks are tried, then single tiles. More tiles avoid it; block_m or "
+            "by='tile' decides it beforehand.",
+            aoi, block_m, len(tiles), len(set(blocks.own)), (blocks.splits() == GUARD).sum(),
+            (blocks.splits()[has_building] == "train").sum(), has_building.sum(),
+        )  # fmt: skip
+    if block_m is None and spec.by == "block":
+        log.warning("%s: each tile is shared out by itself, so a tile may be judged beside one that taught.", aoi)
+    for split, block in moved or ():
+        log.warning(
+            "%s: no tile with buildings fell to %s, so the nearest draw, %s (%d tiles), was moved there. "
+            "More tiles, a smaller block_m or another seed avoid it.",
+            aoi, split, block, blocks.own.count(block),
+        )  # fmt: skip
+    return Assignment(blocks.splits(), np.array(blocks.own, object), block_m)
+
+
+class _Drawn:
+    """Blocks of one size, the draw of each, and the split that it falls to."""
+
+    def __init__(self, tiles: gpd.GeoDataFrame, block_m: float | None, spec: SplitSpec) -> None:
+        self.spec = spec
+        if block_m is None:
+            self.own = [f"{tile_id}@tile" for tile_id in tiles["tile_id"]]
+            self.reached = [frozenset([block]) for block in self.own]
+            text = {
+                f"{tile_id}@tile": f"{aoi}/{tile_id}"
+                for aoi, tile_id in zip(tiles["aoi"], tiles["tile_id"], strict=True)
+            }
+        else:
+            grid, bounds = Blocks(block_m), tiles.geometry.bounds.to_numpy()
+            self.own = [grid.at((west + east) / 2, (south + north) / 2) for west, south, east, north in bounds]
+            self.reached = [grid.reached(tile) for tile in bounds]
+            text = {block: block for reached in self.reached for block in reached}
+        self.draw = {block: draw(f"{spec.seed}/{name}") for block, name in text.items()}
+        self.split_of = {block: self._fall(draw) for block, draw in self.draw.items()}
+
+    def splits(self, split_of: dict[str, str] | None = None) -> np.ndarray:
+        """The split of every tile, shape (N,), where blocks fall as given."""
+        split_of = split_of or self.split_of
+        found = [{split_of[block] for block in reached} for reached in self.reached]
+        return np.array([split.pop() if len(split) == 1 else GUARD for split in found], object)
+
+    def give_each_split_a_building(self, has_building: np.ndarray) -> list[tuple[str, str]] | None:
+        """Move blocks until every split has a tile with buildings; (split, block) of each, None if it cannot be."""
+        moved: list[tuple[str, str]] = []
+        candidates = sorted({block for block, building in zip(self.own, has_building, strict=True) if building})
+        while wanting := self._without_building(self.split_of, has_building):
+            low, high = self.spec.interval(wanting[0])
+            candidates.sort(key=lambda block: max(low - self.draw[block], self.draw[block] - high))
+            for block in candidates:
+                trial = {**self.split_of, block: wanting[0]}
+                if set(self._without_building(trial, has_building)) < set(wanting):
+                    self.split_of = trial
+                    moved.append((wanting[0], block))
+                    break
+            else:
+                return None
+        return moved
+
+    def share_out_well(self, has_building: np.ndarray) -> bool:
+        """Whether enough is left to train on: of many blocks, chance sees to it."""
+        split = self.splits()
+        shared = split[has_building & (split != GUARD)]
+        enough = min(LEAST_TRAIN * self.spec.train * len(shared), len(shared) - 2)
+        return len(set(self.own)) >= MANY_BLOCKS or bool(
+            (split == GUARD).mean() <= MOST_GUARD and (shared == "train").sum() >= enough
+        )
+
+    def _without_building(self, split_of: dict[str, str], has_building: np.ndarray) -> list[str]:
+        present = set(self.splits(split_of)[has_building])
+        return [split for split in SPLITS if split not in present]
+
+    def _fall(self, draw: float) -> str:
+        return next(split for split in SPLITS if draw < self.spec.interval(split)[1])
+
+
+def draw(text: str) -> float:
+    """A number in [0, 1) that the text alone decides."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
+
+
+def _block_sizes(tiles: gpd.GeoDataFrame, spec: SplitSpec) -> Iterator[float | None]:
+    """The block sizes to try, metres, largest first; None, each tile by itself, comes last."""
+    if spec.by == "block":
+        sides = np.maximum(tiles["width"] * tiles["gsd_x_m"], tiles["height"] * tiles["gsd_y_m"])
+        least = TILES_A_BLOCK * float(sides.median())
+        block_m = spec.block_m
+        while block_m < least:
+            block_m *= 2
+        if block_m > spec.block_m:
+            log.warning(
+                "%s: blocks of %g m are shorter than %d tiles, so most tiles would be guard; blocks of %g m are taken. "
+                "Set block_m to it, or split by='tile'.",
+                tiles["aoi"].iloc[0], spec.block_m, TILES_A_BLOCK, block_m,
+            )  # fmt: skip
+        while block_m >= least:
+            yield block_m
+            block_m /= 2
+    yield None

@@ -1,7 +1,7 @@
 """Polygons → mask tiles, one GeoTIFF beside each image tile, on the tile's own grid.
 
 What belongs here: what the bands of a mask mean, the files and their index. How polygons become pixels is
-`rasterize`'s business.
+`rasterize`'s business, how pixels become bytes `geotiff`'s.
 
 Bands, in this order, `uint8`, 0 or 1, named in the file:
 
@@ -31,6 +31,7 @@ import rasterio
 import shapely
 from rasterio.errors import RasterioError
 
+from footprint_pipeline.dataset.geotiff import encode
 from footprint_pipeline.dataset.rasterize import covered_pixels, rasterize_polygons
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_path
@@ -145,7 +146,9 @@ def write_masks(
 
     def write(tile: _TileRow) -> list[int]:
         mask = draw_mask(on_grid[rows_of.get(tile.tile_id, nothing)], tile, spec=spec)
-        _write(mask, tile, mask_path(folder, tile.tile_id), spec=spec)
+        content = encode(mask, crs=tile.crs, transform=tile.transform, names=spec.bands, tags=asdict(spec))
+        with atomic_path(mask_path(folder, tile.tile_id)) as temporary:
+            temporary.write_bytes(content)
         return [int(np.count_nonzero(band)) for band in mask]
 
     counts = []
@@ -243,25 +246,6 @@ def _contact(polygons_px: np.ndarray, tile: _TileRow, contact_m: float) -> np.nd
 
 def _scaled(shapes: np.ndarray, by: np.ndarray) -> np.ndarray:
     return shapely.transform(shapes, lambda xy: xy * by)
-
-
-def _write(mask: np.ndarray, tile: _TileRow, path: Path, *, spec: MaskSpec) -> None:
-    bands, height, width = mask.shape
-    profile = {
-        "driver": "GTiff",
-        "count": bands,
-        "dtype": "uint8",
-        "height": height,
-        "width": width,
-        "crs": tile.crs,
-        "transform": rasterio.Affine(*tile.transform),
-        "compress": "packbits",  # rows of few runs: written and read in a fraction of deflate's time
-        "interleave": "band",
-    }
-    with atomic_path(path) as temporary, rasterio.open(temporary, "w", **profile) as target:
-        target.write(mask)
-        target.descriptions = spec.bands
-        target.update_tags(**asdict(spec))
 
 
 @contextmanager

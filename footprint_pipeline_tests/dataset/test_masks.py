@@ -80,7 +80,7 @@ def test_masks_are_gdals_own_of_the_labels_on_the_ground(tmp_path: Path, crs: st
         with rasterio.open(mask_path(tmp_path / "masks", name)) as source:
             assert source.crs == rasterio.CRS.from_string(crs)
             assert list(source.transform)[:6] == list(grid(tile))[:6]
-            assert (source.count, source.dtypes, source.compression.value) == (1, ("uint8",), "PACKBITS")
+            assert (source.count, source.dtypes, source.compression.value) == (1, ("uint8",), "DEFLATE")
             assert source.descriptions == ("building",)
     assert total > 1000
     assert (summary.tiles, summary.pixels, summary.building_pixels) == (4, 4 * HEIGHT * WIDTH, total)

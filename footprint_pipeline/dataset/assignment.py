@@ -1,26 +1,23 @@
 """Which split a tile goes to: drawn from a hash, never counted out, so that tiles which come later move none.
 
-What belongs here: the spec of a split and the decision, tile by tile. What is written of it is `splits`' business,
+What belongs here: the decision, tile by tile. What is written of it is `splits`' business,
 the geometry of blocks is `blocks`'.
 """
 
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import InitVar, dataclass
-from typing import Literal
+from dataclasses import dataclass
 
 import geopandas as gpd
 import numpy as np
 
 from footprint_pipeline.dataset.blocks import Blocks
+from footprint_pipeline.dataset.spec import GUARD, SPLITS, SplitSpec
 from footprint_pipeline.errors import DatasetError
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "validation", "test")
-GUARD = "guard"
-"""The split of tiles between blocks of different splits: they neither teach, nor tune, nor judge."""
 TILES_A_BLOCK = 2
 """Sides of a tile that a block is long at least."""
 MANY_BLOCKS = 24
@@ -29,57 +26,6 @@ MOST_GUARD = 1 / 3
 """Share of the tiles that few blocks may leave to the guard."""
 LEAST_TRAIN = 0.7
 """Part of its own share that training gets from few blocks, of the tiles with buildings."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitSpec:
-    """How tiles are shared out. The shares and the seed are the article's, which splits by tile.
-
-    Attributes:
-        by: "block" keeps neighbours together: square blocks of ground are shared out, each with all its tiles.
-            "tile" shares out tiles one by one; a tile may then be judged beside one that taught.
-        block_m: side of a block, metres.
-        train: share to train on.
-        validation: share to stop early and to choose the tolerance on.
-        test: share to judge on.
-        seed: another seed is another split.
-        empty_share: share of the tiles without a building that are kept; the article kept none.
-    """
-
-    by: Literal["block", "tile"] = "block"
-    block_m: float = 1000.0
-    train: float = 0.7
-    validation: float = 0.1
-    test: float = 0.2
-    seed: int = 1337
-    empty_share: float = 1.0
-    drop_empty: InitVar[bool] = False
-
-    def __post_init__(self, drop_empty: bool) -> None:
-        if drop_empty:
-            object.__setattr__(self, "empty_share", 0.0)
-        if min(self.train, self.validation, self.test) <= 0 or abs(self.train + self.validation + self.test - 1) > 1e-9:
-            raise DatasetError(
-                f"Shares {self.train}, {self.validation}, {self.test} are no split.",
-                fix="They must be positive and add up to 1.",
-            )
-        if self.by not in ("block", "tile"):
-            raise DatasetError(f"Tiles cannot be split by {self.by!r}.", fix="Split by 'block' or by 'tile'.")
-        if not 0 < self.block_m < np.inf:
-            raise DatasetError(
-                f"Blocks of {self.block_m} m are no blocks.", fix="block_m is the side of a block in metres, above 0."
-            )
-        if not 0 <= self.empty_share <= 1:
-            raise DatasetError(
-                f"A share of {self.empty_share} of the tiles without a building cannot be kept.",
-                fix="empty_share lies between 0 (none of them) and 1 (all).",
-            )
-
-    def interval(self, split: str) -> tuple[float, float]:
-        """What a draw from [0, 1) must reach, and stay below, to fall to a split."""
-        edges = (0.0, self.train, self.train + self.validation, 1.0)
-        at = SPLITS.index(split)
-        return edges[at], edges[at + 1]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ where the masks have these bands.
 """
 
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +32,7 @@ from rasterio.errors import RasterioError
 
 from footprint_pipeline.dataset.geotiff import encode
 from footprint_pipeline.dataset.rasterize import covered_pixels, rasterize_polygons
+from footprint_pipeline.dataset.spec import MaskSpec
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_path
 
@@ -43,33 +43,6 @@ CUT_PX = 0.01
 """An edge this near to the tile's frame is where the tile ends and not a wall."""
 _QUARTER_CIRCLE = 8
 """Segments: a distance of two metres is kept to a centimetre."""
-
-
-@dataclass(frozen=True)
-class MaskSpec:
-    """Which bands masks have.
-
-    Attributes:
-        border_m: how far from its outline a building's pixels belong to `border`, metres; 0: no such band.
-        contact_m: up to which distance between two buildings there is a `contact` between them: the pixels within
-            half of it of both, metres; 0: no such band.
-
-    Raises:
-        DatasetError: a distance is negative or not finite.
-    """
-
-    border_m: float = 0.0
-    contact_m: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, metres in asdict(self).items():
-            if not (math.isfinite(metres) and metres >= 0):
-                raise DatasetError(f"{name}: {metres} is no distance.", fix="Give metres, or 0 for no such band.")
-
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """Names of the bands, in the file's order."""
-        return ("building", *["border"] * (self.border_m > 0), *["contact"] * (self.contact_m > 0))
 
 
 class _TileRow(Protocol):

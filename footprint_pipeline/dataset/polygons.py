@@ -23,9 +23,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
-from pyproj import CRS, Transformer
+from pyproj import Transformer
 
 from footprint_pipeline.dataset.area import geodesic_area_m2
+from footprint_pipeline.dataset.spec import PolygonSpec
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_path
 
@@ -41,17 +42,6 @@ _EDGE_PX = 1e-3
 _OFF_PX = 2.0
 _OFF_SHARE = 0.05
 """Real tables differ in some rows: where a label fell into parts, one column has the part and the other the whole."""
-
-
-@dataclass(frozen=True)
-class PolygonSpec:
-    """Which labels become rows.
-
-    Attributes:
-        min_area_m2: labels whose geodesic area is not greater are left out, square metres.
-    """
-
-    min_area_m2: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -229,7 +219,7 @@ def write_polygon_table(table: gpd.GeoDataFrame, path: Path) -> None:
         "columns": {
             "geometry": {
                 **_described(table["geometry"].to_numpy()),
-                "crs": CRS.from_epsg(4326).to_json_dict(),
+                "crs": None if table.crs is None else table.crs.to_json_dict(),
                 "covering": {"bbox": {side: ["bbox", side] for side in _SIDES}},
             },
             "geometry_px": {**_described(table["geometry_px"].to_numpy()), "crs": None},
@@ -242,7 +232,12 @@ def write_polygon_table(table: gpd.GeoDataFrame, path: Path) -> None:
     wkb = {"geometry": pa.binary(), "geometry_px": pa.binary()}
     stored = pa.table({name: pa.array(column, wkb.get(name)) for name, column in columns.items()})
     with atomic_path(path) as temporary:
-        pq.write_table(stored.replace_schema_metadata({"geo": json.dumps(geo)}), temporary, row_group_size=ROW_GROUP)
+        pq.write_table(
+            stored.replace_schema_metadata({"geo": json.dumps(geo)}),
+            temporary,
+            row_group_size=ROW_GROUP,
+            use_dictionary=["aoi", "tile_id"],
+        )
 
 
 def read_polygon_table(path: Path) -> gpd.GeoDataFrame:

@@ -19,14 +19,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from footprint_pipeline.dataset.assignment import GUARD, SPLITS, SplitSpec, assign_splits, draw
+from footprint_pipeline.dataset.assignment import assign_splits, draw
+from footprint_pipeline.dataset.spec import GUARD, SPLITS, SplitSpec
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_path
-
-__all__ = [
-    "COLUMNS", "GUARD", "SPLITS", "SplitSpec", "block_size", "build_manifest", "digest", "read_manifests",
-    "split_summary", "write_manifest",
-]  # fmt: skip
 
 COLUMNS = (
     "tile_id", "aoi", "split", "block", "path", "mask_path", "width", "height", "gsd_x_m", "gsd_y_m",

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 
-from footprint_pipeline.dataset.masks import MaskSummary, mask_path, read_mask, write_masks
+from footprint_pipeline.dataset.label_counts import LabelCounts, label_counts_path, write_label_counts
+from footprint_pipeline.dataset.masks import MaskSummary, read_mask_index, write_masks
 from footprint_pipeline.dataset.polygons import (
     PolygonTable,
     build_polygon_table,
@@ -17,14 +18,15 @@ from footprint_pipeline.dataset.polygons import (
     read_polygon_table,
     write_polygon_table,
 )
-from footprint_pipeline.dataset.splits import SplitSpec, build_manifest, write_manifest
+from footprint_pipeline.dataset.spec import MaskSpec, PolygonSpec, SplitSpec
+from footprint_pipeline.dataset.splits import build_manifest, write_manifest
 from footprint_pipeline.dataset.tiles import TileIndex, index_tiles, read_tile_index, write_tile_index
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_path
 from footprint_pipeline.lake import AoiFolder
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.catalog import Aoi
-from footprint_pipeline.spacenet.labels import Labels, read_labels
+from footprint_pipeline.spacenet.labels import read_labels
 from footprint_pipeline.spacenet.layout import Layout
 from footprint_pipeline.spacenet.sources import fetch
 
@@ -37,8 +39,8 @@ _LAYOUT = TypeAdapter(Layout)
 class CollectedPolygons:
     """The polygon table and what reading the labels met."""
 
-    labels: Labels
     polygons: PolygonTable
+    counts: LabelCounts
 
 
 def fetch_tiles(
@@ -62,23 +64,38 @@ def fetch_tiles(
     return layout, index
 
 
-def collect_polygons(folder: AoiFolder, *, skip_bad_labels: bool) -> CollectedPolygons:
+def collect_polygons(
+    folder: AoiFolder, *, skip_bad_labels: bool, spec: PolygonSpec = PolygonSpec()
+) -> CollectedPolygons:
     """Read an AOI's labels, place them on its tiles and write the polygon table.
 
-    Labels that are left out are listed in `labels_rejected.csv`.
+    Labels that are left out are listed in `labels_rejected.csv`, and counted in `labels.json`.
     """
     if not folder.layout.exists():
         raise DatasetError(f"{folder.folder.name}: its tiles are not there.", fix="Materialize image_tiles first.")
     labels = read_labels(_LAYOUT.validate_json(folder.layout.read_bytes()), skip_bad=skip_bad_labels)
-    polygons = build_polygon_table(labels.table, read_tile_index(folder.tiles))
+    polygons = build_polygon_table(
+        labels.table, read_tile_index(folder.tiles), spec=spec, pixel_sample=labels.pixel_sample
+    )
+    counts = LabelCounts(
+        rows=labels.rows,
+        empty=labels.empty,
+        repaired=labels.repaired,
+        rejected=len(labels.rejected),
+        slivers=labels.slivers,
+        outside=polygons.outside,
+        clipped=polygons.clipped,
+        unlabelled=labels.unlabelled,
+    )
     with atomic_path(folder.rejected_labels) as temporary:
         labels.rejected.to_csv(temporary, index=False)
     write_polygon_table(polygons.table, folder.polygons)
+    write_label_counts(counts, label_counts_path(folder))
     log.info("%s: %d buildings", folder.folder.name, len(polygons.table))
-    return CollectedPolygons(labels, polygons)
+    return CollectedPolygons(polygons, counts)
 
 
-def draw_masks(folder: AoiFolder) -> MaskSummary:
+def draw_masks(folder: AoiFolder, spec: MaskSpec = MaskSpec()) -> MaskSummary:
     """Write a mask for every tile of an AOI."""
 
     def progress(done: int, total: int) -> None:
@@ -86,16 +103,15 @@ def draw_masks(folder: AoiFolder) -> MaskSummary:
             log.info("%s: %d of %d masks", folder.folder.name, done, total)
 
     return write_masks(
-        read_polygon_table(folder.polygons), read_tile_index(folder.tiles), folder.masks, progress=progress
+        read_polygon_table(folder.polygons), read_tile_index(folder.tiles), folder.masks, spec=spec, progress=progress
     )
 
 
 def split_tiles(folder: AoiFolder, spec: SplitSpec) -> tuple[pd.DataFrame, str]:
     """Write the split manifest of an AOI; returns it with its digest."""
-    tiles = read_tile_index(folder.tiles)
-    shares = pd.Series({tile: float(read_mask(mask_path(folder.masks, tile)).mean()) for tile in tiles["tile_id"]})
+    coverage = read_mask_index(folder.masks).set_index("tile_id")["building_share"]
     buildings = buildings_per_tile(read_polygon_table(folder.polygons))
-    manifest = build_manifest(tiles, buildings, shares, folder.masks, spec)
+    manifest = build_manifest(read_tile_index(folder.tiles), buildings, coverage, folder.masks, spec)
     return manifest, write_manifest(manifest, folder.manifest, spec)
 
 

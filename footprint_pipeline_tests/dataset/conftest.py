@@ -13,7 +13,8 @@ import shapely
 
 from footprint_pipeline.dataset.masks import read_mask, write_masks
 from footprint_pipeline.dataset.polygons import build_polygon_table, buildings_per_tile
-from footprint_pipeline.dataset.splits import SplitSpec, build_manifest
+from footprint_pipeline.dataset.spec import SplitSpec
+from footprint_pipeline.dataset.splits import build_manifest
 from footprint_pipeline.dataset.tiles import index_tiles
 
 GSD_DEG = 4.5e-6

@@ -1,32 +1,56 @@
 """From labels to split manifests, one AOI a partition."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import dagster as dg
 from pydantic import Field
 
-from footprint_pipeline.dataset.splits import SplitSpec
+from footprint_pipeline.dataset.spec import MaskSpec, PolygonSpec, SplitSpec
 from footprint_pipeline.orchestration.resources import Workplace
 
-_SPLIT = SplitSpec()
+_POLYGONS, _MASKS, _SPLIT = PolygonSpec(), MaskSpec(), SplitSpec()
 
 
 class PolygonsConfig(dg.Config):
-    """How to read labels."""
+    """How to read labels, and which to keep."""
 
     skip_bad_labels: bool = Field(
         False, description="Leave out labels that cannot be read or belong to no tile; they are listed in a CSV."
+    )
+    min_area_m2: float = Field(
+        _POLYGONS.min_area_m2, description="Leave out labels whose area is not greater, square metres.", ge=0
+    )
+
+
+class MaskConfig(dg.Config):
+    """Which bands masks have beside the building's own."""
+
+    border_m: float = Field(
+        _MASKS.border_m, description="Width of the band of building borders, metres; 0 for no such band.", ge=0
+    )
+    contact_m: float = Field(
+        _MASKS.contact_m,
+        description="Buildings closer than this have a contact zone between them, metres; 0 for no such band.",
+        ge=0,
     )
 
 
 class SplitConfig(dg.Config):
     """How to share tiles out."""
 
-    train: float = Field(_SPLIT.train, description="Share of the tiles to train on.")
+    by: Literal["block", "tile"] = Field(
+        _SPLIT.by, description="block: neighbouring tiles never sit on both sides. tile: one by one, the article's way."
+    )
+    block_m: float = Field(_SPLIT.block_m, description="Side of a block, metres.", gt=0)
+    train: float = Field(_SPLIT.train, description="Share to train on.")
     validation: float = Field(_SPLIT.validation, description="Share to stop early and choose the tolerance on.")
     test: float = Field(_SPLIT.test, description="Share to judge on.")
     seed: int = Field(_SPLIT.seed, description="Another seed is another split.")
-    drop_empty: bool = Field(_SPLIT.drop_empty, description="Leave out tiles without a building, as the article does.")
+    empty_share: float = Field(
+        _SPLIT.empty_share, description="Share of the tiles without a building to keep; the article kept none."
+    )
 
 
 def dataset_assets(aois: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
@@ -36,23 +60,31 @@ def dataset_assets(aois: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     def building_polygons(
         context: dg.AssetExecutionContext, config: PolygonsConfig, workplace: Workplace
     ) -> dg.MaterializeResult:
-        """Building polygons as GeoParquet: WGS 84 and pixel geometry, geodesic area in m² and square feet."""
+        """Building polygons as GeoParquet along a Hilbert curve: geometry in WGS 84 and pixels, geodesic area."""
+        import pandas as pd
+
         from footprint_pipeline.orchestration.metadata import table
         from footprint_pipeline.stages.data import collect_polygons
 
         folder = workplace.folder(context.partition_key)
-        collected = collect_polygons(folder, skip_bad_labels=config.skip_bad_labels)
-        polygons, labels = collected.polygons, collected.labels
+        collected = collect_polygons(
+            folder, skip_bad_labels=config.skip_bad_labels, spec=PolygonSpec(min_area_m2=config.min_area_m2)
+        )
+        polygons, counts = collected.polygons, collected.counts
+        shift = polygons.pixel_shift
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": len(polygons.table),
                 "area_m2_sum": float(polygons.table["area_m2"].sum()),
                 "area_m2_median": float(polygons.table["area_m2"].median()) if len(polygons.table) else 0.0,
-                "repaired": labels.repaired,
-                "rejected": len(labels.rejected),
-                "slivers_dropped": labels.slivers,
-                "clipped_at_tile_edge": polygons.clipped,
-                "outside_their_tile": polygons.outside,
+                "repaired": counts.repaired,
+                "rejected": counts.rejected,
+                "slivers_dropped": counts.slivers,
+                "too_small": polygons.too_small,
+                "clipped_at_tile_edge": counts.clipped,
+                "outside_their_tile": counts.outside,
+                "tiles_without_any_label": len(counts.unlabelled),
+                **({"pixels_against_degrees": table(pd.DataFrame([asdict(shift)]))} if shift else {}),
                 "path": dg.MetadataValue.path(folder.polygons),
                 "sample": table(polygons.table[["tile_id", "building_id", "area_m2", "area_sqft"]].head(5)),
             }
@@ -64,8 +96,8 @@ def dataset_assets(aois: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         kinds={"rasterio", "geotiff"},
         deps=["image_tiles", building_polygons],
     )
-    def mask_tiles(context: dg.AssetExecutionContext, workplace: Workplace) -> dg.MaterializeResult:
-        """Building masks, one GeoTIFF beside each image tile, on the tile's own grid."""
+    def mask_tiles(context: dg.AssetExecutionContext, config: MaskConfig, workplace: Workplace) -> dg.MaterializeResult:
+        """Building masks, one GeoTIFF an image tile, on the tile's own grid; with borders and contacts if asked."""
         from footprint_pipeline.dataset.masks import mask_path, read_mask
         from footprint_pipeline.dataset.tiles import normalization, read_tile, read_tile_index
         from footprint_pipeline.evaluation.reports import preview
@@ -73,7 +105,7 @@ def dataset_assets(aois: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         from footprint_pipeline.stages.data import draw_masks
 
         folder = workplace.folder(context.partition_key)
-        summary = draw_masks(folder)
+        summary = draw_masks(folder, MaskSpec(**config.model_dump()))
         shown = [
             image
             for row in list(read_tile_index(folder.tiles).itertuples())[:3]
@@ -101,20 +133,20 @@ def dataset_assets(aois: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     def split_manifests(
         context: dg.AssetExecutionContext, config: SplitConfig, workplace: Workplace
     ) -> dg.MaterializeResult:
-        """Which tile teaches, which one tunes, which one judges: 70/10/20, grouped by tile, seeded."""
+        """Which tile teaches, which one tunes, which one judges: shared out by blocks of ground, by a seeded hash."""
+        from footprint_pipeline.dataset.splits import block_size, split_summary
         from footprint_pipeline.orchestration.metadata import table
         from footprint_pipeline.stages.data import split_tiles
 
         folder = workplace.folder(context.partition_key)
         manifest, digest = split_tiles(folder, SplitSpec(**config.model_dump()))
-        summary = manifest.groupby("split").agg(
-            tiles=("tile_id", "size"), buildings=("buildings", "sum"), building_share=("building_share", "mean")
-        )
+        in_force = block_size(manifest)
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": len(manifest),
                 "digest": digest,
-                "split": table(summary.reset_index()),
+                "block": f"{in_force:g} m" if in_force else "each tile its own",
+                "split": table(split_summary(manifest)),
                 "path": dg.MetadataValue.path(folder.manifest),
             }
         )

@@ -19,7 +19,8 @@ from footprint_pipeline.files import atomic_path
 from footprint_pipeline.spacenet.checksum import ContentHash, Expectation, expectation
 from footprint_pipeline.spacenet.parts import Partial
 from footprint_pipeline.spacenet.progress import Progress
-from footprint_pipeline.spacenet.s3 import ChangedError, Endpoint, MissingKeyError, RemoteFile, split_uri
+from footprint_pipeline.spacenet.s3 import Endpoint, RemoteFile
+from footprint_pipeline.spacenet.s3_errors import ChangedError, MissingKeyError, split_uri
 from footprint_pipeline.spacenet.transfer import Reader, Transfer
 
 __all__ = [

@@ -96,8 +96,6 @@ class Partial:
     def finish(self) -> None:
         """Let the complete file take the target's place."""
         self._ours = False
-        if fcntl is None:
-            self._lock.close()  # Windows renames no open file
         self.path.replace(self._target)
         self._journal.unlink(missing_ok=True)
 
@@ -148,6 +146,9 @@ def _lock(path: Path) -> BinaryIO:
     waiting = False
     while True:
         file = path.open("ab")
+        if fcntl is None:
+            file.close()  # Windows neither renames nor removes an open file
+            return file
         if _try_lock(file):
             try:
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -164,8 +165,6 @@ def _lock(path: Path) -> BinaryIO:
 
 
 def _try_lock(file: BinaryIO) -> bool:
-    if fcntl is None:
-        return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,9 +1,8 @@
-"""One S3-compatible endpoint, read only: what is there, and the bytes of a range, with patience and clear errors.
+"""One S3-compatible endpoint, read only: what is there, and the bytes of a range, with patience.
 
-Nothing here writes to the disk; `download` does.
+Nothing here writes to the disk; `download` does. What goes wrong is told by `s3_errors`.
 """
 
-import logging
 import random
 import re
 import threading
@@ -16,37 +15,17 @@ from typing import Any, Self, TypeVar
 import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
+from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError
 
 from footprint_pipeline.errors import SourceError
 from footprint_pipeline.settings import Settings
+from footprint_pipeline.spacenet.s3_errors import MISSING, changed, code, explained, may_pass, split_uri
 
-_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _BLOCK = 1 << 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 20.0
-_MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
-_DENIED = {"401", "403", "AccessDenied", "AllAccessDisabled", "Forbidden"}
-_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "400"}
-_CHANGED = {"412", "PreconditionFailed"}
 _KEYS_OF_OTHERS = {"aws:kms", "aws:kms:dsse"}
-
-
-class MissingKeyError(SourceError):
-    """There is no such bucket or key."""
-
-
-class ChangedError(SourceError):
-    """The object is no longer the one that was looked up."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +144,11 @@ class Endpoint:
                     self._pause(error, failures, halt)
 
     def upload_part_size(self, remote: RemoteFile, parts: int) -> int | None:
-        """Bytes of the parts that an object was uploaded in; None where the server does not tell, or they differ."""
+        """Bytes of the parts that an object was uploaded in; None where the server does not tell, or they differ.
+
+        Raises:
+            SourceError: no answer.
+        """
         if parts == 1:
             return remote.size
         first = self._part_length(remote, 1, parts)
@@ -200,17 +183,21 @@ class Endpoint:
                 fix="Check FOOTPRINT_S3_ENDPOINT_URL, AWS_PROFILE and the AWS configuration file.",
             ) from None
 
-    def _head(self, uri: str, **more: Any) -> Any:
+    def _head(self, uri: str) -> Any:
         bucket, key = split_uri(uri)
-        return self._patiently(uri, lambda: self._client.head_object(Bucket=bucket, Key=key, **more, **self._payer))
+        return self._patiently(uri, lambda: self._client.head_object(Bucket=bucket, Key=key, **self._payer))
 
     def _part_length(self, remote: RemoteFile, number: int, parts: int) -> int | None:
-        try:
-            answer = self._head(remote.uri, PartNumber=number)
-        except SourceError as error:
-            _log.debug("%s: the server does not tell its parts (%s)", remote.uri, error.problem)
-            return None
-        return answer["ContentLength"] if answer.get("PartsCount", parts) == parts else None
+        def ask() -> dict[str, Any]:
+            try:
+                return self._client.head_object(Bucket=remote.bucket, Key=remote.key, PartNumber=number, **self._payer)
+            except ClientError as error:
+                if may_pass(error):
+                    raise
+                return {}  # a server that does not know its parts
+
+        answer = self._patiently(remote.uri, ask)
+        return answer.get("ContentLength") if answer.get("PartsCount", parts) == parts else None
 
     def _get(self, remote: RemoteFile, start: int, stop: int) -> Any:
         """The body of one answer, which begins at `start`."""
@@ -230,7 +217,7 @@ class Endpoint:
             return body
         body.close()
         if not same:  # and the server ignores If-Match
-            raise _changed(remote.uri)
+            raise changed(remote.uri)
         raise SourceError(
             f"{remote.uri}: {self._place} does not answer requests for a range of bytes.",
             fix="Fetch the file by other means and give its path as the source.",
@@ -249,7 +236,7 @@ class Endpoint:
 
     def _pause(self, error: BotoCoreError | ClientError, failures: int, halt: threading.Event) -> None:
         """Wait before another attempt; raise `error` when that is no use."""
-        if failures >= self._attempts or not _may_pass(error):
+        if failures >= self._attempts or not may_pass(error):
             raise error
         longest = min(_FIRST_PAUSE_S * 2 ** (failures - 1), _LONGEST_PAUSE_S)
         halt.wait(longest * random.uniform(0.5, 1.0))  # noqa: S311
@@ -259,84 +246,18 @@ class Endpoint:
         """Turn what botocore raises into errors that name the object and the way out, and no secrets."""
         try:
             yield
-        except ClientError as error:
-            raise self._explain(uri, str(error.response.get("Error", {}).get("Code", "unknown"))) from None
-        except (NoCredentialsError, PartialCredentialsError):
-            raise SourceError(
-                f"{uri}: no AWS credentials to sign the request with.",
-                fix="Set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or FOOTPRINT_S3_SIGNED=false.",
-            ) from None
-        except BotoCoreError as error:
-            raise SourceError(
-                f"{uri}: {self._place} cannot be reached or stopped answering ({type(error).__name__}).",
-                fix="Check the network, HTTPS_PROXY and FOOTPRINT_S3_ENDPOINT_URL, then try again.",
-            ) from None
-
-    def _explain(self, uri: str, code: str) -> SourceError:
-        bucket, key = split_uri(uri)
-        if code in _CHANGED:
-            return _changed(uri)
-        if code in _MISSING:
-            if code == "NoSuchBucket" or not self._has_bucket(bucket):
-                return MissingKeyError(
-                    f"{uri}: there is no bucket {bucket!r} at {self._place}.",
-                    fix="Check the bucket's name and FOOTPRINT_S3_ENDPOINT_URL.",
-                )
-            return MissingKeyError(
-                f"{uri}: there is no key {key!r} in the bucket.", fix=f"Look with: aws s3 ls {uri.rpartition('/')[0]}/"
-            )
-        if code in _CREDENTIALS and self._signed:
-            return SourceError(
-                f"{uri}: the AWS credentials were refused ({code}).",
-                fix="Renew them, or set FOOTPRINT_S3_SIGNED=false.",
-            )
-        if code in _DENIED:
-            fix = (
-                "Check the AWS credentials, ask the owner of the bucket for access, or set "
-                "FOOTPRINT_S3_REQUESTER_PAYS=true if readers pay."
-                if self._signed
-                else "Set FOOTPRINT_S3_SIGNED=true and AWS credentials; also FOOTPRINT_S3_REQUESTER_PAYS=true "
-                "if readers pay."
-            )
-            return SourceError(f"{uri}: access denied.", fix=fix)
-        return SourceError(f"{uri}: {self._place} answered {code}.", fix="Try again later.")
+        except (BotoCoreError, ClientError) as error:
+            raise explained(uri, error, place=self._place, signed=self._signed, has_bucket=self._has_bucket) from None
 
     def _has_bucket(self, bucket: str) -> bool:
         """Whether there is such a bucket, which a bare 404 does not tell; True when in doubt."""
         try:
             self._client.head_bucket(Bucket=bucket)
         except ClientError as error:
-            return str(error.response.get("Error", {}).get("Code")) not in _MISSING
+            return code(error) not in MISSING
         except BotoCoreError:
             return True
         return True
-
-
-def split_uri(uri: str) -> tuple[str, str]:
-    """Bucket and key of `s3://bucket/key`; the key may be empty.
-
-    Raises:
-        SourceError: it is no such URI.
-    """
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not uri.startswith("s3://") or not bucket:
-        raise SourceError(f"{uri!r} is not an S3 address.", fix="Write it as s3://bucket/key.")
-    return bucket, key
-
-
-def _changed(uri: str) -> ChangedError:
-    return ChangedError(
-        f"{uri} was replaced while it was fetched; what had arrived of the old version is discarded.",
-        fix="Run the same command again.",
-    )
-
-
-def _may_pass(error: BotoCoreError | ClientError) -> bool:
-    """Whether the same request can succeed a little later."""
-    if isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= 500 or status in (408, 429)
-    return isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError)
 
 
 def _without_secrets(url: str) -> str:

@@ -5,6 +5,7 @@ Where a part lies is `parts`' business, and how one connection reads is `s3`'s.
 
 import io
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ from footprint_pipeline.errors import SourceError
 from footprint_pipeline.spacenet.checksum import ContentHash
 from footprint_pipeline.spacenet.parts import Partial, writing
 from footprint_pipeline.spacenet.progress import Progress
-from footprint_pipeline.spacenet.s3 import ChangedError, Endpoint, RemoteFile
+from footprint_pipeline.spacenet.s3 import Endpoint, RemoteFile
+from footprint_pipeline.spacenet.s3_errors import ChangedError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -91,8 +93,9 @@ class Transfer:
         self._halt.set()
         with self._changed:
             self._changed.notify_all()
+        deadline = time.monotonic() + _PATIENCE_S
         for thread in self._threads:
-            thread.join(_PATIENCE_S)
+            thread.join(max(deadline - time.monotonic(), 0))
 
     def _work(self) -> None:
         try:
@@ -186,6 +189,7 @@ class Reader(io.RawIOBase):
     def _check_end(self) -> None:
         if self._at == self._size and not self._ended:
             self._ended = True
+            self._file.close()  # Windows renames no open file
             self._at_end()
 
     def close(self) -> None:

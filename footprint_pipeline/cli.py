@@ -16,11 +16,13 @@ from typing import Any
 import click
 
 from footprint_pipeline import __version__
+from footprint_pipeline.dataset.spec import MaskSpec, PolygonSpec, SplitSpec
 from footprint_pipeline.errors import FootprintError
 from footprint_pipeline.model.spec import LOSSES, OPTIMIZERS, PRECISIONS, TrainingSpec
 from footprint_pipeline.settings import Settings, load_settings
 
 _SPEC = TrainingSpec()
+_POLYGONS, _MASKS, _SPLIT = PolygonSpec(), MaskSpec(), SplitSpec()
 Command = Callable[..., dict[str, Any]]
 
 
@@ -118,38 +120,82 @@ def training_options(function: Command) -> Command:
     return function
 
 
+def data_options(function: Command) -> Command:
+    """Which tiles to take and how to prepare them; the function gets `data`, the config of each data asset."""
+    taken = {
+        "image_tiles": ("tiles", "on_bad_tile"),
+        "building_polygons": ("skip_bad_labels", "min_area_m2"),
+        "mask_tiles": ("border_m", "contact_m"),
+        "split_manifests": ("by", "block_m", "split_seed", "empty_share"),
+    }
+
+    @wraps(function)
+    def with_data(settings: Settings, **options: Any) -> dict[str, Any]:
+        data = {
+            asset: {name.removeprefix("split_"): options.pop(name) for name in names} for asset, names in taken.items()
+        }
+        return function(settings, data=data, **options)
+
+    options = [
+        click.option("--source", "sources", multiple=True, metavar="SOURCE",
+                     help="Where tiles come from: a folder, a .tar.gz, an s3:// URI or a catalogue name "
+                     "(footprint aois). Repeat for several areas. [AOI_0_Synthetic, a generated city]"),
+        click.option("--aoi", "aois", multiple=True, metavar="NAME",
+                     help="With --source: what to call its area, one name a source [read off the source]. "
+                     "Alone: the same as --source NAME, an area of the catalogue."),
+        click.option("--tiles", type=click.IntRange(1), help="Take the first N tiles of each source only."),
+        click.option("--on-bad-tile", type=click.Choice(["skip", "fail"]), default="skip", show_default=True,
+                     help="A tile that cannot be read: go on without it, or stop."),
+        click.option("--skip-bad-labels", is_flag=True,
+                     help="Leave out labels that cannot be read; list them in a CSV."),
+        click.option("--min-area", "min_area_m2", type=click.FloatRange(0), default=_POLYGONS.min_area_m2,
+                     show_default=True, help="Leave out labels whose area is not greater, square metres."),
+        click.option("--border", "border_m", type=click.FloatRange(0), default=_MASKS.border_m, show_default=True,
+                     help="Draw a band of building borders so wide into the masks, metres."),
+        click.option("--contact", "contact_m", type=click.FloatRange(0), default=_MASKS.contact_m, show_default=True,
+                     help="Draw a band of the gaps between buildings closer than this into the masks, metres."),
+        click.option("--split", "by", type=click.Choice(["block", "tile"]), default=_SPLIT.by, show_default=True,
+                     help="Share tiles out by blocks of ground, so that neighbours never sit on both sides, or one by "
+                     "one, the article's way."),
+        click.option("--block", "block_m", type=click.FloatRange(0, min_open=True), default=_SPLIT.block_m,
+                     show_default=True, help="Side of a block, metres."),
+        click.option("--split-seed", type=int, default=_SPLIT.seed, show_default=True,
+                     help="Another seed is another split."),
+        click.option("--empty-share", type=click.FloatRange(0, 1), default=_SPLIT.empty_share, show_default=True,
+                     help="Share of the tiles without a building to keep."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        with_data = option(with_data)
+    return with_data
+
+
 @command
-@click.option(
-    "--source",
-    "sources",
-    multiple=True,
-    metavar="SOURCE",
-    help="Where tiles come from: a folder, a .tar.gz, an s3:// URI or a catalogue name (footprint aois). "
-    "Repeat for several areas. [AOI_0_Synthetic, a generated city]",
-)
-@click.option(
-    "--aoi",
-    "aois",
-    multiple=True,
-    metavar="NAME",
-    help="With --source: what to call its area, one name a source [read off the source]. "
-    "Alone: the same as --source NAME, an area of the catalogue.",
-)
-@click.option("--tiles", type=click.IntRange(1), help="Take the first N tiles of each source only.")
-@click.option(
-    "--on-bad-tile",
-    type=click.Choice(["skip", "fail"]),
-    default="skip",
-    show_default=True,
-    help="A tile that cannot be read: go on without it, or stop.",
-)
-@click.option("--skip-bad-labels", is_flag=True, help="Leave out labels that cannot be read; list them in a CSV.")
+@data_options
 @training_options
 def run(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
     """Do it all: fetch tiles, prepare them, train, choose the tolerance, evaluate, register and promote."""
     from footprint_pipeline.commands import pipeline
 
     return pipeline.run(settings, **options)
+
+
+@command
+@data_options
+def prepare(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
+    """Fetch tiles and prepare them: polygons, masks, splits, checks, report. No training."""
+    from footprint_pipeline.commands import pipeline
+
+    return pipeline.prepare(settings, **options)
+
+
+@command
+@click.option("--aoi", "aois", multiple=True, metavar="NAME", help="Area to show; repeat for several. [all prepared]")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="HTML file to write. [HOME/report.html]")
+def explore(settings: Settings, **options: Any) -> dict[str, Any]:
+    """Show what was prepared: sizes of buildings, maps, overlays, colours, on one HTML page."""
+    from footprint_pipeline.commands import explore as command_module
+
+    return command_module.explore(settings, **options)
 
 
 @command

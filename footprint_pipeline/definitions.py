@@ -6,9 +6,11 @@ import dagster as dg
 
 from footprint_pipeline.orchestration.assets.dataset import dataset_assets
 from footprint_pipeline.orchestration.assets.evaluation import test_evaluation, tolerance_sweep
+from footprint_pipeline.orchestration.assets.exploration import exploration_assets
 from footprint_pipeline.orchestration.assets.ingest import ingest_assets
 from footprint_pipeline.orchestration.assets.promotion import registered_model
 from footprint_pipeline.orchestration.assets.training import trained_unet
+from footprint_pipeline.orchestration.checks import data_checks
 from footprint_pipeline.orchestration.io_managers import JsonRecords
 from footprint_pipeline.orchestration.jobs import build_jobs
 from footprint_pipeline.orchestration.partitions import aoi_partitions
@@ -32,11 +34,13 @@ def build_definitions(
         assets=[
             *ingest_assets(aois),
             *dataset_assets(aois),
+            *exploration_assets(aois),
             trained_unet,
             tolerance_sweep,
             test_evaluation,
             registered_model,
         ],
+        asset_checks=data_checks(aois),
         jobs=build_jobs(),
         resources={
             "workplace": Workplace(home=str(home)),

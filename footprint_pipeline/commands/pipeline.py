@@ -1,11 +1,14 @@
-"""Commands that materialise assets: run, train, tune, evaluate, register."""
+"""Commands that materialise assets: run, prepare, train, tune, evaluate, register."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from footprint_pipeline.commands.registered import score_lines
+from footprint_pipeline.dataset.splits import read_manifests, split_summary
 from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.local import run_job
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.catalog import SYNTHETIC, Aoi, add_aoi, load_catalog
@@ -13,26 +16,13 @@ from footprint_pipeline.spacenet.sources import resolve_source
 
 
 def run(
-    settings: Settings,
-    *,
-    sources: tuple[str, ...],
-    aois: tuple[str, ...],
-    tiles: int | None,
-    on_bad_tile: str,
-    skip_bad_labels: bool,
-    **training: Any,
+    settings: Settings, *, sources: tuple[str, ...], aois: tuple[str, ...], data: Mapping[str, Any], **training: Any
 ) -> dict[str, Any]:
     """Prepare every source, then train, sweep, evaluate, register and promote on all of them."""
     started = time.monotonic()
-    areas = [resolve_source(source, settings.home) for source in sources or aois or (SYNTHETIC,)]
-    if sources and aois:
-        if len(sources) != len(aois):
-            raise SettingsError(
-                f"{len(sources)} sources, but {len(aois)} names.", fix="Give one --aoi for each --source, or none."
-            )
-        areas = [replace(area, name=name) for area, name in zip(areas, aois, strict=True)]
+    areas = _areas(settings, sources, aois)
     for area in areas:
-        prepare(settings, area, tiles=tiles, on_bad_tile=on_bad_tile, skip_bad_labels=skip_bad_labels)
+        _materialize_dataset(settings, area, data)
     names = sorted(area.name for area in areas)
     records = run_job("model", settings, config={"trained_unet": {"aois": names, **training}})
     evaluation, registered = records["test_evaluation"], records["registered_model"]
@@ -63,8 +53,43 @@ def run(
     }
 
 
-def prepare(settings: Settings, aoi: Aoi, *, tiles: int | None, on_bad_tile: str, skip_bad_labels: bool) -> None:
-    """Materialise the data assets of an AOI; one that the catalogue does not know so is added to it."""
+def prepare(
+    settings: Settings, *, sources: tuple[str, ...], aois: tuple[str, ...], data: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Prepare every source and say what its splits hold."""
+    lake = Lake(settings.home.absolute())
+    prepared, lines = {}, []
+    for area in _areas(settings, sources, aois):
+        _materialize_dataset(settings, area, data)
+        splits = split_summary(read_manifests([lake.aoi(area.name).manifest])).to_dict("records")
+        prepared[area.name] = splits
+        lines += [f"{area.name}: {lake.aoi(area.name).folder}"] + [
+            f"  {row['split']:10} {row['tiles']:7,} tiles {row['buildings']:9,} buildings  {row['area_km2']:8.2f} km²"
+            for row in splits
+        ]
+    return {"aois": prepared, "_lines": [*lines, "Next: footprint explore, footprint train"]}
+
+
+def _areas(settings: Settings, sources: tuple[str, ...], aois: tuple[str, ...]) -> list[Aoi]:
+    """The areas that sources and names mean; the generated city when there are none."""
+    areas = [resolve_source(source, settings.home) for source in sources or aois or (SYNTHETIC,)]
+    if sources and aois:
+        if len(sources) != len(aois):
+            raise SettingsError(
+                f"{len(sources)} sources, but {len(aois)} names.", fix="Give one --aoi for each --source, or none."
+            )
+        areas = [replace(area, name=name) for area, name in zip(areas, aois, strict=True)]
+    return areas
+
+
+def _materialize_dataset(settings: Settings, aoi: Aoi, data: Mapping[str, Any]) -> None:
+    """Materialise the data assets of an AOI; one that the catalogue does not know so is added to it.
+
+    Args:
+        settings: where state lives.
+        aoi: the area.
+        data: asset name → its config; values that are None are left to the asset.
+    """
     if load_catalog(settings.home).get(aoi.name) != aoi:
         add_aoi(
             settings.home,
@@ -76,15 +101,10 @@ def prepare(settings: Settings, aoi: Aoi, *, tiles: int | None, on_bad_tile: str
             endpoint_url=aoi.endpoint_url,
             patterns=aoi.patterns,
         )
-    run_job(
-        "dataset",
-        settings,
-        partition=aoi.name,
-        config={
-            "image_tiles": {"on_bad_tile": on_bad_tile, **({"tiles": tiles} if tiles else {})},
-            "building_polygons": {"skip_bad_labels": skip_bad_labels},
-        },
-    )
+    config = {
+        asset: {name: value for name, value in values.items() if value is not None} for asset, values in data.items()
+    }
+    run_job("dataset", settings, partition=aoi.name, config=config)
 
 
 def train(settings: Settings, *, aois: tuple[str, ...], **training: Any) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from footprint_pipeline.spacenet.sources import fetch
 log = logging.getLogger(__name__)
 
 _LAYOUT = TypeAdapter(Layout)
+_GSD_SPREAD = 0.2
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ def fetch_tiles(
     """
     layout = fetch(aoi, folder.raw, tiles=tiles, settings=settings)
     index = index_tiles([(tile.tile_id, tile.image) for tile in layout.tiles], aoi=aoi.name, on_bad_tile=on_bad_tile)
+    measured_m = float((index.table["gsd_x_m"] * index.table["gsd_y_m"]).pow(0.5).median())
+    if aoi.gsd_m and abs(measured_m / aoi.gsd_m - 1) > _GSD_SPREAD:
+        log.warning(
+            "%s: a pixel of its tiles has %.2f m, the catalogue says %.2f m; the tiles are believed",
+            *(aoi.name, measured_m, aoi.gsd_m),
+        )
     with atomic_path(folder.layout) as temporary:
         temporary.write_bytes(_LAYOUT.dump_json(layout, indent=1))
     write_tile_index(index, folder.tiles)

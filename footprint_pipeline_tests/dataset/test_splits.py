@@ -14,11 +14,9 @@ import shapely
 from footprint_pipeline.dataset.assignment import Assignment, assign_splits
 from footprint_pipeline.dataset.blocks import METRES_PER_DEGREE, Blocks
 from footprint_pipeline.dataset.polygons import buildings_per_tile
+from footprint_pipeline.dataset.spec import GUARD, SPLITS, SplitSpec
 from footprint_pipeline.dataset.splits import (
     COLUMNS,
-    GUARD,
-    SPLITS,
-    SplitSpec,
     block_size,
     build_manifest,
     digest,

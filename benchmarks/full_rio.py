@@ -9,7 +9,7 @@ once with numpy, so the whole of it takes seconds.
     rio.tiles                         # the tile index, columns as in `dataset.tiles`; its image files do not exist
     rio.write_csv(path)               # SpaceNet's summary table, pixels and degrees, third ordinate, empty rows
     rio.write_geojson(folder, 100)    # Geo_<tile id>.geojson of the first 100 tiles
-    rio.layout(folder, csv=path)      # what `spacenet.labels.read_labels` takes
+    full_rio.layout(rio.tiles, folder, csv=path)     # what `spacenet.labels.read_labels` takes
 
 `python -m benchmarks.full_rio FOLDER [TILES]` writes them to disk.
 """
@@ -95,14 +95,16 @@ class FullRio:
             text = f'{{"type":"FeatureCollection","features":[\n{listed}\n]}}\n' if features else ""
             (folder / f"Geo_{name}.geojson").write_text(text)
 
-    def layout(self, folder: Path, *, csv: Path | None = None, geojson: Path | None = None) -> Layout:
-        """The layout of a folder that holds these labels, as a table or as one file a tile."""
-        files = [
-            TileFile(name, Path(image), geojson / f"Geo_{name}.geojson" if geojson else None)
-            for name, image in zip(self.tiles["tile_id"], self.tiles["path"], strict=True)
-        ]
-        names = frozenset(file.tile_id for file in files)
-        return Layout(AOI, "spacenet1", folder, tuple(files), summary_csv=csv, tile_ids=names)
+
+def layout(tiles: gpd.GeoDataFrame, folder: Path, *, csv: Path | None = None, geojson: Path | None = None) -> Layout:
+    """The layout of a folder with the labels of these tiles, in a table or one file a tile."""
+    files = [
+        TileFile(name, Path(image), geojson / f"Geo_{name}.geojson" if geojson else None)
+        for name, image in zip(tiles["tile_id"], tiles["path"], strict=True)
+    ]
+    return Layout(
+        AOI, "spacenet1", folder, tuple(files), summary_csv=csv, tile_ids=frozenset(file.tile_id for file in files)
+    )
 
 
 def build(tiles: int = TILES, *, seed: int = 1337) -> FullRio:

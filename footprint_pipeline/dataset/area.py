@@ -16,8 +16,7 @@ def geodesic_area_m2(geometry: np.ndarray) -> np.ndarray:
     Args:
         geometry: Polygons and MultiPolygons in EPSG:4326, shape (N,).
     """
-    polygons, owner = shapely.get_parts(geometry, return_index=True)
-    rings, polygon_of = shapely.get_rings(polygons, return_index=True)
+    rings, owner, sign = _rings(geometry)
     points, ring_of = shapely.get_coordinates(rings, return_index=True)
     pole = _authalic(np.ones(1))[0]
     sine = np.clip(_authalic(np.sin(np.radians(points[:, 1]))) / pole, -1.0, 1.0)
@@ -27,9 +26,23 @@ def geodesic_area_m2(geometry: np.ndarray) -> np.ndarray:
     excess = 2.0 * np.arctan(np.tan(np.radians(np.diff(points[:, 0])) / 2.0) * height)
     edge = ring_of[1:] == ring_of[:-1]
     ring_area = np.abs(np.bincount(ring_of[1:][edge], excess[edge], minlength=len(rings)))
+    return np.bincount(owner, sign * ring_area, minlength=len(geometry)) * (WGS84.a**2 * pole / 2.0)
+
+
+def _rings(geometry: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All rings, the row of the geometry that each belongs to, and 1 for shells, -1 for holes.
+
+    A polygon without holes stands for its ring: most are such, and taking rings out makes a copy of each.
+    """
+    plain = (shapely.get_type_id(geometry) == shapely.GeometryType.POLYGON) & (
+        shapely.get_num_interior_rings(geometry) == 0
+    )
+    polygons, part_of = shapely.get_parts(geometry[~plain], return_index=True)
+    rings, polygon_of = shapely.get_rings(polygons, return_index=True)
+    owner = np.concatenate([np.flatnonzero(plain), np.flatnonzero(~plain)[part_of[polygon_of]]])
     shell = np.diff(polygon_of, prepend=-1) > 0
-    signed = np.where(shell, ring_area, -ring_area)
-    return np.bincount(owner[polygon_of], signed, minlength=len(geometry)) * (WGS84.a**2 * pole / 2.0)
+    sign = np.concatenate([np.ones(plain.sum()), np.where(shell, 1.0, -1.0)])
+    return np.concatenate([geometry[plain], rings]), owner, sign
 
 
 def _authalic(sine: np.ndarray) -> np.ndarray:

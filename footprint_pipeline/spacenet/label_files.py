@@ -83,14 +83,16 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, str]:
             "tile_id": table["ImageId"].map(ids),
             "building_id": building_id,
             "text": table[column].str.strip(" \t\"'"),
-            "pixels": table[PIX].str.strip(" \t\"'") if column == GEO and PIX in table else "",
+            "pixels": table[PIX] if column == GEO and PIX in table else "",
             "reason": "",
         }
     )
     no_number = (building_id % 1 != 0).to_numpy()
     rows.loc[no_number, "reason"] = "BuildingId is not a whole number"
     rows.loc[no_number, "text"] = table["BuildingId"][no_number]
-    rows = rows[(table[[*_IDS, column]] != "").any(axis=1)]
+    blank = (table[[*_IDS, column]] == "").all(axis=1)
+    if blank.any():
+        rows = rows[~blank]
     if broken:
         rows = pd.concat([rows, _broken_rows(path, broken)], ignore_index=True).sort_values("row", ignore_index=True)
     return rows, column

@@ -86,9 +86,10 @@ def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
 
     stray = rows[~rows["tile_id"].isin(layout.tile_ids.union(wanted))] if layout.complete else rows.iloc[:0]
     stray = stray.assign(reason="belongs to a tile that the source does not have")
-    rows = rows[rows["tile_id"].isin(wanted)].reset_index(drop=True)
     if len(stray) and not skip_bad:
         raise _stray_error(stray)
+    known = rows["tile_id"].isin(wanted)
+    rows = (rows if known.all() else rows[known]).reset_index(drop=True)
 
     geometry = rows[GEOMETRY].to_numpy(object) if column == GEOMETRY else _from_wkt(rows["text"])
     geometry = shapely.force_2d(geometry)
@@ -102,7 +103,7 @@ def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
     keep = ~(empty | bad)
     polygons, repaired, sliver = _clean(geometry[keep])
 
-    kept, polygons = rows[keep][~sliver], polygons[~sliver]
+    kept, polygons = rows.drop(columns="text")[keep][~sliver], polygons[~sliver]
     table = gpd.GeoDataFrame(
         {"tile_id": kept["tile_id"].astype(str), "building_id": kept["building_id"].astype("int64")},
         geometry=polygons,
@@ -186,11 +187,11 @@ def _grid(image: Path) -> tuple[rasterio.Affine, str]:
 
 def _sample(rows: pd.DataFrame, geometry: np.ndarray) -> pd.DataFrame:
     """Rows whose pixels are given too: one of every tile, then a second, until there are enough."""
-    drawn = (rows["pixels"] != "") & ~rows["pixels"].str.endswith("EMPTY")
+    drawn = rows["pixels"].str.contains("(", regex=False)
     order = np.random.default_rng(_SEED).permutation(np.flatnonzero(drawn.to_numpy()))
     turn = rows["tile_id"].iloc[order].groupby(rows["tile_id"].iloc[order]).cumcount().to_numpy()
     chosen = np.sort(order[np.argsort(turn, kind="stable")[:PIXEL_SAMPLE]])
-    on_grid = shapely.force_2d(_from_wkt(rows["pixels"].iloc[chosen]))
+    on_grid = shapely.force_2d(_from_wkt(rows["pixels"].iloc[chosen].str.strip(" \t\"'")))
     sample = pd.DataFrame(
         {"tile_id": rows["tile_id"].to_numpy()[chosen], "geometry": geometry[chosen], "geometry_px": on_grid}
     )

@@ -16,7 +16,6 @@ from benchmarks import full_rio
 from footprint_pipeline.dataset.area import geodesic_area_m2
 from footprint_pipeline.dataset.polygons import (
     ROW_GROUP,
-    PolygonSpec,
     build_polygon_table,
     buildings_per_tile,
     pixel_shift,
@@ -24,6 +23,7 @@ from footprint_pipeline.dataset.polygons import (
     to_pixels,
     write_polygon_table,
 )
+from footprint_pipeline.dataset.spec import PolygonSpec
 from footprint_pipeline.dataset.tiles import WGS84, index_tiles
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.spacenet.labels import read_labels

@@ -13,14 +13,16 @@ import numpy as np
 import pandas as pd
 import shapely
 
+from footprint_pipeline.dataset.label_counts import LabelCounts
 from footprint_pipeline.dataset.polygons import SQUARE_FEET_A_SQUARE_METRE
+from footprint_pipeline.dataset.spec import GUARD, SPLITS
 from footprint_pipeline.footprints.normalization import Normalization
 
 SEED = 1337
 """Of every sample that a report takes."""
 LEFT_OUT = "left out"
 """The split of a tile that the manifest does not have."""
-SPLIT_ORDER = ("train", "validation", "test", "guard", LEFT_OUT)
+SPLIT_ORDER = (*SPLITS, GUARD, LEFT_OUT)
 BANDS = ("red", "green", "blue")
 
 
@@ -132,6 +134,7 @@ class AoiDataset:
         tiles: from `describe_tiles`.
         buildings: the polygon table, at least `tile_id`, `building_id`, `area_m2`, `area_sqft`, `geometry_px`.
         rejected: labels that were left out, with `reason`.
+        label_counts: how reading the labels went; None where that was not recorded.
         split_digest: of the split manifest.
         colours: of a sample of the tiles.
     """
@@ -140,6 +143,7 @@ class AoiDataset:
     tiles: gpd.GeoDataFrame
     buildings: pd.DataFrame
     rejected: pd.DataFrame
+    label_counts: LabelCounts | None
     split_digest: str
     colours: Colours
 
@@ -177,9 +181,8 @@ def describe_tiles(tiles: gpd.GeoDataFrame, manifest: pd.DataFrame, buildings: p
     """
     described = tiles.copy()
     by_tile, ids = manifest.set_index("tile_id"), described["tile_id"]
-    share = by_tile["coverage" if "coverage" in by_tile else "building_share"]
     described["buildings"] = ids.map(buildings.groupby("tile_id").size()).fillna(0).astype(int)
-    described["coverage"] = ids.map(share).astype(float).fillna(0.0)
+    described["coverage"] = ids.map(by_tile["coverage"]).astype(float).fillna(0.0)
     described["split"] = ids.map(by_tile["split"]).fillna(LEFT_OUT)
     if "block" in by_tile:
         described["block"] = ids.map(by_tile["block"])
@@ -239,22 +242,18 @@ def split_table(tiles: pd.DataFrame) -> pd.DataFrame:
 def label_table(buildings: pd.DataFrame, tiles: pd.DataFrame) -> pd.DataFrame:
     """What the labels are like as geometry: one row a kind, `kind` and `labels`.
 
-    A label reaches beyond its tile when at least 2 % of its area were cut off; it touches the edge when it comes
-    within half a pixel of it.
+    A label touches its tile's edge when it comes within half a pixel of it.
     """
     shapes = buildings["geometry_px"].to_numpy()
-    grid = tiles.set_index("tile_id").loc[buildings["tile_id"], ["width", "height", "gsd_x_m", "gsd_y_m"]]
-    width, height, gsd_x_m, gsd_y_m = grid.to_numpy(float).T
+    width, height = tiles.set_index("tile_id").loc[buildings["tile_id"], ["width", "height"]].to_numpy(float).T
     left, top, right, bottom = shapely.bounds(shapes).reshape(-1, 4).T
     at_edge = (left < 0.5) | (top < 0.5) | (right > width - 0.5) | (bottom > height - 0.5)
-    cut = shapely.area(shapes) * gsd_x_m * gsd_y_m < 0.98 * buildings["area_m2"].to_numpy()
     parts, part_of = shapely.get_parts(shapes, return_index=True)
     holed = np.zeros(len(shapes), bool)
     holed[part_of[shapely.get_num_interior_rings(parts) > 0]] = True
     twins = pd.DataFrame({"tile": buildings["tile_id"].to_numpy(), "wkb": shapely.to_wkb(shapes)}).duplicated()
     kinds = {
         "touch the edge of their tile": at_edge,
-        "reach beyond their tile": cut,
         "are in several parts": shapely.get_num_geometries(shapes) > 1,
         "have a courtyard": holed,
         "repeat another label exactly": twins,

@@ -26,6 +26,7 @@ from footprint_pipeline.dataset.exploration import (
     summarize,
     typical,
 )
+from footprint_pipeline.dataset.label_counts import label_counts_path, read_label_counts
 from footprint_pipeline.dataset.masks import mask_path, read_mask
 from footprint_pipeline.dataset.report.content import SAMPLES, TYPICAL, Examples, report_sections
 from footprint_pipeline.dataset.report.crops import Crop, crop_building, crop_size
@@ -111,12 +112,14 @@ def read_dataset(folder: AoiFolder) -> AoiDataset:
     manifest = read_manifests([folder.manifest])
     tiles = describe_tiles(read_tile_index(folder.tiles), manifest, buildings)
     rejected = pd.read_csv(folder.rejected_labels) if folder.rejected_labels.exists() else pd.DataFrame({"reason": []})
+    counts = label_counts_path(folder)
     sample = tiles.iloc[sample_rows(len(tiles), COLOUR_TILES)]
     return AoiDataset(
         name=folder.folder.name,
         tiles=tiles,
         buildings=buildings,
         rejected=rejected,
+        label_counts=read_label_counts(counts) if counts.exists() else None,
         split_digest=digest(manifest),
         colours=measure_colours(_read_samples(sample, folder)),
     )

@@ -229,17 +229,25 @@ def _labels(aoi: AoiDataset) -> Part:
         [row.kind, f"{row.labels:,}", _percent(row.labels / max(total, 1))]
         for row in label_table(aoi.buildings, aoi.tiles).itertuples()
     ]
-    rejected = aoi.rejected["reason"].value_counts()
-    rows += [[f"left out: {reason}", f"{count:,}", ""] for reason, count in rejected.items()]
-    if not len(rejected):
-        rows.append(["left out as unusable", "0", ""])
+    counts = aoi.label_counts
+    if counts:
+        cases = {
+            "were cut at the edge of their tile": counts.clipped,
+            "crossed themselves and were repaired": counts.repaired,
+            "were dropped: no area to speak of": counts.slivers,
+            "were dropped: outside their tile": counts.outside,
+        }
+        rows += [[case, f"{count:,}", _percent(count / max(counts.rows, 1))] for case, count in cases.items()]
+    reasons = aoi.rejected["reason"].value_counts()
+    rows += [[f"were left out: {reason}", f"{count:,}", ""] for reason, count in reasons.items()]
     colours = aoi.colours
     blind = colours.blind_building_pixels / max(colours.building_pixels, 1)
     return Part(
         table=Table(["labels that …", "labels", "share"], rows),
         title="Quality of the labels",
         text=f"Of {total:,} labels in the polygon table. {_percent(blind)} of the building pixels in "
-        f"{colours.tiles:,} sampled tiles lie where there is no imagery.",
+        f"{colours.tiles:,} sampled tiles lie where there is no imagery."
+        + (f" {len(counts.unlabelled):,} tiles have neither a label nor a row that says so." if counts else ""),
     )
 
 

@@ -43,7 +43,15 @@ def drawn(plot: Callable[..., Figure]) -> Callable[..., bytes]:
     return draw
 
 
-def _whole(value: float, _: int | None = None) -> str:
+def _to_m2(area_sqft: Any) -> Any:
+    return area_sqft / SQUARE_FEET_A_SQUARE_METRE
+
+
+def _to_sqft(area_m2: Any) -> Any:
+    return area_m2 * SQUARE_FEET_A_SQUARE_METRE
+
+
+def _whole(value: float, _: float) -> str:
     return f"{value:,.0f}"
 
 
@@ -78,9 +86,7 @@ def size_distribution(area_sqft: np.ndarray) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(_whole)
     axes.xaxis.set_major_formatter(_whole)
-    metres = axes.secondary_xaxis(
-        "top", functions=(lambda x: x / SQUARE_FEET_A_SQUARE_METRE, lambda x: x * SQUARE_FEET_A_SQUARE_METRE)
-    )
+    metres = axes.secondary_xaxis("top", functions=(_to_m2, _to_sqft))
     metres.set_xlabel("area, square metres")
     metres.xaxis.set_major_formatter(_whole)
     return figure

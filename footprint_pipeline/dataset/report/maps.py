@@ -58,8 +58,8 @@ class _Sheet:
         left_in = 0.6 + column * (self.room_in + _BESIDE_IN) + (self.room_in - self.wide_in) / 2
         bottom_in = (self.rows - 1 - row) * self.total_in / self.rows + _BELOW_IN
         axes = self.axes(left_in, bottom_in, self.wide_in, self.high_in)
-        axes.set(title=title, aspect="equal", xlabel="km east", ylabel="km north",
-                 xlim=(-0.02 * self.width, 1.02 * self.width), ylim=(-0.02 * self.height, 1.02 * self.height))  # fmt: skip
+        axes.set(title=title, aspect="equal", xlabel="km east", ylabel="km north")
+        axes.set(xlim=(-0.02 * self.width, 1.02 * self.width), ylim=(-0.02 * self.height, 1.02 * self.height))
         axes.add_collection(
             PolyCollection(
                 self.rings,

@@ -188,9 +188,9 @@ class Reader(io.RawIOBase):
 
     def _check_end(self) -> None:
         if self._at == self._size and not self._ended:
-            self._ended = True
             self._file.close()  # Windows renames no open file
             self._at_end()
+            self._ended = True
 
     def close(self) -> None:
         """Let go of the file."""

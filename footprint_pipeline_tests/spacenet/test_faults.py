@@ -338,8 +338,10 @@ def test_a_stream_tells_damage_and_change_before_its_end(
     s3 = reader()
     remote = s3.head(bucket.put("k", _CONTENT))
     faults.damage_at = 7
-    with s3.stream(remote, tmp_path / "k") as stream, pytest.raises(SourceError, match="of its ETag; it is discarded"):
-        hashlib.file_digest(stream, "md5")
+    with s3.stream(remote, tmp_path / "k") as stream:
+        for _ in range(2):  # whoever asks again is told again
+            with pytest.raises(SourceError, match="of its ETag; it is discarded"):
+                hashlib.file_digest(stream, "md5")
     assert _names(tmp_path) == []
     faults.before_get = lambda number: bucket.put("k", _OTHER)
     with s3.stream(remote, tmp_path / "k") as stream, pytest.raises(ChangedError, match="replaced"):

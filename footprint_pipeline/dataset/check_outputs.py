@@ -138,7 +138,7 @@ def neighbours_share_a_split(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
         {
             "by": "block" if by_block else "tile",
             "touching_pairs": len(pairs),
-            "largest_overlap": float(overlap.max()) if len(pairs) else 0.0,
+            "largest_overlap": round(float(overlap.max()), 6) if pairs else 0.0,
         },
         "Scores may flatter: they are of ground beside what was learnt. Split by block, in larger blocks or with more "
         "tiles.",

@@ -121,5 +121,6 @@ def run_checks(folder: AoiFolder, asset: Asset, spec: CheckSpec | None = None) -
             )
         )
         if not passed:
-            log.warning("%s, %s: %s", folder.folder.name, check.name, results[-1].description)
+            word = "failed" if results[-1].blocking else "warns"
+            log.warning("%s: check %s %s: %s", folder.folder.name, check.name, word, results[-1].description)
     return results

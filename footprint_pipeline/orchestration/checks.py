@@ -1,4 +1,8 @@
-"""The asset checks: one op an asset, so that its tables are read once. What they look at is `dataset.checks`."""
+"""The asset checks: one op an asset, so that its tables are read once. What they look for: `dataset.checks`.
+
+They run with their asset. They are no subsets on purpose: the UI would then offer to run them by themselves, and
+starts such a run without a partition.
+"""
 
 import warnings
 from collections.abc import Iterator
@@ -102,5 +106,5 @@ def _results(
             passed=result.passed,
             severity=dg.AssetCheckSeverity.ERROR if result.blocking else dg.AssetCheckSeverity.WARN,
             description=result.description,
-            metadata={**result.numbers, **({"fix": dg.MetadataValue.md(result.fix)} if result.fix else {})},
+            metadata={**result.numbers, **({"fix": dg.MetadataValue.text(result.fix)} if result.fix else {})},
         )

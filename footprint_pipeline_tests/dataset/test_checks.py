@@ -17,7 +17,8 @@ from footprint_pipeline.dataset.checks import CHECKS, CheckResult, run_checks
 from footprint_pipeline.dataset.label_counts import LabelCounts, label_counts_path, write_label_counts
 from footprint_pipeline.dataset.masks import mask_path
 from footprint_pipeline.dataset.polygons import read_polygon_table, write_polygon_table
-from footprint_pipeline.dataset.splits import SplitSpec, read_manifests, write_manifest
+from footprint_pipeline.dataset.spec import SplitSpec
+from footprint_pipeline.dataset.splits import read_manifests, write_manifest
 from footprint_pipeline.dataset.tiles import TileIndex, read_tile_index, write_tile_index
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.lake import AoiFolder

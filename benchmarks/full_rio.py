@@ -10,11 +10,8 @@ once with numpy, so the whole of it takes seconds.
     rio.write_csv(path)               # SpaceNet's summary table, pixels and degrees, third ordinate, empty rows
     rio.write_geojson(folder, 100)    # Geo_<tile id>.geojson of the first 100 tiles
     full_rio.layout(rio.tiles, folder, csv=path)     # what `spacenet.labels.read_labels` takes
-
-`python -m benchmarks.full_rio FOLDER [TILES]` writes them to disk.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +19,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import shapely
 from pyproj import Geod
@@ -198,13 +196,4 @@ def _wkt(polygons: np.ndarray) -> np.ndarray:
     """WKT with a third ordinate of zero, as SpaceNet writes it."""
     flat = shapely.force_2d(shapely.normalize(polygons))
     text = shapely.to_wkt(shapely.force_3d(flat), rounding_precision=15, output_dimension=3, old_3d=True)
-    return pa.compute.replace_substring(pa.array(text), ", ", ",").to_numpy(zero_copy_only=False)
-
-
-if __name__ == "__main__":
-    home = Path(sys.argv[1])
-    home.mkdir(parents=True, exist_ok=True)
-    city = build(int(sys.argv[2]) if len(sys.argv) > 2 else TILES)
-    city.write_csv(home / "AOI_1_RIO_polygons_solution_3band.csv")
-    city.write_geojson(home / "geojson", len(city.tiles))
-    print(f"{len(city.labels):,} labels in {city.labels['tile_id'].nunique():,} of {len(city.tiles):,} tiles")
+    return pyarrow.compute.replace_substring(pa.array(text), ", ", ",").to_numpy(zero_copy_only=False)

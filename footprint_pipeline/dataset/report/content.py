@@ -19,6 +19,7 @@ from footprint_pipeline.dataset.polygons import SQUARE_FEET_A_SQUARE_METRE
 from footprint_pipeline.dataset.report import figures, maps
 from footprint_pipeline.dataset.report.crops import Crop, crop_row
 from footprint_pipeline.dataset.report.page import Part, Picture, Section, Table
+from footprint_pipeline.dataset.spec import GUARD
 
 SAMPLES = 6
 """Crops of each size class in a row."""
@@ -157,6 +158,8 @@ def _ground(aoi: AoiDataset) -> list[Part]:
                                                                        ("third quartile", 0.75), ("most", 1.0))),
     ]  # fmt: skip
     blocks = "Black lines bound the blocks that the split keeps together. " if maps.blocks(aoi.tiles) else ""
+    if GUARD in set(splits["split"]):
+        blocks += "Guard tiles lie between blocks of different splits and are not used. "
     return [
         Part(
             [

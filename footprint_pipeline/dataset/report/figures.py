@@ -67,7 +67,8 @@ def size_distribution(area_sqft: np.ndarray) -> Figure:
     shown = area_sqft[area_sqft >= SIZE_CLASSES[1].low_sqft]
     top = max(1e5, 1.3 * float(shown.max(initial=0)))
     edges = np.geomspace(10, top, round(14 * math.log10(top / 10)) + 1)
-    counts = axes.hist(shown, bins=edges, color=BLUE, edgecolor="white", linewidth=0.4, zorder=2)[0]
+    counts, _ = np.histogram(shown, edges)
+    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=BLUE, edgecolor="white", linewidth=0.4, zorder=2)
     tallest = max(float(counts.max()), 1.0)
     for size_class, tint in zip(SIZE_CLASSES[1:], ("#f4f1ea", "#e9eef4", "#f4f1ea", "#e9eef4"), strict=True):
         high = min(size_class.high_sqft, top)

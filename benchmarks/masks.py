@@ -27,7 +27,8 @@ _BORDER_M, _CONTACT_M = 1.0, 2.0
 _WRITE = """
 import json, sys, time
 from pathlib import Path
-from footprint_pipeline.dataset.masks import MaskSpec, write_masks
+from footprint_pipeline.dataset.masks import write_masks
+from footprint_pipeline.dataset.spec import MaskSpec
 from footprint_pipeline.dataset.polygons import read_polygon_table
 from footprint_pipeline.dataset.tiles import read_tile_index
 
@@ -49,7 +50,7 @@ print(json.dumps(answer))
 
 def measure(quick: bool) -> list[Figure]:
     """All sizes in a process of their own; peers on a sample of tiles, in turn with ours."""
-    count, sample, rounds = (160, 64, 1) if quick else (full_rio.TILES, 500, 5)
+    count, sample, rounds = (160, 64, 1) if quick else (full_rio.TILES, 300, 5)
     with tempfile.TemporaryDirectory(prefix="benchmark-masks-") as name:
         home = Path(name)
         labels = full_rio.build(tiles=count)

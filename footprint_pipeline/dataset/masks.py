@@ -226,7 +226,8 @@ def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
     if not path.exists():
         raise DatasetError(f"{path.name}: there is no such mask.", fix="Materialize mask_tiles for this AOI first.")
     try:
-        with rasterio.open(path) as source:
+        # Masks have no files beside them that GDAL would have to list the whole folder for.
+        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), rasterio.open(path) as source:
             yield source
     except RasterioError as error:
         reason = str(error).partition("\n")[0]

@@ -107,6 +107,13 @@ class PreparedAoi:
         return read_polygon_table(self.folder.polygons)
 
     @cached_property
+    def mask_index(self) -> pd.DataFrame:
+        """The index of the masks, by tile id."""
+        from footprint_pipeline.dataset.masks import read_mask_index
+
+        return read_mask_index(self.folder.masks).set_index("tile_id")
+
+    @cached_property
     def manifest(self) -> pd.DataFrame:
         """The split manifest."""
         from footprint_pipeline.dataset.splits import read_manifests

@@ -127,20 +127,21 @@ def build_polygon_table(
         log.info("%d labels of no more than %g m² are left out", too_small.sum(), spec.min_area_m2)
 
     kept = ~outside & ~too_small
+    at = np.flatnonzero(kept)
+    if len(at):
+        curve = gpd.GeoSeries(geometry[at]).hilbert_distance().to_numpy()
+        at = at[np.lexsort((labels["building_id"].to_numpy()[at], tile_of[at], curve))]
     table = gpd.GeoDataFrame(
         {
-            "aoi": tiles["aoi"].to_numpy()[tile_of[kept]],
-            "tile_id": labels["tile_id"].to_numpy()[kept],
-            "building_id": labels["building_id"].to_numpy()[kept],
-            "area_m2": area_m2[kept],
-            "area_sqft": area_m2[kept] * SQUARE_FEET_A_SQUARE_METRE,
-            "geometry_px": gpd.GeoSeries(on_grid[kept], crs=None),
+            "aoi": tiles["aoi"].iloc[tile_of[at]].to_numpy(),
+            "tile_id": labels["tile_id"].iloc[at].to_numpy(),
+            "building_id": labels["building_id"].to_numpy()[at],
+            "area_m2": area_m2[at],
+            "area_sqft": area_m2[at] * SQUARE_FEET_A_SQUARE_METRE,
+            "geometry_px": gpd.GeoSeries(on_grid[at], crs=None),
         },
-        geometry=gpd.GeoSeries(geometry[kept], crs="EPSG:4326"),
+        geometry=gpd.GeoSeries(geometry[at], crs="EPSG:4326"),
     )
-    if len(table):
-        place = (table["building_id"].to_numpy(), tile_of[kept], table.hilbert_distance().to_numpy())
-        table = table.iloc[np.lexsort(place)].reset_index(drop=True)
     return PolygonTable(
         table,
         clipped=int((reaching_out & kept).sum()),

@@ -39,12 +39,6 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, str]:
     Raises:
         LabelError: it cannot be read, or lacks columns.
     """
-    broken: list[pyarrow.csv.InvalidRow] = []
-
-    def set_aside(row: pyarrow.csv.InvalidRow) -> str:
-        broken.append(row)
-        return "skip"
-
     try:
         content = path.read_bytes()
         # Some writers quote the WKT twice, which splits it at its commas.
@@ -52,14 +46,9 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, str]:
             content = _QUOTED_TWICE.sub(b'"', content)
         header = next(csv.reader(io.StringIO(io.BytesIO(content).readline().decode("utf-8-sig"))), [])
         name_of = {name.strip(): name for name in header if name.strip() in (*_IDS, GEO, PIX)}
-        read = pyarrow.csv.read_csv(
-            pa.BufferReader(content),
-            read_options=pyarrow.csv.ReadOptions(use_threads=False),  # or rows would have no numbers
-            parse_options=pyarrow.csv.ParseOptions(ignore_empty_lines=False, invalid_row_handler=set_aside),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=list(name_of.values()), column_types=dict.fromkeys(name_of.values(), pa.string())
-            ),
-        )
+        read, broken = _parse(content, list(name_of.values()), threads=True)
+        if broken:
+            read, broken = _parse(content, list(name_of.values()), threads=False)
     except (OSError, ValueError) as error:  # ValueError: empty, or not UTF-8
         reason = str(error).strip().replace("\n", " ")
         raise LabelError(f"{path.name}: cannot be read as CSV ({reason}).", fix=_COLUMNS_FIX) from error
@@ -123,6 +112,25 @@ def read_geojson(files: Sequence[tuple[str, Path]]) -> pd.DataFrame:
     names = ["file", "row", "tile_id", "building_id", "text", GEOMETRY, "reason"]
     rows = pd.DataFrame.from_records(records, columns=names).assign(pixels="")
     return rows.astype({"row": "int64", "building_id": "float64"})
+
+
+def _parse(content: bytes, columns: list[str], *, threads: bool) -> tuple[pa.Table, list[pyarrow.csv.InvalidRow]]:
+    """Columns of a CSV as text, and the rows of another length than its header; those are numbered without threads."""
+    broken: list[pyarrow.csv.InvalidRow] = []
+
+    def set_aside(row: pyarrow.csv.InvalidRow) -> str:
+        broken.append(row)
+        return "skip"
+
+    table = pyarrow.csv.read_csv(
+        pa.BufferReader(content),
+        read_options=pyarrow.csv.ReadOptions(use_threads=threads),
+        parse_options=pyarrow.csv.ParseOptions(ignore_empty_lines=False, invalid_row_handler=set_aside),
+        convert_options=pyarrow.csv.ConvertOptions(
+            include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
+        ),
+    )
+    return table, broken
 
 
 def _broken_rows(path: Path, broken: list[pyarrow.csv.InvalidRow]) -> pd.DataFrame:

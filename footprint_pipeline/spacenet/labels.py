@@ -103,12 +103,9 @@ def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
     keep = ~(empty | bad)
     polygons, repaired, sliver = _clean(geometry[keep])
 
-    kept, polygons = rows.drop(columns="text")[keep][~sliver], polygons[~sliver]
-    table = gpd.GeoDataFrame(
-        {"tile_id": kept["tile_id"].astype(str), "building_id": kept["building_id"].astype("int64")},
-        geometry=polygons,
-        crs=WGS84,
-    ).reset_index(drop=True)
+    kept, polygons = np.flatnonzero(keep)[~sliver], polygons[~sliver]
+    named = rows[["tile_id", "building_id"]].iloc[kept].astype({"tile_id": str, "building_id": "int64"})
+    table = gpd.GeoDataFrame(named, geometry=polygons, crs=WGS84).reset_index(drop=True)
     rejected = pd.concat([rows[bad], stray])[_REJECTED].reset_index(drop=True)
     rejected["text"] = rejected["text"].str.slice(0, _TEXT_KEPT)
     labels = Labels(
@@ -119,7 +116,7 @@ def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
         repaired=int((repaired & ~sliver).sum()),
         slivers=int(sliver.sum()),
         unlabelled=tuple(name for name in wanted if name not in labelled),
-        pixel_sample=_sample(kept, polygons),
+        pixel_sample=_sample(rows, kept, polygons),
     )
     _log_summary(layout, labels)
     return labels
@@ -185,16 +182,21 @@ def _grid(image: Path) -> tuple[rasterio.Affine, str]:
     return transform, crs.to_wkt()
 
 
-def _sample(rows: pd.DataFrame, geometry: np.ndarray) -> pd.DataFrame:
-    """Rows whose pixels are given too: one of every tile, then a second, until there are enough."""
-    drawn = rows["pixels"].str.contains("(", regex=False)
-    order = np.random.default_rng(_SEED).permutation(np.flatnonzero(drawn.to_numpy()))
-    turn = rows["tile_id"].iloc[order].groupby(rows["tile_id"].iloc[order]).cumcount().to_numpy()
+def _sample(rows: pd.DataFrame, kept: np.ndarray, polygons: np.ndarray) -> pd.DataFrame:
+    """Buildings whose pixels are given too: one of every tile, then a second, until there are enough.
+
+    Args:
+        rows: of the source.
+        kept: which of them are buildings.
+        polygons: those.
+    """
+    drawn = np.flatnonzero(rows["pixels"].str.contains("(", regex=False).to_numpy()[kept])
+    order = np.random.default_rng(_SEED).permutation(drawn)
+    tile_ids = rows["tile_id"].to_numpy(object)[kept]
+    turn = pd.Series(order).groupby(tile_ids[order]).cumcount().to_numpy()
     chosen = np.sort(order[np.argsort(turn, kind="stable")[:PIXEL_SAMPLE]])
-    on_grid = shapely.force_2d(_from_wkt(rows["pixels"].iloc[chosen].str.strip(" \t\"'")))
-    sample = pd.DataFrame(
-        {"tile_id": rows["tile_id"].to_numpy()[chosen], "geometry": geometry[chosen], "geometry_px": on_grid}
-    )
+    on_grid = shapely.force_2d(_from_wkt(rows["pixels"].iloc[kept[chosen]].str.strip(" \t\"'")))
+    sample = pd.DataFrame({"tile_id": tile_ids[chosen], "geometry": polygons[chosen], "geometry_px": on_grid})
     readable = np.isin(shapely.get_type_id(on_grid), _POLYGONAL) & ~shapely.is_empty(on_grid)
     return sample[readable].reset_index(drop=True)
 

@@ -1,8 +1,8 @@
 """Mask tiles of a full-size Rio: time, memory, and against the usual ways.
 
 Peers: writing the same masks with rasterio and nothing else, on as many threads; solaris' way, which takes a tile at
-a time: read its GeoJSON with GeoPandas, rasterize it on the tile's grid, write it (here without reading the image for
-the grid, which favours the peer); and `rasterio.features.rasterize`.
+a time: read its GeoJSON with GeoPandas, open its image for the grid, rasterize, write; and
+`rasterio.features.rasterize`.
 """
 
 import os
@@ -17,6 +17,7 @@ from rasterio.features import rasterize
 
 from benchmarks import full_rio
 from benchmarks.form import Figure, alone, in_turn, main
+from footprint_pipeline.dataset.geotiff import encode
 from footprint_pipeline.dataset.masks import mask_path, read_mask, read_mask_index, write_masks
 from footprint_pipeline.dataset.polygons import build_polygon_table, write_polygon_table
 from footprint_pipeline.dataset.rasterize import rasterize_polygons
@@ -27,6 +28,7 @@ _BORDER_M, _CONTACT_M = 1.0, 2.0
 _WRITE = """
 import json, sys, time
 from pathlib import Path
+from footprint_pipeline.dataset.geotiff import encode
 from footprint_pipeline.dataset.masks import write_masks
 from footprint_pipeline.dataset.spec import MaskSpec
 from footprint_pipeline.dataset.polygons import read_polygon_table
@@ -36,14 +38,14 @@ home, count, *metres = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), 
 polygons = read_polygon_table(home / "polygons.parquet")
 tiles = read_tile_index(home / "tiles.parquet")
 
-def seconds(tiles, spec=MaskSpec()):
+def seconds(name, tiles, spec=MaskSpec()):
     started = time.perf_counter()
-    write_masks(polygons, tiles, home / "masks", spec=spec)
+    write_masks(polygons, tiles, home / name, spec=spec)
     return time.perf_counter() - started
 
-answer = {"sixteenth": seconds(tiles[: count // 16]), "quarter": seconds(tiles[: count // 4])}
-answer["bands"] = seconds(tiles[: count // 4], MaskSpec(*metres))
-answer["whole"] = seconds(tiles)
+parts = {"sixteenth": tiles[: count // 16], "quarter": tiles[: count // 4], "whole": tiles}
+answer = {name: seconds(name, part) for name, part in parts.items()}
+answer["bands"] = seconds("bands", parts["quarter"], MaskSpec(*metres))
 print(json.dumps(answer))
 """
 
@@ -70,7 +72,7 @@ def measure(quick: bool) -> list[Figure]:
 
 def _sizes(home: Path, count: int) -> list[Figure]:
     took = alone(_WRITE, str(home), str(count), str(_BORDER_M), str(_CONTACT_M))
-    folder = home / "masks"
+    folder = home / "whole"
     shares = {}
 
     def from_index() -> None:
@@ -105,15 +107,21 @@ def _against_peers(home: Path, polygons: gpd.GeoDataFrame, tiles: gpd.GeoDataFra
     ours, theirs, plain = (home / name for name in ("ours", "theirs", "plain"))
     for folder in (theirs, plain):
         folder.mkdir()
+    for row in rows:
+        blank = np.zeros((3, row.height, row.width), np.uint8)
+        image = encode(blank, crs=row.crs, transform=row.transform, names=["red", "green", "blue"], tags={})
+        (home / f"{row.tile_id}.tif").write_bytes(image)
     write_masks(polygons, tiles, ours)
     masks = {row.tile_id: read_mask(mask_path(ours, row.tile_id)) for row in rows}
 
     def solaris() -> None:
         for row in rows:
-            _write(_solaris_mask(home / "geojson" / f"Geo_{row.tile_id}.geojson", row), row, theirs, "lzw")
+            with rasterio.open(home / f"{row.tile_id}.tif") as image:
+                mask = _solaris_mask(home / "geojson" / f"Geo_{row.tile_id}.geojson", image)
+            _write(mask, row, theirs, "lzw")
 
     def only_write() -> None:
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             list(pool.map(lambda row: _write(masks[row.tile_id], row, plain, "deflate"), rows))
 
     ours_s, solaris_s, plain_s = in_turn(lambda: write_masks(polygons, tiles, ours), solaris, only_write, rounds=rounds)
@@ -129,12 +137,11 @@ def _against_peers(home: Path, polygons: gpd.GeoDataFrame, tiles: gpd.GeoDataFra
     ]
 
 
-def _solaris_mask(geojson: Path, row: object) -> np.ndarray:
+def _solaris_mask(geojson: Path, image: rasterio.DatasetReader) -> np.ndarray:
     shapes = gpd.read_file(geojson).geometry if geojson.stat().st_size else []
     if len(shapes) == 0:
-        return np.zeros((row.height, row.width), np.uint8)
-    grid = rasterio.Affine(*row.transform)
-    return rasterize(shapes, out_shape=(row.height, row.width), transform=grid, dtype="uint8")
+        return np.zeros(image.shape, np.uint8)
+    return rasterize(shapes, out_shape=image.shape, transform=image.transform, dtype="uint8")
 
 
 def _write(mask: np.ndarray, row: object, folder: Path, compress: str) -> None:

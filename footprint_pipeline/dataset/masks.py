@@ -108,7 +108,7 @@ def write_masks(
         tiles: the tile index.
         folder: where masks go.
         spec: which bands.
-        threads: tiles at a time; by default one a core.
+        threads: tiles at a time; by default one a core, eight at most.
         progress: called with (done, total).
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def write_masks(
         return [int(np.count_nonzero(band)) for band in mask]
 
     counts = []
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
         for done, count in enumerate(pool.map(write, tiles.itertuples(index=False)), start=1):
             counts.append(count)
             if progress is not None:

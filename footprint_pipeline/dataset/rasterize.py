@@ -33,11 +33,13 @@ def rasterize_polygons(polygons_px: np.ndarray, *, height: int, width: int) -> n
     """
     mask = np.zeros((height, width), np.uint8)
     parts = shapely.get_parts(np.asarray(polygons_px, object))
-    on_centres = _has_edge_on_centres(parts)
-    mask.reshape(-1)[covered_pixels(parts[~on_centres], height=height, width=width)] = 1
-    if on_centres.any():
-        # How GDAL fills an edge that runs along a row of pixel centres depends on how its ring turns: ask GDAL.
-        rasterize(parts[on_centres], out=mask, transform=rasterio.Affine.identity(), default_value=1)
+    starts, ends, part = _edges(parts)
+    mask.reshape(-1)[_fill(starts, ends, part, height=height, width=width)] = 1
+    along_centres = (starts[:, 1] == ends[:, 1]) & (starts[:, 1] - np.floor(starts[:, 1]) == 0.5)
+    if along_centres.any():
+        # GDAL also fills some edges that run along a row of pixel centres, depending on how their ring turns: ask it.
+        again = parts[np.unique(part[along_centres])]
+        rasterize(again, out=mask, transform=rasterio.Affine.identity(), default_value=1)
     return mask
 
 
@@ -59,11 +61,21 @@ def covered_pixels(
         Indices into the flattened grid (row * W + column), int64: each pixel once for every figure that covers it.
     """
     parts, polygon = shapely.get_parts(np.asarray(polygons_px, object), return_index=True)
+    starts, ends, part = _edges(parts)
+    return _fill(starts, ends, part if figures is None else figures[polygon[part]], height=height, width=width)
+
+
+def _edges(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Start and end of every edge, shape (E, 2), and which of the Polygons it is of, shape (E,)."""
     rings, part = shapely.get_rings(parts, return_index=True)
     xy, ring = shapely.get_coordinates(rings, return_index=True)
-    start = np.flatnonzero(ring[1:] == ring[:-1])
-    figure = (part if figures is None else figures[polygon[part]])[ring[start]]
-    (xa, ya), (xb, yb) = xy[start].T, xy[start + 1].T
+    first = np.flatnonzero(ring[1:] == ring[:-1])
+    return xy[first], xy[first + 1], part[ring[first]]
+
+
+def _fill(starts: np.ndarray, ends: np.ndarray, figure: np.ndarray, *, height: int, width: int) -> np.ndarray:
+    """Flat indices of the pixels in each figure that these edges, pixels, are of."""
+    (xa, ya), (xb, yb) = starts.T, ends.T
     down = ya < yb
     x_top, y_top = np.where(down, xa, xb), np.where(down, ya, yb)
     run, fall = np.where(down, xb - xa, xa - xb), np.abs(yb - ya)
@@ -71,7 +83,7 @@ def covered_pixels(
     # An edge meets the rows whose centre is at or below its upper end and above its lower end.
     first = np.clip(np.ceil(y_top - 0.5), 0, height).astype(np.int64)
     rows = np.clip(np.ceil(np.maximum(ya, yb) - 0.5), 0, height).astype(np.int64) - first
-    edge = np.repeat(np.arange(len(start)), rows)
+    edge = np.repeat(np.arange(len(rows)), rows)
     row = _counted(first, rows)
     x = (row + 0.5 - y_top[edge]) * run[edge] / fall[edge] + x_top[edge]
     column = np.clip(np.floor(x + 0.5), 0, width).astype(np.int64)
@@ -87,14 +99,3 @@ def _counted(first: np.ndarray, length: np.ndarray) -> np.ndarray:
     """The runs first, first + 1, …, first + length - 1, one after another."""
     ends = np.cumsum(length)
     return np.arange(length.sum()) + np.repeat(first - ends + length, length)
-
-
-def _has_edge_on_centres(parts: np.ndarray) -> np.ndarray:
-    """Whether an edge of a Polygon runs along a row of pixel centres; bool, shape (N,)."""
-    rings, part = shapely.get_rings(parts, return_index=True)
-    xy, ring = shapely.get_coordinates(rings, return_index=True)
-    y = xy[:, 1]
-    level = (ring[1:] == ring[:-1]) & (y[1:] == y[:-1]) & (y[1:] - np.floor(y[1:]) == 0.5)
-    found = np.zeros(len(parts), bool)
-    found[part[ring[1:][level]]] = True
-    return found

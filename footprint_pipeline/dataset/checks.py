@@ -93,7 +93,7 @@ class CheckResult:
 
 
 def run_checks(folder: AoiFolder, asset: Asset, spec: CheckSpec | None = None) -> list[CheckResult]:
-    """Run the checks of an asset on an AOI; those that fail are logged as well.
+    """Run the checks of an asset on an AOI; warnings are logged, what blocks is the caller's to tell.
 
     Args:
         folder: the AOI's prepared data.
@@ -120,7 +120,6 @@ def run_checks(folder: AoiFolder, asset: Asset, spec: CheckSpec | None = None) -
                 check.blocking and found.blocking,
             )
         )
-        if not passed:
-            word = "failed" if results[-1].blocking else "warns"
-            log.warning("%s: check %s %s: %s", folder.folder.name, check.name, word, results[-1].description)
+        if not passed and not results[-1].blocking:
+            log.warning("%s: check %s warns: %s", folder.folder.name, check.name, results[-1].description)
     return results

@@ -53,8 +53,8 @@ def measure(quick: bool) -> list[Figure]:
         manifest = write_tiles(Path(folder), count=24 if quick else 400)
         cache = build_cache(manifest, Path(folder) / "cache", gsd_m=MODEL_GSD_M)
         return [
-            *whole(cache, manifest, batches=2 if quick else 30, rounds=1 if quick else 5),
-            *steps(cache, chips=8 if quick else 100, rounds=2 if quick else 5),
+            *whole(cache, manifest, batches=2 if quick else 20, rounds=1 if quick else 3),
+            *steps(cache, chips=8 if quick else 60, rounds=2 if quick else 5),
             building(manifest, Path(folder), rounds=1 if quick else 3),
         ]
 

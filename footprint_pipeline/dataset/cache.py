@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from footprint_pipeline.dataset.masks import read_mask_bands
+from footprint_pipeline.dataset.spec import GUARD
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import TileRow, normalization, read_tile
 from footprint_pipeline.errors import DatasetError
@@ -38,8 +39,6 @@ CONTACT = 8
 """Bit of the label raster: where buildings nearly touch."""
 CHANNELS = {"building": BUILDING, "border": BORDER, "contact": CONTACT}
 """The bands of a mask file, by name, and their bits in the label raster."""
-GUARD = "guard"
-"""The split of tiles that are kept out between blocks: they are neither cached nor drawn."""
 _FORMAT = 2
 _KEPT_CACHES = 3
 _SAY_EVERY_S = 5.0

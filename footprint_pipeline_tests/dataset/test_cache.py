@@ -16,13 +16,13 @@ from footprint_pipeline.dataset.cache import (
     BORDER,
     BUILDING,
     CONTACT,
-    GUARD,
     VALID,
     build_cache,
     model_gsd,
     resample,
 )
 from footprint_pipeline.dataset.masks import read_mask
+from footprint_pipeline.dataset.spec import GUARD
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import read_tile
 from footprint_pipeline.errors import DatasetError, TileError

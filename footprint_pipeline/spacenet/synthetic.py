@@ -50,7 +50,8 @@ class CitySpec:
         tile_height: rows of pixels in a tile.
         tile_width: columns of pixels in a tile.
         gsd_m: size of a pixel on the ground, metres, both ways; SpaceNet 1's by default.
-        origin_wgs84: longitude and latitude of the upper left corner; by default in the open Atlantic.
+        origin_wgs84: longitude and latitude of the upper left corner; by default in the open Atlantic, where blocks
+            of a kilometre share 48 tiles out well.
     """
 
     seed: int = 1337
@@ -59,7 +60,7 @@ class CitySpec:
     tile_height: int = 406
     tile_width: int = 438
     gsd_m: float = 0.5
-    origin_wgs84: tuple[float, float] = (-40.0, 38.0)
+    origin_wgs84: tuple[float, float] = (-39.62, 38.06)
 
     def __post_init__(self) -> None:
         if min(self.rows, self.columns) < 1 or min(self.tile_height, self.tile_width) < 64 or self.gsd_m <= 0:

@@ -16,7 +16,7 @@ from footprint_pipeline.orchestration.local import ROOT, prepare_home
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.catalog import BUILT_IN, add_aoi
 
-PARTITIONED = ("image_tiles", "building_polygons", "mask_tiles", "split_manifests")
+PARTITIONED = ("image_tiles", "building_polygons", "mask_tiles", "split_manifests", "dataset_report")
 UNPARTITIONED = ("trained_unet", "tolerance_sweep", "test_evaluation", "registered_model")
 
 

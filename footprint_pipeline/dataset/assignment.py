@@ -24,8 +24,8 @@ MANY_BLOCKS = 24
 """So many blocks share tiles out well; of fewer it is asked whether they do."""
 MOST_GUARD = 1 / 3
 """Share of the tiles that few blocks may leave to the guard."""
-LEAST_TRAIN = 0.7
-"""Part of its own share that training gets from few blocks, of the tiles with buildings."""
+LEAST_OF_SHARE = {"train": 0.7, "validation": 0.5, "test": 0.5}
+"""Part of its own share that each split gets from few blocks at least, of the tiles with buildings."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ def assign_splits(tiles: gpd.GeoDataFrame, has_building: np.ndarray, spec: Split
     Tiles added later move no tile, with two exceptions for small sets, each logged as a warning:
 
     - Where tiles lie in fewer than 24 blocks, and more than a third of them would be guard, or training would get
-      less than 0.7 of its share, blocks half as large are taken, again and again, as long as a block is two tiles
-      long; after that each tile is its own block, as by tile. (A `block_m` shorter than two tiles is doubled
-      until it is not.)
+      less than 0.7 of its share, or another split less than half of its own, blocks half as large are taken, again
+      and again, as long as a block is two tiles long; after that each tile is its own block, as by tile. (A
+      `block_m` shorter than two tiles is doubled until it is not.)
     - A split without a tile with buildings takes the block (or tile) whose hash lies nearest to its interval,
       from a split that can spare it. Where no block can be spared, blocks half as large are taken.
 
@@ -81,11 +81,11 @@ def assign_splits(tiles: gpd.GeoDataFrame, has_building: np.ndarray, spec: Split
         if moved is not None and (block_m is None or blocks.share_out_well(has_building)):
             break
         log.warning(
-            "%s: blocks of %g m do not suit its %d tiles: they lie in %d of them, %d tiles would be guard, %d of %d "
-            "with buildings would train. Smaller blocks are tried, then single tiles. More tiles avoid it; block_m or "
+            "%s: blocks of %g m do not suit its %d tiles: they lie in %d of them, %d tiles would be guard, and of %d "
+            "with buildings %s. Smaller blocks are tried, then single tiles. More tiles avoid it; block_m or "
             "by='tile' decides it beforehand.",
-            aoi, block_m, len(tiles), len(set(blocks.own)), (blocks.splits() == GUARD).sum(),
-            (blocks.splits()[has_building] == "train").sum(), has_building.sum(),
+            aoi, block_m, len(tiles), len(set(blocks.own)), (blocks.splits() == GUARD).sum(), has_building.sum(),
+            ", ".join(f"{(blocks.splits()[has_building] == split).sum()} would go to {split}" for split in SPLITS),
         )  # fmt: skip
     if block_m is None and spec.by == "block":
         log.warning("%s: each tile is shared out by itself, so a tile may be judged beside one that taught.", aoi)
@@ -142,12 +142,14 @@ class _Drawn:
         return moved
 
     def share_out_well(self, has_building: np.ndarray) -> bool:
-        """Whether enough is left to train on: of many blocks, chance sees to it."""
+        """Whether few blocks leave each split enough tiles with buildings; of many blocks, chance sees to it."""
+        if len(set(self.own)) >= MANY_BLOCKS:
+            return True
         split = self.splits()
         shared = split[has_building & (split != GUARD)]
-        enough = min(LEAST_TRAIN * self.spec.train * len(shared), len(shared) - 2)
-        return len(set(self.own)) >= MANY_BLOCKS or bool(
-            (split == GUARD).mean() <= MOST_GUARD and (shared == "train").sum() >= enough
+        wanted = {name: (self.spec.interval(name)[1] - self.spec.interval(name)[0]) * len(shared) for name in SPLITS}
+        return bool((split == GUARD).mean() <= MOST_GUARD) and all(
+            (shared == name).sum() >= min(part * wanted[name], len(shared) - 2) for name, part in LEAST_OF_SHARE.items()
         )
 
     def _without_building(self, split_of: dict[str, str], has_building: np.ndarray) -> list[str]:

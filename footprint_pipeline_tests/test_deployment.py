@@ -19,9 +19,9 @@ import yaml
 
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet import synthetic
 from footprint_pipeline.spacenet.catalog import BUILT_IN
 from footprint_pipeline.spacenet.sources import fetch
+from footprint_pipeline.spacenet.synthetic import city as synthetic
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILES = (ROOT / "Dockerfile", ROOT / "serving" / "Dockerfile")

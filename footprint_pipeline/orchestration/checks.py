@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
-from footprint_pipeline.dataset.check_spec import CheckSpec
-from footprint_pipeline.dataset.checks import CHECKS, Asset, run_checks
+from footprint_pipeline.dataset.checks.run import CHECKS, Asset, run_checks
+from footprint_pipeline.dataset.checks.spec import CheckSpec
 from footprint_pipeline.orchestration.resources import Workplace
 
 _SPEC = CheckSpec()

@@ -1,7 +1,7 @@
 """Objects of S3-compatible storage onto the disk: in parallel parts, resumed, verified, fetched once.
 
-What the files mean is not known here. The endpoint is `s3`'s, the unfinished file `parts`', the threads are
-`transfer`'s; here they are put together.
+What the files mean is not known here. The endpoint is `s3.client`'s, the unfinished file `s3.parts`', the threads are
+`s3.transfer`'s; here they are put together.
 """
 
 import io
@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 
 from footprint_pipeline.errors import SourceError
 from footprint_pipeline.files import atomic_path
-from footprint_pipeline.spacenet.checksum import ContentHash, Expectation, expectation
-from footprint_pipeline.spacenet.parts import Partial
-from footprint_pipeline.spacenet.progress import Progress
-from footprint_pipeline.spacenet.s3 import Endpoint, RemoteFile
-from footprint_pipeline.spacenet.s3_errors import ChangedError, MissingKeyError, split_uri
-from footprint_pipeline.spacenet.transfer import Reader, Transfer
+from footprint_pipeline.spacenet.s3.checksum import ContentHash, Expectation, expectation
+from footprint_pipeline.spacenet.s3.client import Endpoint, RemoteFile
+from footprint_pipeline.spacenet.s3.errors import ChangedError, MissingKeyError, split_uri
+from footprint_pipeline.spacenet.s3.parts import Partial
+from footprint_pipeline.spacenet.s3.progress import Progress
+from footprint_pipeline.spacenet.s3.transfer import Reader, Transfer
 
 __all__ = [
     "S3",

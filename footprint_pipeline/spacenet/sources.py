@@ -210,7 +210,7 @@ def _download(source: Source, arriving: list[_Arriving]) -> None:
 
 def _synthetic(folder: Path, tiles: int | None) -> Path:
     """A synthetic city of at least so many tiles, drawn when it is not there yet."""
-    from footprint_pipeline.spacenet.synthetic import CitySpec, write_city
+    from footprint_pipeline.spacenet.synthetic.city import CitySpec, write_city
 
     spec = CitySpec()
     if tiles is not None:

@@ -12,8 +12,8 @@ import pytest
 import rasterio
 import shapely
 
-from footprint_pipeline.dataset.check_spec import CheckSpec
-from footprint_pipeline.dataset.checks import CHECKS, CheckResult, run_checks
+from footprint_pipeline.dataset.checks.run import CHECKS, CheckResult, run_checks
+from footprint_pipeline.dataset.checks.spec import CheckSpec
 from footprint_pipeline.dataset.label_counts import LabelCounts, label_counts_path, write_label_counts
 from footprint_pipeline.dataset.masks import mask_path
 from footprint_pipeline.dataset.polygons import read_polygon_table, write_polygon_table

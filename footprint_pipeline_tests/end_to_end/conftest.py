@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from footprint_pipeline.spacenet.synthetic import CitySpec, CitySummary, write_city
+from footprint_pipeline.spacenet.synthetic.city import CitySpec, CitySummary, write_city
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import rasterio
 
-from footprint_pipeline.spacenet.synthetic import CitySpec, CitySummary, write_city
+from footprint_pipeline.spacenet.synthetic.city import CitySpec, CitySummary, write_city
 from footprint_pipeline_tests.conftest import Bucket
 
 from .conftest import Footprint

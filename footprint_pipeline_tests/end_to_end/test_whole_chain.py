@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from footprint_pipeline.footprints.mercator import tile_at, to_wgs84
 from footprint_pipeline.local_service import running_service
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet.synthetic import CitySummary
+from footprint_pipeline.spacenet.synthetic.city import CitySummary
 
 from .conftest import Footprint, Outcome, clean_environment
 

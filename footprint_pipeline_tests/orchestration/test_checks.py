@@ -9,8 +9,8 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from footprint_pipeline.dataset.check_spec import CheckSpec
-from footprint_pipeline.dataset.checks import CHECKS
+from footprint_pipeline.dataset.checks.run import CHECKS
+from footprint_pipeline.dataset.checks.spec import CheckSpec
 from footprint_pipeline.definitions import build_definitions
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.orchestration.checks import LabelLimits, MaskLimits, SplitLimits, TileLimits

@@ -34,7 +34,7 @@ s3.download(s3.head(sys.argv[2]), Path(sys.argv[3]))
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("footprint_pipeline.spacenet.s3._FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr("footprint_pipeline.spacenet.s3.client._FIRST_PAUSE_S", 0.02)
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from footprint_pipeline.errors import SourceError
-from footprint_pipeline.spacenet.parts import Partial
-from footprint_pipeline.spacenet.s3 import RemoteFile
+from footprint_pipeline.spacenet.s3.client import RemoteFile
+from footprint_pipeline.spacenet.s3.parts import Partial
 
 _REMOTE = RemoteFile("b", "k", 25, "abc")
 _OTHERS = [

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from footprint_pipeline.spacenet.progress import Progress
+from footprint_pipeline.spacenet.s3.progress import Progress
 
 
 def test_lines_have_share_rate_and_time_left(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ from pyproj import Geod
 from rasterio.features import rasterize
 
 from footprint_pipeline.errors import SettingsError, SourceError
-from footprint_pipeline.spacenet.synthetic import CitySpec, CitySummary, make_city, write_city
+from footprint_pipeline.spacenet.synthetic.city import CitySpec, CitySummary, make_city, write_city
 
 SPEC = CitySpec(rows=2, columns=3, tile_height=128, tile_width=144)
 LABELS = "processedBuildingLabels"

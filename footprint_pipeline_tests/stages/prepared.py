@@ -6,7 +6,7 @@ from footprint_pipeline.dataset.spec import SplitSpec
 from footprint_pipeline.lake import AoiFolder, Lake
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.sources import resolve_source
-from footprint_pipeline.spacenet.synthetic import CitySpec, write_city
+from footprint_pipeline.spacenet.synthetic.city import CitySpec, write_city
 from footprint_pipeline.stages.data import collect_polygons, draw_masks, fetch_tiles, split_tiles
 
 AOI = "AOI_0_Synthetic"

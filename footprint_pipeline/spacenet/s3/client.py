@@ -1,6 +1,6 @@
 """One S3-compatible endpoint, read only: what is there, and the bytes of a range, with patience.
 
-Nothing here writes to the disk; `download` does. What goes wrong is told by `s3_errors`.
+Nothing here writes to the disk; `download` does. What goes wrong is told by `errors`.
 """
 
 import random
@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError
 
 from footprint_pipeline.errors import SourceError
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet.s3_errors import MISSING, changed, code, explained, may_pass, split_uri
+from footprint_pipeline.spacenet.s3.errors import MISSING, changed, code, explained, may_pass, split_uri
 
 _T = TypeVar("_T")
 

@@ -1,7 +1,7 @@
 """Pixels of the synthetic city: materials, roofs, crowns, sunlight, shadows and the sensor.
 
 Everything that stands is drawn into one height map, from which the shadows follow; so all of them agree with
-one sun. Geometry comes from `synthetic_scene`; files and georeference are the business of `synthetic`.
+one sun. Geometry comes from `scene`; files and georeference are the business of `city`.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from footprint_pipeline.spacenet.synthetic_scene import Building, Ground, Prop, Scene, Stripe, Tree, Wing
-from footprint_pipeline.spacenet.synthetic_streets import signed_distance
+from footprint_pipeline.spacenet.synthetic.scene import Building, Ground, Prop, Scene, Stripe, Tree, Wing
+from footprint_pipeline.spacenet.synthetic.streets import signed_distance
 
 SUN_AZIMUTH = np.radians(128.0)  # clockwise from north: the shadows fall to the north-west
 SUN_ELEVATION = np.radians(47.0)

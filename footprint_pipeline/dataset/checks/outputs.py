@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from footprint_pipeline.dataset.check_spec import CheckSpec, Finding, PreparedAoi, counted, named
+from footprint_pipeline.dataset.checks.spec import CheckSpec, Finding, PreparedAoi, counted, named
 from footprint_pipeline.dataset.spec import GUARD, SPLITS
 from footprint_pipeline.errors import DatasetError
 

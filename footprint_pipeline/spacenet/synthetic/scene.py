@@ -1,7 +1,7 @@
 """The things a synthetic city is made of, as plain geometry without pixels.
 
-Here belong the dataclasses only. `synthetic_blocks` puts them in their places, `synthetic_render` draws them.
-The frame is that of `synthetic_streets`: metres, x east, y south, the upper left corner of the image is (0, 0).
+Here belong the dataclasses only. `blocks` puts them in their places, `render` draws them.
+The frame is that of `streets`: metres, x east, y south, the upper left corner of the image is (0, 0).
 """
 
 from dataclasses import dataclass, field

@@ -4,7 +4,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from footprint_pipeline.spacenet.s3 import Endpoint, RemoteFile
+from footprint_pipeline.spacenet.s3.client import Endpoint, RemoteFile
 
 
 @dataclass(frozen=True)

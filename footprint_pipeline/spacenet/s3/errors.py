@@ -1,6 +1,6 @@
 """What can go wrong with an S3 endpoint, told with the object's name and the way out, and without secrets.
 
-Says whether another attempt can help, too; attempts themselves are `s3`'s.
+Says whether another attempt can help, too; attempts themselves are `client`'s.
 """
 
 from collections.abc import Callable

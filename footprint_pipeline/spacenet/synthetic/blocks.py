@@ -1,14 +1,14 @@
 """What stands on each block of the synthetic city: six kinds of district, and the streets between them.
 
-Here belong the decisions; the houses, trees and cars themselves are made in `synthetic_parts`.
+Here belong the decisions; the houses, trees and cars themselves are made in `parts`.
 """
 
 import numpy as np
 import shapely
 
-from footprint_pipeline.spacenet.synthetic_parts import ROOFS, Builder, blob, disc
-from footprint_pipeline.spacenet.synthetic_scene import Building, Ground, Prop, Scene, Stripe, Tree, Wing
-from footprint_pipeline.spacenet.synthetic_streets import Block, Box, Street, bounding_box, divide, inset
+from footprint_pipeline.spacenet.synthetic.parts import ROOFS, Builder, blob, disc
+from footprint_pipeline.spacenet.synthetic.scene import Building, Ground, Prop, Scene, Stripe, Tree, Wing
+from footprint_pipeline.spacenet.synthetic.streets import Block, Box, Street, bounding_box, divide, inset
 
 
 def lay_out(width_m: float, height_m: float, open_land: list[np.ndarray], rng: np.random.Generator) -> Scene:

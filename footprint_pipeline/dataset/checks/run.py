@@ -1,7 +1,7 @@
 """The checks of an AOI's prepared data: which there are, and running them on what lies on disk.
 
 Those that are blocking stop what comes after, for training on such data would be wrong; the others warn.
-What each looks at is in `check_inputs` and `check_outputs`, the limits in `check_spec`. Putting data right is the
+What each looks at is in `inputs` and `outputs`, the limits in `spec`. Putting data right is the
 business of the modules that write it.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from footprint_pipeline.dataset.check_inputs import (
+from footprint_pipeline.dataset.checks.inputs import (
     few_labels_are_lost,
     few_labels_were_repaired,
     labels_lie_on_their_tiles,
@@ -19,7 +19,7 @@ from footprint_pipeline.dataset.check_inputs import (
     tiles_have_grids,
     tiles_have_imagery,
 )
-from footprint_pipeline.dataset.check_outputs import (
+from footprint_pipeline.dataset.checks.outputs import (
     classes_are_in_balance,
     every_split_has_buildings,
     every_tile_has_a_mask,
@@ -27,7 +27,7 @@ from footprint_pipeline.dataset.check_outputs import (
     neighbours_share_a_split,
     splits_are_apart,
 )
-from footprint_pipeline.dataset.check_spec import CheckSpec, Finding, PreparedAoi
+from footprint_pipeline.dataset.checks.spec import CheckSpec, Finding, PreparedAoi
 from footprint_pipeline.lake import AoiFolder
 
 log = logging.getLogger(__name__)

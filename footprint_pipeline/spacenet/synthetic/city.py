@@ -1,7 +1,7 @@
 """A procedural city in SpaceNet 1's own layout, for those who have no real data: demo, tests, CI.
 
-Here belong the spec, the georeference and the layout on disk. The whole scene is laid out (`synthetic_blocks`)
-and drawn (`synthetic_render`) once and then cut into tiles, so that nothing shows where the seams are.
+Here belong the spec, the georeference and the layout on disk. The whole scene is laid out (`blocks`)
+and drawn (`render`) once and then cut into tiles, so that nothing shows where the seams are.
 
 The satellite's track ends within the easternmost column: beyond a slanted line everything is black, as in
 SpaceNet's Rio. Labels end there too: a footprint is cut at that line and at the edges of the scene.
@@ -24,9 +24,9 @@ from rasterio import Affine
 
 from footprint_pipeline.errors import SettingsError, SourceError
 from footprint_pipeline.files import atomic_folder
-from footprint_pipeline.spacenet.synthetic_blocks import lay_out
-from footprint_pipeline.spacenet.synthetic_files import spacenet_wkt, to_wgs84, write_geojson, write_image
-from footprint_pipeline.spacenet.synthetic_render import render
+from footprint_pipeline.spacenet.synthetic.blocks import lay_out
+from footprint_pipeline.spacenet.synthetic.files import spacenet_wkt, to_wgs84, write_geojson, write_image
+from footprint_pipeline.spacenet.synthetic.render import render
 
 AOI_NAME = "AOI_0_Synthetic"
 

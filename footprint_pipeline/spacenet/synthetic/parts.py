@@ -1,6 +1,6 @@
 """The parts that districts share: houses, halls, gardens, cars, trees, and how land is cut into lots.
 
-`synthetic_blocks` decides which of them stand on a block.
+`blocks` decides which of them stand on a block.
 """
 
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 import shapely
 
-from footprint_pipeline.spacenet.synthetic_scene import Building, Ground, Prop, Scene, Stripe, Tree, Wing
-from footprint_pipeline.spacenet.synthetic_streets import Box, area, bounding_box, inset
+from footprint_pipeline.spacenet.synthetic.scene import Building, Ground, Prop, Scene, Stripe, Tree, Wing
+from footprint_pipeline.spacenet.synthetic.streets import Box, area, bounding_box, inset
 
 ROOFS = {
     "suburb": ("tiles_red", "tiles_brown", "tiles_grey", "tiles_red", "tiles_pale"),

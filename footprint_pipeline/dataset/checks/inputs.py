@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from footprint_pipeline.dataset.check_spec import CheckSpec, Finding, PreparedAoi, counted, named
+from footprint_pipeline.dataset.checks.spec import CheckSpec, Finding, PreparedAoi, counted, named
 from footprint_pipeline.errors import DatasetError
 
 _DEGREES_PER_METRE = 1 / 111_195

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from footprint_pipeline.errors import SourceError
-from footprint_pipeline.spacenet.s3 import RemoteFile
+from footprint_pipeline.spacenet.s3.client import RemoteFile
 
 try:
     import fcntl

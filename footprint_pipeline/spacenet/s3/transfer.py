@@ -1,6 +1,6 @@
 """The parts of one object, fetched by several threads at once and read in order while they arrive.
 
-Where a part lies is `parts`' business, and how one connection reads is `s3`'s.
+Where a part lies is `parts`' business, and how one connection reads is `client`'s.
 """
 
 import io
@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from footprint_pipeline.errors import SourceError
-from footprint_pipeline.spacenet.checksum import ContentHash
-from footprint_pipeline.spacenet.parts import Partial, writing
-from footprint_pipeline.spacenet.progress import Progress
-from footprint_pipeline.spacenet.s3 import Endpoint, RemoteFile
-from footprint_pipeline.spacenet.s3_errors import ChangedError
+from footprint_pipeline.spacenet.s3.checksum import ContentHash
+from footprint_pipeline.spacenet.s3.client import Endpoint, RemoteFile
+from footprint_pipeline.spacenet.s3.errors import ChangedError
+from footprint_pipeline.spacenet.s3.parts import Partial, writing
+from footprint_pipeline.spacenet.s3.progress import Progress
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

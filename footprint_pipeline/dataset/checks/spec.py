@@ -1,7 +1,7 @@
 """What the checks of prepared data stand on: their limits, the data as it lies on disk, and what one finds.
 
 The Dagster definitions load these modules for names and limits, so geopandas and rasterio are imported only
-when data is read. The checks themselves are in `check_inputs` and `check_outputs`, their list in `checks`.
+when data is read. The checks themselves are in `inputs` and `outputs`, their list in `run`.
 """
 
 from collections.abc import Iterable, Mapping

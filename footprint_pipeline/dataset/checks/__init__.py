@@ -1,0 +1,1 @@
+"""What must hold of a prepared AOI before anything is trained on it."""

@@ -1,10 +1,15 @@
-"""Writing files so that a crash leaves the old file or the new one, never half of one."""
+"""Writing files: room for them first, and a crash leaves the old file or the new one, never half of one."""
 
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from footprint_pipeline.errors import SourceError
+
+_RESERVE = 64 << 20
+"""Bytes that stay free on a disk."""
 
 
 @contextmanager
@@ -38,3 +43,24 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(former)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_room(folder: Path, needed: int, what: str) -> None:
+    """Make sure that a disk has room.
+
+    Args:
+        folder: where the bytes will go; it need not exist yet.
+        needed: how many.
+        what: who needs them, for the message.
+
+    Raises:
+        SourceError: it has not; says how much there is.
+    """
+    at = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(at).free
+    if free < needed + _RESERVE:
+        raise SourceError(
+            f"{what} needs {needed / 1e6:,.1f} MB and {_RESERVE / 1e6:.0f} MB to spare; {at} has room for "
+            f"{free / 1e6:,.1f} MB.",
+            fix="Make room, set FOOTPRINT_HOME to a folder on a larger disk, or take fewer tiles (--tiles).",
+        )

@@ -1,8 +1,10 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from footprint_pipeline.files import atomic_folder, atomic_path
+from footprint_pipeline.errors import SourceError
+from footprint_pipeline.files import atomic_folder, atomic_path, require_room
 
 
 def names(folder: Path) -> list[str]:
@@ -59,3 +61,11 @@ def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert names(target) == ["old.txt"]
     assert names(tmp_path) == ["model"]
+
+
+def test_room_is_asked_for_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_room(tmp_path / "not" / "yet", 100_000, "a little")
+    monkeypatch.setattr("shutil.disk_usage", lambda at: SimpleNamespace(free=70_000_000))
+    require_room(tmp_path, 1_000_000, "a little")
+    with pytest.raises(SourceError, match=r"^a lot needs 10\.0 MB and 67 MB to spare; .* has room for 70\.0 MB"):
+        require_room(tmp_path, 10_000_000, "a lot")

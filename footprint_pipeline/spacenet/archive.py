@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from footprint_pipeline.errors import SourceError
-from footprint_pipeline.files import atomic_folder
+from footprint_pipeline.files import atomic_folder, require_room
 from footprint_pipeline.spacenet.areas import Patterns, is_archive
 from footprint_pipeline.spacenet.layout import role, tile_of
 from footprint_pipeline.spacenet.safe_tar import BLOCK, BROKEN, LIMITS, Limits, Meter, Reader, plain_files
@@ -30,7 +30,6 @@ if sys.platform != "win32":
 _log = logging.getLogger(__name__)
 
 _MARKER = ".unpacked.json"
-_RESERVE = 64 << 20  # bytes that stay free on the disk
 _SAY_EVERY_S = 5.0
 
 
@@ -156,27 +155,6 @@ def _marker(into: Path) -> dict | None:
     except (OSError, ValueError):
         return None
     return found if found.keys() >= {"archives", "tiles", "tile_ids", "complete"} else None
-
-
-def require_room(folder: Path, needed: int, what: str) -> None:
-    """Make sure that a disk has room.
-
-    Args:
-        folder: where the bytes will go; it need not exist yet.
-        needed: how many.
-        what: who needs them, for the message.
-
-    Raises:
-        SourceError: it has not; says how much there is.
-    """
-    at = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(at).free
-    if free < needed + _RESERVE:
-        raise SourceError(
-            f"{what} needs {needed / 1e6:,.1f} MB and {_RESERVE / 1e6:.0f} MB to spare; {at} has room for "
-            f"{free / 1e6:,.1f} MB.",
-            fix="Make room, set FOOTPRINT_HOME to a folder on a larger disk, or take fewer tiles (--tiles).",
-        )
 
 
 @dataclass

@@ -7,7 +7,6 @@ What the files mean is not known here. The endpoint is `s3.client`'s, the unfini
 import io
 import json
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from footprint_pipeline.errors import SourceError
-from footprint_pipeline.files import atomic_path
+from footprint_pipeline.files import atomic_path, require_room
 from footprint_pipeline.spacenet.s3.checksum import ContentHash, Expectation, expectation
 from footprint_pipeline.spacenet.s3.client import Endpoint, RemoteFile
 from footprint_pipeline.spacenet.s3.errors import ChangedError, MissingKeyError, split_uri
@@ -108,9 +107,10 @@ class S3(Endpoint):
         *,
         md5: str | None = None,
         progress: Progress | None = None,
-        also_needed: int = 0,
     ) -> Iterator[BinaryIO]:
         """Read one object from its first byte on while it is fetched, some parts ahead; the arguments are `download`'s.
+
+        Nobody knows how far it will be read, so there need not be room for all of it.
 
         Reading to the end does what `download` does: the content is verified, before the end is told, and `target`
         appears. Leaving the block earlier stops fetching; what arrived is kept for the next `stream` or `download`
@@ -120,7 +120,7 @@ class S3(Endpoint):
             ChangedError: the object was replaced under way; the stream cannot go on.
             SourceError: as `download`, also while reading.
         """
-        with self._open(remote, target, md5, progress, also_needed, self._spec.ahead) as raw:
+        with self._open(remote, target, md5, progress, ahead=self._spec.ahead) as raw:
             if raw is None:
                 with target.open("rb") as file:
                     yield file
@@ -131,7 +131,7 @@ class S3(Endpoint):
     def _download(
         self, remote: RemoteFile, target: Path, md5: str | None, progress: Progress | None, also_needed: int
     ) -> None:
-        with self._open(remote, target, md5, progress, also_needed, None) as raw:
+        with self._open(remote, target, md5, progress, also_needed=also_needed) as raw:
             if raw is not None:
                 raw.exhaust()
 
@@ -142,8 +142,9 @@ class S3(Endpoint):
         target: Path,
         md5: str | None,
         progress: Progress | None,
-        also_needed: int,
-        ahead: int | None,
+        *,
+        also_needed: int = 0,
+        ahead: int | None = None,
     ) -> Iterator[Reader | None]:
         """A reader of the object under way; None when the target is there."""
         with ExitStack() as stack:
@@ -156,7 +157,9 @@ class S3(Endpoint):
                 yield None
                 return
             missing = remote.size - partial.arrived
-            _check_room(remote, target.parent, missing, also_needed)
+            if ahead is None:
+                what = "fetching and unpacking it" if also_needed else "fetching it"
+                require_room(target.parent, missing + also_needed, f"{remote.uri}: {what}")
             if progress is None:
                 _log.info("%s: fetching %.1f MB of %.1f MB", remote.uri, missing / _MB, remote.size / _MB)
                 progress = stack.enter_context(Progress(remote.uri, remote.size))
@@ -208,14 +211,3 @@ def _finish(remote: RemoteFile, target: Path, partial: Partial) -> None:
     with atomic_path(_record(target)) as temporary:
         temporary.write_text(json.dumps({"uri": remote.uri, "size": remote.size, "etag": remote.etag}), "utf-8")
     partial.finish()
-
-
-def _check_room(remote: RemoteFile, folder: Path, missing: int, also_needed: int) -> None:
-    free, needed = shutil.disk_usage(folder).free, missing + also_needed
-    if free < needed:
-        besides = f" and {also_needed / _MB:,.0f} MB for what is made of it" if also_needed else ""
-        raise SourceError(
-            f"{remote.uri} needs {missing / _MB:,.0f} MB{besides}; {folder} has room for {free / _MB:,.0f} MB: "
-            f"{(needed - free) / _MB:,.0f} MB are lacking.",
-            fix="Make room, or set FOOTPRINT_HOME to a folder on a larger disk.",
-        )

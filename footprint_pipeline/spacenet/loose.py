@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from footprint_pipeline.files import atomic_path
-from footprint_pipeline.spacenet.archive import require_room
+from footprint_pipeline.files import atomic_path, require_room
 from footprint_pipeline.spacenet.areas import Aoi
 from footprint_pipeline.spacenet.download import S3, MissingKeyError, Progress, is_complete
 from footprint_pipeline.spacenet.layout import Layout, choose, discover, tile_of

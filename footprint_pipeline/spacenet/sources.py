@@ -184,7 +184,6 @@ class _Arriving:
             self._target,
             md5=self._checksum(),
             progress=Progress(remote.uri, remote.size, every_s=math.inf, bar=False),  # unpacking says how far it is
-            also_needed=-remote.size,  # no room for all of it is needed
         )
 
     def _checksum(self) -> str | None:

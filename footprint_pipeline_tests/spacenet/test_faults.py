@@ -3,7 +3,6 @@
 import hashlib
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,6 +26,7 @@ _OTHER = random.Random(8).randbytes(len(_CONTENT))  # noqa: S311
 _ONE_RUN = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from footprint_pipeline.spacenet.download import S3, TransferSpec
 s3 = S3(endpoint_url=sys.argv[1], transfer=TransferSpec(part_size=131072, connections=4, ahead=2))
 s3.download(s3.head(sys.argv[2]), Path(sys.argv[3]))
@@ -276,8 +277,10 @@ def test_the_room_for_what_is_still_missing_suffices(
     faults.before_get = lambda number: faults.refuse.append(503) if number >= 12 else None
     with pytest.raises(SourceError, match="kept"):
         s3.download(remote, tmp_path / "k")
-    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 1_500_000))
-    with pytest.raises(SourceError, match=r"and 3 MB for what is made of it; .* room for 2 MB: \d MB are lacking"):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=69_000_000))
+    with pytest.raises(
+        SourceError, match=r"/k: fetching and unpacking it needs \d\.\d MB and 67 MB to spare; .* 69\.0 MB"
+    ):
         s3.download(remote, tmp_path / "k", also_needed=3_000_000)
     faults.before_get = lambda number: None
     faults.refuse.clear()

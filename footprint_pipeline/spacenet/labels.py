@@ -19,6 +19,7 @@ from pyproj import Transformer
 from footprint_pipeline.errors import LabelError, TileError
 from footprint_pipeline.spacenet.label_files import GEOMETRY, PIX, read_csv, read_geojson
 from footprint_pipeline.spacenet.layout import Layout, TileFile, tile_id
+from footprint_pipeline.spacenet.wkt import polygons_from_wkt
 
 _log = logging.getLogger(__name__)
 
@@ -91,8 +92,10 @@ def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
     known = rows["tile_id"].isin(wanted)
     rows = (rows if known.all() else rows[known]).reset_index(drop=True)
 
-    geometry = rows[GEOMETRY].to_numpy(object) if column == GEOMETRY else _from_wkt(rows["text"])
-    geometry = shapely.force_2d(geometry)
+    if column == GEOMETRY:
+        geometry = shapely.force_2d(rows[GEOMETRY].to_numpy(object))
+    else:
+        geometry = polygons_from_wkt(rows["text"])
     empty = _says_empty(rows, geometry)
     if column == PIX:
         geometry = _to_wgs84(geometry, rows["tile_id"].to_numpy(object), layout.tiles)
@@ -120,12 +123,6 @@ def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
     )
     _log_summary(layout, labels)
     return labels
-
-
-def _from_wkt(texts: pd.Series) -> np.ndarray:
-    """Geometries; None where a text is none."""
-    with np.errstate(invalid="ignore"):  # a coordinate that is NaN is told later, with its row
-        return np.asarray(shapely.from_wkt(texts.to_numpy(object), on_invalid="ignore"), object)
 
 
 def _says_empty(rows: pd.DataFrame, geometry: np.ndarray) -> np.ndarray:
@@ -195,7 +192,7 @@ def _sample(rows: pd.DataFrame, kept: np.ndarray, polygons: np.ndarray) -> pd.Da
     tile_ids = rows["tile_id"].to_numpy(object)[kept]
     turn = pd.Series(order).groupby(tile_ids[order]).cumcount().to_numpy()
     chosen = np.sort(order[np.argsort(turn, kind="stable")[:PIXEL_SAMPLE]])
-    on_grid = shapely.force_2d(_from_wkt(rows["pixels"].iloc[kept[chosen]].str.strip(" \t\"'")))
+    on_grid = polygons_from_wkt(rows["pixels"].iloc[kept[chosen]].str.strip(" \t\"'"))
     sample = pd.DataFrame({"tile_id": tile_ids[chosen], "geometry": polygons[chosen], "geometry_px": on_grid})
     readable = np.isin(shapely.get_type_id(on_grid), _POLYGONAL) & ~shapely.is_empty(on_grid)
     return sample[readable].reset_index(drop=True)

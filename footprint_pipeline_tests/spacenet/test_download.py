@@ -137,7 +137,7 @@ def test_more_than_the_disk_holds_is_refused_first(
 ) -> None:
     remote = anonymous.head(bucket.put("k", b"123"))
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 2})())
-    with pytest.raises(SourceError, match=r"/k: fetching it needs 0\.0 MB and 67 MB to spare; .* has room for 0\.0 MB") as caught:
+    with pytest.raises(SourceError, match=r"/k: fetching it needs 0\.0 MB .* has room for 0\.0 MB") as caught:
         anonymous.download(remote, tmp_path / "k")
     assert "FOOTPRINT_HOME" in caught.value.fix
 

@@ -146,10 +146,11 @@ class _Drawn:
         if len(set(self.own)) >= MANY_BLOCKS:
             return True
         split = self.splits()
-        shared = split[has_building & (split != GUARD)]
-        wanted = {name: (self.spec.interval(name)[1] - self.spec.interval(name)[0]) * len(shared) for name in SPLITS}
+        built = split[has_building]
+        shares = {name: self.spec.interval(name)[1] - self.spec.interval(name)[0] for name in SPLITS}
         return bool((split == GUARD).mean() <= MOST_GUARD) and all(
-            (shared == name).sum() >= min(part * wanted[name], len(shared) - 2) for name, part in LEAST_OF_SHARE.items()
+            (built == name).sum() >= min(part * shares[name] * len(built), len(built) - 2)
+            for name, part in LEAST_OF_SHARE.items()
         )
 
     def _without_building(self, split_of: dict[str, str], has_building: np.ndarray) -> list[str]:

@@ -196,10 +196,10 @@ def test_blocks_are_as_large_as_they_say_and_meet_at_the_date_line() -> None:
 
 
 def test_few_blocks_that_leave_little_to_train_on_make_way_for_smaller_ones(caplog: pytest.LogCaptureFixture) -> None:
-    tiles = lattice(8, 8, west=12.0, south=-20.0, side_m=60, step_m=60)
+    tiles = lattice(20, 20, west=12.0, south=-20.0, side_m=60, step_m=60)
     found = assigned(tiles, SplitSpec())
     assert found.block_m in (500, 250, 125)
-    assert "Town: blocks of 1000 m do not suit its 64 tiles: they lie in" in caplog.records[0].message
+    assert "Town: blocks of 1000 m do not suit its 400 tiles: they lie in" in caplog.records[0].message
     assert "block_m or by='tile'" in caplog.records[0].message
     assert touching(tiles, found.split) == 0
     assert (found.split == GUARD).mean() <= 1 / 3

@@ -29,6 +29,7 @@ from footprint_pipeline.dataset.area import geodesic_area_m2
 from footprint_pipeline.dataset.spec import PolygonSpec
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_path
+from footprint_pipeline.many import collector_paused, in_threads
 
 log = logging.getLogger(__name__)
 
@@ -107,11 +108,11 @@ def build_polygon_table(
     tile_of = _rows_of(labels["tile_id"], tiles)
     labels, tile_of = labels[tile_of >= 0], tile_of[tile_of >= 0]
     geometry = labels.geometry.to_numpy()
-    area_m2 = geodesic_area_m2(geometry)
+    area_m2 = in_threads(geodesic_area_m2, geometry)
 
     on_grid = to_pixels(geometry, tiles, tile_of)
     # A label that touches itself can be valid in degrees and, by rounding, cross itself in pixels.
-    crossing = ~shapely.is_valid(on_grid)
+    crossing = ~in_threads(shapely.is_valid, on_grid)
     on_grid[crossing] = _polygonal(shapely.make_valid(on_grid[crossing], method="structure", keep_collapsed=False))
     sizes = tiles[["width", "height"]].to_numpy(float)[tile_of]
     bounds = shapely.bounds(on_grid).reshape(-1, 4)
@@ -169,7 +170,9 @@ def to_pixels(geometry: np.ndarray, tiles: pd.DataFrame, tile_of: np.ndarray) ->
             points[here] = np.column_stack(to_crs.transform(points[here, 0], points[here, 1]))
     grids = np.array(tiles["transform"].tolist(), float).reshape(-1, 2, 3)
     inverse = np.linalg.inv(grids[:, :, :2])
-    return shapely.set_coordinates(geometry.copy(), np.einsum("nij,nj->ni", inverse[at], points - grids[at, :, 2]))
+    points = np.einsum("nij,nj->ni", inverse[at], points - grids[at, :, 2])
+    with collector_paused():
+        return shapely.set_coordinates(geometry.copy(), points)
 
 
 def pixel_shift(sample: pd.DataFrame, tiles: gpd.GeoDataFrame) -> PixelShift | None:

@@ -40,15 +40,14 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, str]:
         LabelError: it cannot be read, or lacks columns.
     """
     try:
-        content = path.read_bytes()
-        # Some writers quote the WKT twice, which splits it at its commas.
-        if b'""' in content:
-            content = _QUOTED_TWICE.sub(b'"', content)
-        header = next(csv.reader(io.StringIO(io.BytesIO(content).readline().decode("utf-8-sig"))), [])
+        with path.open("rb") as file:
+            header = next(csv.reader(io.StringIO(file.readline().decode("utf-8-sig"))), [])
         name_of = {name.strip(): name for name in header if name.strip() in (*_IDS, GEO, PIX)}
-        read, broken = _parse(content, list(name_of.values()), threads=True)
+        read, broken = _parse(pa.OSFile(str(path)), list(name_of.values()), threads=True)
         if broken:
-            read, broken = _parse(content, list(name_of.values()), threads=False)
+            # Some writers quote the WKT twice, which splits it at its commas.
+            content = _QUOTED_TWICE.sub(b'"', path.read_bytes())
+            read, broken = _parse(pa.BufferReader(content), list(name_of.values()), threads=False)
     except (OSError, ValueError) as error:  # ValueError: empty, or not UTF-8
         reason = str(error).strip().replace("\n", " ")
         raise LabelError(f"{path.name}: cannot be read as CSV ({reason}).", fix=_COLUMNS_FIX) from error
@@ -63,7 +62,8 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, str]:
     number = np.arange(2, len(table) + len(broken) + 2)
     if broken:
         number = np.setdiff1d(number, [row.number for row in broken])
-    building_id = pd.to_numeric(table["BuildingId"], errors="coerce").astype("float64")
+    of_id, given_ids = pd.factorize(table["BuildingId"])
+    building_id = pd.to_numeric(pd.Series(given_ids), errors="coerce").to_numpy("float64")[of_id]
     ids = {image: tile_id(image.strip()) for image in table["ImageId"].unique()}
     rows = pd.DataFrame(
         {
@@ -76,7 +76,7 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, str]:
             "reason": "",
         }
     )
-    no_number = (building_id % 1 != 0).to_numpy()
+    no_number = building_id % 1 != 0
     rows.loc[no_number, "reason"] = "BuildingId is not a whole number"
     rows.loc[no_number, "text"] = table["BuildingId"][no_number]
     blank = (table[[*_IDS, column]] == "").all(axis=1)
@@ -114,7 +114,9 @@ def read_geojson(files: Sequence[tuple[str, Path]]) -> pd.DataFrame:
     return rows.astype({"row": "int64", "building_id": "float64"})
 
 
-def _parse(content: bytes, columns: list[str], *, threads: bool) -> tuple[pa.Table, list[pyarrow.csv.InvalidRow]]:
+def _parse(
+    source: pa.NativeFile, columns: list[str], *, threads: bool
+) -> tuple[pa.Table, list[pyarrow.csv.InvalidRow]]:
     """Columns of a CSV as text, and the rows of another length than its header; those are numbered without threads."""
     broken: list[pyarrow.csv.InvalidRow] = []
 
@@ -123,7 +125,7 @@ def _parse(content: bytes, columns: list[str], *, threads: bool) -> tuple[pa.Tab
         return "skip"
 
     table = pyarrow.csv.read_csv(
-        pa.BufferReader(content),
+        source,
         read_options=pyarrow.csv.ReadOptions(use_threads=threads),
         parse_options=pyarrow.csv.ParseOptions(ignore_empty_lines=False, invalid_row_handler=set_aside),
         convert_options=pyarrow.csv.ConvertOptions(

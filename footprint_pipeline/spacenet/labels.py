@@ -17,6 +17,7 @@ import shapely
 from pyproj import Transformer
 
 from footprint_pipeline.errors import LabelError, TileError
+from footprint_pipeline.many import in_threads
 from footprint_pipeline.spacenet.label_files import GEOMETRY, PIX, read_csv, read_geojson
 from footprint_pipeline.spacenet.layout import Layout, TileFile, tile_id
 from footprint_pipeline.spacenet.wkt import polygons_from_wkt
@@ -85,11 +86,12 @@ def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
         files += [(tile_id(path.stem), path) for path in layout.stray_geojson]
         rows, column = read_geojson(files), GEOMETRY
 
-    stray = rows[~rows["tile_id"].isin(layout.tile_ids.union(wanted))] if layout.complete else rows.iloc[:0]
+    known = rows["tile_id"].isin(wanted)
+    others = rows[~known]
+    stray = others[~others["tile_id"].isin(layout.tile_ids)] if layout.complete else others.iloc[:0]
     stray = stray.assign(reason="belongs to a tile that the source does not have")
     if len(stray) and not skip_bad:
         raise _stray_error(stray)
-    known = rows["tile_id"].isin(wanted)
     rows = (rows if known.all() else rows[known]).reset_index(drop=True)
 
     if column == GEOMETRY:
@@ -189,18 +191,20 @@ def _sample(rows: pd.DataFrame, kept: np.ndarray, polygons: np.ndarray) -> pd.Da
     """
     drawn = np.flatnonzero(rows["pixels"].str.contains("(", regex=False).to_numpy()[kept])
     order = np.random.default_rng(_SEED).permutation(drawn)
-    tile_ids = rows["tile_id"].to_numpy(object)[kept]
-    turn = pd.Series(order).groupby(tile_ids[order]).cumcount().to_numpy()
+    tile_ids = rows["tile_id"].iloc[kept]
+    turn = pd.Series(order).groupby(pd.factorize(tile_ids)[0][order]).cumcount().to_numpy()
     chosen = np.sort(order[np.argsort(turn, kind="stable")[:PIXEL_SAMPLE]])
     on_grid = polygons_from_wkt(rows["pixels"].iloc[kept[chosen]].str.strip(" \t\"'"))
-    sample = pd.DataFrame({"tile_id": tile_ids[chosen], "geometry": polygons[chosen], "geometry_px": on_grid})
+    sample = pd.DataFrame(
+        {"tile_id": tile_ids.to_numpy(object)[chosen], "geometry": polygons[chosen], "geometry_px": on_grid}
+    )
     readable = np.isin(shapely.get_type_id(on_grid), _POLYGONAL) & ~shapely.is_empty(on_grid)
     return sample[readable].reset_index(drop=True)
 
 
 def _clean(geometry: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Valid polygons, which of them were repaired, and which have no area to speak of."""
-    invalid = ~shapely.is_valid(geometry)
+    invalid = ~in_threads(shapely.is_valid, geometry)
     polygons = geometry.copy()
     polygons[invalid] = shapely.make_valid(geometry[invalid], method="structure", keep_collapsed=False)
     bounds_wgs84 = shapely.bounds(polygons).reshape(-1, 4)

@@ -1,0 +1,25 @@
+import gc
+
+import numpy as np
+import pytest
+import shapely
+
+from footprint_pipeline.many import collector_paused, in_threads
+
+
+@pytest.mark.parametrize("count", [0, 1, 8193, 30_000])
+def test_work_in_threads_keeps_the_order(count: int) -> None:
+    geometry = shapely.points(np.arange(count), 0)
+    assert in_threads(shapely.get_x, geometry).tolist() == list(range(count))
+
+
+def test_the_collector_is_left_as_it_was() -> None:
+    with collector_paused():
+        assert not gc.isenabled()
+        with collector_paused():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError), collector_paused():
+        _ = 1 / 0
+    assert gc.isenabled()

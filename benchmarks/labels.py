@@ -147,7 +147,7 @@ def measure(quick: bool) -> list[Figure]:
             peer=table_peer, ratio=table_peer / table, goal="5 times faster", met=table_peer / table >= 5,
         ),
         Figure(
-            f"the same, {middle:,} tiles, against less: WKT and area row by row, no check, repair, pixels, clip or order",
+            f"the same, {middle:,} tiles, against less: WKT and area row by row, no check, repair, pixels, clip, order",
             table, "s", peer=bare_peer, ratio=bare_peer / table, goal="told beside",
         ),
         Figure(

@@ -60,7 +60,7 @@ class CitySpec:
     tile_height: int = 406
     tile_width: int = 438
     gsd_m: float = 0.5
-    origin_wgs84: tuple[float, float] = (-39.62, 38.06)
+    origin_wgs84: tuple[float, float] = (-39.55, 38.14)
 
     def __post_init__(self) -> None:
         if min(self.rows, self.columns) < 1 or min(self.tile_height, self.tile_width) < 64 or self.gsd_m <= 0:

@@ -51,7 +51,7 @@ class CitySpec:
         tile_width: columns of pixels in a tile.
         gsd_m: size of a pixel on the ground, metres, both ways; SpaceNet 1's by default.
         origin_wgs84: longitude and latitude of the upper left corner; by default in the open Atlantic, where blocks
-            of a kilometre share 48 tiles out well.
+            of a kilometre give every split a part of its 48 tiles.
     """
 
     seed: int = 1337

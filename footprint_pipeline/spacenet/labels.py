@@ -86,12 +86,11 @@ def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
         files += [(tile_id(path.stem), path) for path in layout.stray_geojson]
         rows, column = read_geojson(files), GEOMETRY
 
-    known = rows["tile_id"].isin(wanted)
-    others = rows[~known]
-    stray = others[~others["tile_id"].isin(layout.tile_ids)] if layout.complete else others.iloc[:0]
+    stray = rows[~rows["tile_id"].isin(layout.tile_ids.union(wanted))] if layout.complete else rows.iloc[:0]
     stray = stray.assign(reason="belongs to a tile that the source does not have")
     if len(stray) and not skip_bad:
         raise _stray_error(stray)
+    known = rows["tile_id"].isin(wanted)
     rows = (rows if known.all() else rows[known]).reset_index(drop=True)
 
     if column == GEOMETRY:

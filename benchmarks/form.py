@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def machine() -> str:
     """Processor, cores that this process may use, and Python."""
     name = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             name = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
@@ -123,8 +124,12 @@ def alone(code: str, *arguments: str) -> dict[str, float]:
 
 def peak_mb() -> float:
     """The largest resident set of this process so far, megabytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+    try:  # what the parent had at the fork does not count here
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def _number(value: float) -> str:

@@ -19,7 +19,8 @@ import rasterio
 
 from benchmarks.form import Figure, in_turn, main
 from footprint_pipeline.dataset.augmentation import NONE, AugmentationSpec, draw_warp, jitter_look, warp
-from footprint_pipeline.dataset.batches import BUILDING, VALID, TileCache, TrainingChips, build_cache, resample, stream
+from footprint_pipeline.dataset.batches import TrainingChips, stream
+from footprint_pipeline.dataset.cache import BUILDING, VALID, TileCache, build_cache, resample
 
 HEIGHT, WIDTH = 406, 438  # SpaceNet 1
 GSD_M, MODEL_GSD_M = 0.5, 0.45

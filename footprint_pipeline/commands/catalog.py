@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet.catalog import BUILT_IN, SYNTHETIC_URI, Aoi, load_catalog
+from footprint_pipeline.spacenet.areas import SYNTHETIC_URI, Aoi
+from footprint_pipeline.spacenet.catalog import BUILT_IN, load_catalog
 
 _HEADER = ("NAME", "TITLE", "GSD", "DOWNLOAD", "LICENCE", "PREPARED", "FROM")
 

@@ -11,7 +11,9 @@ from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.local import run_job
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet.catalog import SYNTHETIC, Aoi, add_aoi, load_catalog
+from footprint_pipeline.spacenet.areas import Aoi
+from footprint_pipeline.spacenet.catalog import SYNTHETIC, load_catalog
+from footprint_pipeline.spacenet.own_areas import add_aoi
 from footprint_pipeline.spacenet.sources import resolve_source
 
 

@@ -15,34 +15,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from footprint_pipeline.dataset.augmentation import AugmentationSpec, draw_warp, jitter_look, mirrored_window, warp
-from footprint_pipeline.dataset.cache import (
-    BORDER,
-    BUILDING,
-    CHANNELS,
-    CONTACT,
-    VALID,
-    TileCache,
-    build_cache,
-    grid_size,
-    model_gsd,
-    resample,
-)
+from footprint_pipeline.dataset.cache import CHANNELS, VALID, TileCache
 from footprint_pipeline.errors import DatasetError
-
-__all__ = [
-    "BORDER",
-    "BUILDING",
-    "CONTACT",
-    "VALID",
-    "FixedChips",
-    "TileCache",
-    "TrainingChips",
-    "build_cache",
-    "grid_size",
-    "model_gsd",
-    "resample",
-    "stream",
-]
 
 
 @dataclass(frozen=True)

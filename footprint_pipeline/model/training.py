@@ -14,7 +14,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from footprint_pipeline.dataset.batches import FixedChips, TileCache, TrainingChips
+from footprint_pipeline.dataset.batches import FixedChips, TrainingChips
+from footprint_pipeline.dataset.cache import TileCache
 from footprint_pipeline.errors import TrainingError
 from footprint_pipeline.model.losses import build_loss
 from footprint_pipeline.model.metrics import building_metrics

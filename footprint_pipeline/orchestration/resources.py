@@ -7,7 +7,8 @@ import dagster as dg
 from footprint_pipeline.errors import SourceError
 from footprint_pipeline.lake import AoiFolder, Lake
 from footprint_pipeline.settings import Settings, load_settings
-from footprint_pipeline.spacenet.catalog import Aoi, load_catalog
+from footprint_pipeline.spacenet.areas import Aoi
+from footprint_pipeline.spacenet.catalog import load_catalog
 
 
 class Workplace(dg.ConfigurableResource):

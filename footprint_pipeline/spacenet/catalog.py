@@ -7,26 +7,8 @@ reloads this module at every step, so it imports nothing heavy.
 from collections.abc import Mapping
 from pathlib import Path
 
-from footprint_pipeline.spacenet.areas import (
-    SYNTHETIC_URI,
-    Aoi,
-    Part,
-    Patterns,
-    Source,
-)
-from footprint_pipeline.spacenet.own_areas import add_aoi, own_areas
-
-__all__ = [
-    "BUILT_IN",
-    "SYNTHETIC",
-    "SYNTHETIC_URI",
-    "Aoi",
-    "Part",
-    "Patterns",
-    "Source",
-    "add_aoi",
-    "load_catalog",
-]
+from footprint_pipeline.spacenet.areas import SYNTHETIC_URI, Aoi, Part, Source
+from footprint_pipeline.spacenet.own_areas import own_areas
 
 SYNTHETIC = "AOI_0_Synthetic"
 """The generated city: what there is when nothing else is named."""

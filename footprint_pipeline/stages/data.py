@@ -25,7 +25,7 @@ from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_path
 from footprint_pipeline.lake import AoiFolder
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet.catalog import Aoi
+from footprint_pipeline.spacenet.areas import Aoi
 from footprint_pipeline.spacenet.labels import read_labels
 from footprint_pipeline.spacenet.layout import Layout
 from footprint_pipeline.spacenet.sources import fetch

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from footprint_pipeline.dataset.batches import build_cache, model_gsd
+from footprint_pipeline.dataset.cache import build_cache, model_gsd
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import normalization
 from footprint_pipeline.errors import DatasetError

@@ -15,7 +15,7 @@ from footprint_pipeline.evaluation.scoring import TestScores, predict_tiles, sco
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.lake import AoiFolder, Lake
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet.catalog import Aoi
+from footprint_pipeline.spacenet.areas import Aoi
 from footprint_pipeline.stages.data import collect_polygons, draw_masks, fetch_tiles
 
 log = logging.getLogger(__name__)

@@ -8,17 +8,8 @@ import pandas as pd
 import pytest
 
 from footprint_pipeline.dataset.augmentation import NONE, AugmentationSpec
-from footprint_pipeline.dataset.batches import (
-    BORDER,
-    BUILDING,
-    CONTACT,
-    VALID,
-    FixedChips,
-    TileCache,
-    TrainingChips,
-    build_cache,
-    stream,
-)
+from footprint_pipeline.dataset.batches import FixedChips, TrainingChips, stream
+from footprint_pipeline.dataset.cache import BORDER, BUILDING, CONTACT, VALID, TileCache, build_cache
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline_tests.dataset.conftest import City
 

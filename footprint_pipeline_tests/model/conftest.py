@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from footprint_pipeline.dataset.augmentation import AugmentationSpec
-from footprint_pipeline.dataset.batches import BUILDING, VALID, TileCache
+from footprint_pipeline.dataset.cache import BUILDING, VALID, TileCache
 from footprint_pipeline.model.spec import TrainingSpec, UNetSpec
 
 TINY = UNetSpec(width=4, depth=2, dropout=0.1)

@@ -5,7 +5,8 @@ import keras
 import numpy as np
 import pytest
 
-from footprint_pipeline.dataset.batches import FixedChips, TileCache
+from footprint_pipeline.dataset.batches import FixedChips
+from footprint_pipeline.dataset.cache import TileCache
 from footprint_pipeline.errors import SettingsError, TrainingError
 from footprint_pipeline.model.losses import build_loss
 from footprint_pipeline.model.spec import UNetSpec

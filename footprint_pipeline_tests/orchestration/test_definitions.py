@@ -14,7 +14,8 @@ from footprint_pipeline.orchestration.assets.training import TrainingConfig
 from footprint_pipeline.orchestration.io_managers import JsonRecords
 from footprint_pipeline.orchestration.local import ROOT, prepare_home
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet.catalog import BUILT_IN, add_aoi
+from footprint_pipeline.spacenet.catalog import BUILT_IN
+from footprint_pipeline.spacenet.own_areas import add_aoi
 
 PARTITIONED = ("image_tiles", "building_polygons", "mask_tiles", "split_manifests", "dataset_report")
 UNPARTITIONED = ("trained_unet", "tolerance_sweep", "test_evaluation", "registered_model")

@@ -10,7 +10,9 @@ from footprint_pipeline.commands.catalog import aois
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet import own_areas
-from footprint_pipeline.spacenet.catalog import BUILT_IN, Part, Patterns, add_aoi, load_catalog
+from footprint_pipeline.spacenet.areas import Part, Patterns
+from footprint_pipeline.spacenet.catalog import BUILT_IN, load_catalog
+from footprint_pipeline.spacenet.own_areas import add_aoi
 
 
 def test_the_built_in_areas_are_complete_and_come_in_order(tmp_path: Path) -> None:

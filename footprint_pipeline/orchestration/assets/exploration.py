@@ -27,7 +27,7 @@ def exploration_assets(aois: dg.PartitionsDefinition) -> list[dg.AssetsDefinitio
             metadata={
                 "report": dg.MetadataValue.path(report.path),
                 "split_digest": report.split_digests[name],
-                **report.numbers(name),
+                **{what: round(value, 4) for what, value in report.numbers(name).items()},
                 **{drawn.name: picture(drawn.png) for drawn in report.pictures},
                 **({"mlflow_run": workplace.run_url(*logged)} if logged else {}),
             }

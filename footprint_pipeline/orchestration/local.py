@@ -145,7 +145,10 @@ def run_ui(settings: Settings, *, host: str, port: int, mlflow_port: int) -> int
     except KeyboardInterrupt:
         return 0
     finally:
-        # Each program leads a group with the programs that it started itself: none is left behind.
+        # A second Ctrl-C must not end this process before the others. Each program leads a group with the programs
+        # that it started itself: none is left behind.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         for number, patience in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)):
             for process in processes:
                 with suppress(ProcessLookupError):

@@ -1,0 +1,69 @@
+"""The command that opens the two UIs, as a process."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from .conftest import clean_environment
+
+pytestmark = pytest.mark.slow
+
+
+def test_ctrl_c_however_often_leaves_no_process_behind(tmp_path: Path) -> None:
+    ports = free_ports(2)
+    log = tmp_path / "ui.log"
+    with log.open("wb") as out:
+        ui = subprocess.Popen(
+            [
+                Path(sys.executable).with_name("footprint"), "ui", "--home", tmp_path / "home",
+                "--port", str(ports[0]), "--mlflow-port", str(ports[1]),
+            ],
+            stdout=out, stderr=out, env=clean_environment(), preexec_fn=hear_ctrl_c,
+        )  # fmt: skip
+    try:
+        for port, path in zip(ports, ("server_info", "health"), strict=True):
+            wait_for(f"http://127.0.0.1:{port}/{path}", ui, log)
+        started = psutil.Process(ui.pid).children(recursive=True)
+        assert len(started) >= 4  # dagster dev, its webserver, its daemon, MLflow
+        ui.send_signal(signal.SIGINT)
+        time.sleep(1)
+        ui.send_signal(signal.SIGINT)
+        assert ui.wait(60) == 0, log.read_text()[-2000:]
+        _, alive = psutil.wait_procs(started, timeout=10)
+        assert not alive
+    finally:
+        ui.kill()
+
+
+def hear_ctrl_c() -> None:
+    """Whoever runs the tests in the background may ignore it, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def free_ports(count: int) -> list[int]:
+    found = [socket.socket() for _ in range(count)]
+    for free in found:
+        free.bind(("127.0.0.1", 0))
+    ports = [free.getsockname()[1] for free in found]
+    for free in found:
+        free.close()
+    return ports
+
+
+def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
+    until = time.monotonic() + 180
+    while time.monotonic() < until:
+        assert process.poll() is None, log.read_text()[-2000:]
+        try:
+            if requests.get(url, timeout=2).ok:
+                return
+        except requests.RequestException:
+            time.sleep(0.5)
+    pytest.fail(f"{url} does not answer: {log.read_text()[-2000:]}")

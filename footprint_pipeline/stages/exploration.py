@@ -128,6 +128,8 @@ def read_dataset(folder: AoiFolder) -> AoiDataset:
 def log_report(settings: Settings, report: DatasetReport) -> tuple[str, str] | None:
     """Log the report on one AOI to MLflow, as a run `dataset <AOI>`: page, pictures, key numbers.
 
+    The experiment is `<experiment>-data`: trainings are compared among themselves.
+
     Returns:
         Ids of the experiment and of the run; None, with a warning in the log, when MLflow is away.
     """
@@ -142,10 +144,12 @@ def log_report(settings: Settings, report: DatasetReport) -> tuple[str, str] | N
     uri = settings.mlflow_uri
     try:
         client = mlflow.MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(settings.experiment)
+        found = client.get_experiment_by_name(f"{settings.experiment}-data")
         artifacts = None if uri.startswith("http") else Lake(settings.home.absolute()).artifacts.as_uri()
         experiment_id: str = (
-            found.experiment_id if found else client.create_experiment(settings.experiment, artifact_location=artifacts)
+            found.experiment_id
+            if found
+            else client.create_experiment(f"{settings.experiment}-data", artifact_location=artifacts)
         )
         run_id: str = client.create_run(experiment_id, run_name=f"dataset {aoi}").info.run_id
         now = int(time.time() * 1000)

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 TRAINING = ("--width", 8, "--size", 64, "--batch-size", 16, "--epochs", 20, "--precision", "float32")
 ASSETS = {
-    "image_tiles", "building_polygons", "mask_tiles", "split_manifests",
+    "image_tiles", "building_polygons", "mask_tiles", "split_manifests", "dataset_report",
     "trained_unet", "tolerance_sweep", "test_evaluation", "registered_model",
 }  # fmt: skip
 
@@ -252,5 +252,6 @@ def test_ctrl_c_ends_a_training_cleanly_and_keeps_what_was_prepared(tmp_path: Pa
     assert "What was finished is kept" in seen[-1]
     assert "Traceback" not in "".join(seen)
     assert (home / "lake" / "Renamed" / "split_manifest.parquet").exists()
-    runs = MlflowClient(f"sqlite:///{home / 'mlflow.db'}").search_runs(["1"])
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("building-footprints").experiment_id])
     assert [run.info.status for run in runs] == ["KILLED"]

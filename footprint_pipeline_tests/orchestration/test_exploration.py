@@ -26,7 +26,7 @@ def test_the_asset_writes_the_page_shows_it_in_the_ui_and_logs_it_to_mlflow(tmp_
     experiment_id, run_id = shown.metadata["mlflow_run"].value.split("/experiments/")[1].split("/runs/")
     settings = Settings(home=tmp_path)
     client = mlflow.MlflowClient(tracking_uri=settings.mlflow_uri)
-    assert client.get_experiment(experiment_id).name == settings.experiment
+    assert client.get_experiment(experiment_id).name == f"{settings.experiment}-data"
     run = client.get_run(run_id)
     assert (run.info.run_name, run.info.status) == (f"dataset {AOI}", "FINISHED")
     assert run.data.metrics["tiles"] == TILES

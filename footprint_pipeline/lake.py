@@ -36,6 +36,11 @@ class AoiFolder:
         return self.folder / "labels_rejected.csv"
 
     @property
+    def failed_checks(self) -> Path:
+        """Blocking checks that failed when they last ran, JSON; not there when none did."""
+        return self.folder / "failed_checks.json"
+
+    @property
     def masks(self) -> Path:
         """Mask tiles, one GeoTIFF a tile."""
         return self.folder / "masks"

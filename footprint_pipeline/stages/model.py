@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from footprint_pipeline.dataset.cache import build_cache, model_gsd
+from footprint_pipeline.dataset.checks.record import require_passed
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import normalization
 from footprint_pipeline.errors import DatasetError
@@ -48,10 +49,16 @@ def train_unet(
         spec: how to train.
         aois: AOIs to train on; every prepared one when empty.
         tags: put on the MLflow run.
+
+    Raises:
+        DatasetError: an AOI is not prepared, or failed a blocking check.
+        TrainingError: there is nothing to train on, or the loss is not a number.
     """
     lake = Lake(settings.home.absolute())
     manifest = load_manifest(lake, aois)
     names = tuple(sorted(manifest["aoi"].unique()))
+    for name in names:
+        require_passed(lake.aoi(name))
     taught = manifest[manifest["split"] == "train"]
     gsd_m = spec.gsd_m or model_gsd(taught)
     cache = build_cache(manifest[manifest["split"] != "test"], lake.cache, gsd_m=gsd_m)

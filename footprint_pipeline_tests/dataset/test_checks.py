@@ -12,8 +12,9 @@ import pytest
 import rasterio
 import shapely
 
-from footprint_pipeline.dataset.checks.run import CHECKS, CheckResult, run_checks
-from footprint_pipeline.dataset.checks.spec import CheckSpec
+from footprint_pipeline.dataset.checks.record import require_passed
+from footprint_pipeline.dataset.checks.run import CHECKS, run_checks
+from footprint_pipeline.dataset.checks.spec import CheckResult, CheckSpec
 from footprint_pipeline.dataset.label_counts import LabelCounts, label_counts_path, write_label_counts
 from footprint_pipeline.dataset.masks import mask_path
 from footprint_pipeline.dataset.polygons import read_polygon_table, write_polygon_table
@@ -95,6 +96,23 @@ def test_good_data_passes_every_check(good: AoiFolder) -> None:
     assert numbers["splits_are_apart"]["guard_tiles"] == 2
     assert numbers["every_split_has_buildings"]["test_with_buildings"] == 2
     assert numbers["classes_are_in_balance"]["coverage_train"] == pytest.approx(360 / 1920)
+
+
+def test_no_training_on_what_failed_until_it_is_put_right(aoi: AoiFolder) -> None:
+    mask = mask_path(aoi.masks, "Town_img3")
+    kept = mask.read_bytes()
+    change_mask(aoi, "Town_img3", np.zeros_like)
+    run_checks(aoi, "mask_tiles", SMALL)
+    with pytest.raises(DatasetError, match=r"Town: its data failed the check masks_agree.*Town_img3") as caught:
+        require_passed(aoi)
+    assert "footprint prepare" in caught.value.fix
+    run_checks(aoi, "image_tiles", SMALL)  # says nothing of masks
+    with pytest.raises(DatasetError):
+        require_passed(aoi)
+    mask.write_bytes(kept)
+    run_checks(aoi, "mask_tiles", SMALL)
+    require_passed(aoi)
+    assert not aoi.failed_checks.exists()
 
 
 def test_every_check_asks_a_question() -> None:

@@ -6,7 +6,7 @@ business of the modules that write it.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,7 +27,8 @@ from footprint_pipeline.dataset.checks.outputs import (
     neighbours_share_a_split,
     splits_are_apart,
 )
-from footprint_pipeline.dataset.checks.spec import CheckSpec, Finding, PreparedAoi
+from footprint_pipeline.dataset.checks.record import record
+from footprint_pipeline.dataset.checks.spec import CheckResult, CheckSpec, Finding, PreparedAoi
 from footprint_pipeline.lake import AoiFolder
 
 log = logging.getLogger(__name__)
@@ -71,29 +72,8 @@ CHECKS = (
 )
 
 
-@dataclass(frozen=True)
-class CheckResult:
-    """How a check of an AOI went.
-
-    Attributes:
-        name: of the check.
-        passed: nothing is wrong.
-        description: what was found, or every problem with its culprits, as Markdown.
-        numbers: what was measured.
-        fix: the way out; empty when it passed.
-        blocking: training on the data would be wrong, should this check fail.
-    """
-
-    name: str
-    passed: bool
-    description: str
-    numbers: Mapping[str, int | float | str]
-    fix: str
-    blocking: bool
-
-
 def run_checks(folder: AoiFolder, asset: Asset, spec: CheckSpec | None = None) -> list[CheckResult]:
-    """Run the checks of an asset on an AOI; warnings are logged, what blocks is the caller's to tell.
+    """Run the checks of an asset on an AOI; warnings are logged, what blocks is recorded and the caller's to tell.
 
     Args:
         folder: the AOI's prepared data.
@@ -122,4 +102,5 @@ def run_checks(folder: AoiFolder, asset: Asset, spec: CheckSpec | None = None) -
         )
         if not passed and not results[-1].blocking:
             log.warning("%s: check %s warns: %s", folder.folder.name, check.name, results[-1].description)
+    record(folder, results)
     return results

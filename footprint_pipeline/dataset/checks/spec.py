@@ -82,6 +82,27 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class CheckResult:
+    """How a check of an AOI went.
+
+    Attributes:
+        name: of the check.
+        passed: nothing is wrong.
+        description: what was found, or every problem with its culprits, as Markdown.
+        numbers: what was measured.
+        fix: the way out; empty when it passed.
+        blocking: training on the data would be wrong, should this check fail.
+    """
+
+    name: str
+    passed: bool
+    description: str
+    numbers: Mapping[str, int | float | str]
+    fix: str
+    blocking: bool
+
+
+@dataclass(frozen=True)
 class PreparedAoi:
     """What lies on disk for an AOI; each table is read once, when it is first asked for."""
 

@@ -25,7 +25,7 @@ def test_ctrl_c_however_often_leaves_no_process_behind(tmp_path: Path) -> None:
                 Path(sys.executable).with_name("footprint"), "ui", "--home", tmp_path / "home",
                 "--port", str(ports[0]), "--mlflow-port", str(ports[1]),
             ],
-            stdout=out, stderr=out, env=clean_environment(), preexec_fn=hear_ctrl_c,
+            stdout=out, stderr=out, env=clean_environment(),
         )  # fmt: skip
     try:
         for port, path in zip(ports, ("server_info", "health"), strict=True):
@@ -40,11 +40,6 @@ def test_ctrl_c_however_often_leaves_no_process_behind(tmp_path: Path) -> None:
         assert not alive
     finally:
         ui.kill()
-
-
-def hear_ctrl_c() -> None:
-    """Whoever runs the tests in the background may ignore it, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def free_ports(count: int) -> list[int]:

@@ -24,10 +24,12 @@ _SPEC = TransferSpec(part_size=128 * _KB, connections=4, ahead=2)
 _CONTENT = random.Random(7).randbytes(2048 * _KB - 11)  # noqa: S311
 _OTHER = random.Random(8).randbytes(len(_CONTENT))  # noqa: S311
 _ONE_RUN = """
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from footprint_pipeline.spacenet.download import S3, TransferSpec
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts in the background is told to ignore it
 s3 = S3(endpoint_url=sys.argv[1], transfer=TransferSpec(part_size=131072, connections=4, ahead=2))
 s3.download(s3.head(sys.argv[2]), Path(sys.argv[3]))
 """

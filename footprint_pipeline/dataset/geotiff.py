@@ -1,11 +1,11 @@
-"""Many small GeoTIFFs of a kind, several times as fast as one by one through GDAL.
+"""Many small GeoTIFFs of a kind, faster than one by one through GDAL.
 
 What belongs here: arrays of long runs (masks) → the bytes of a plain GeoTIFF. What the pixels mean is `masks`'
 business; GDAL reads them back.
 
 Of the time that GDAL takes for a small GeoTIFF most goes into setting up a dataset and into deflate's search for
 repetitions. Here GDAL makes one file of every kind (CRS, size, bands, tags), whose header serves for all others of
-that kind, and deflate only looks for runs: as small, for such content, in a fraction of the time.
+that kind, and deflate only looks for runs: enough for such content.
 """
 
 import struct

@@ -1,4 +1,4 @@
-"""Well-known text of many polygons → shapely geometries: what shapely makes of it, in a fraction of the time.
+"""Well-known text of many polygons → shapely geometries: what shapely makes of it, faster.
 
 What a label may be, and which text is wrong, is the business of `labels`.
 """

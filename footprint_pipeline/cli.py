@@ -18,7 +18,7 @@ import click
 from footprint_pipeline import __version__
 from footprint_pipeline.dataset.spec import MaskSpec, PolygonSpec, SplitSpec
 from footprint_pipeline.errors import FootprintError
-from footprint_pipeline.model.spec import LOSSES, OPTIMIZERS, PRECISIONS, TrainingSpec
+from footprint_pipeline.model.spec import LOSSES, NORMS, OPTIMIZERS, PRECISIONS, TrainingSpec
 from footprint_pipeline.settings import Settings, load_settings
 
 _SPEC = TrainingSpec()
@@ -96,8 +96,8 @@ def training_options(function: Command) -> Command:
                      help="Passes at most."),
         click.option("--width", type=click.IntRange(1), default=network.width, show_default=True,
                      help="Filters of the first block; the article's network has 64."),
-        click.option("--batch-norm/--no-batch-norm", default=network.batch_norm, show_default=True,
-                     help="Batch normalisation; the article's network has none."),
+        click.option("--norm", type=click.Choice(NORMS), default=network.norm, show_default=True,
+                     help="Normalisation; the article's network has none."),
         click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=network.dropout,
                      show_default=True, help="Share dropped after the deeper blocks."),
         click.option("-lr", "--learning-rate", type=float, default=_SPEC.learning_rate, show_default=True),

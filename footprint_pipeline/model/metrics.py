@@ -5,7 +5,7 @@ from keras import ops
 
 
 def building_metrics() -> list[keras.metrics.Metric]:
-    """Pooled pixel F1 at a threshold of one half, as `f1`."""
+    """Pooled pixel F1 of the first head, the buildings, at a threshold of one half, as `f1`."""
     return [PixelF1()]
 
 
@@ -19,9 +19,9 @@ class PixelF1(keras.metrics.Metric):  # type: ignore[misc]  # keras has no types
         self.true = self.add_variable((), initializer="zeros", name="true")
 
     def update_state(self, y_true: object, y_pred: object, sample_weight: object = None) -> None:
-        """Add a batch: both (B, H, W, 1)."""
-        truth = ops.cast(y_true, "float32")
-        said = ops.cast(ops.greater(y_pred, 0.5), "float32")
+        """Add a batch: both (B, H, W, heads)."""
+        truth = ops.cast(y_true[..., 0], "float32")
+        said = ops.cast(ops.greater(y_pred[..., 0], 0.5), "float32")
         self.hit.assign_add(ops.sum(truth * said))
         self.said.assign_add(ops.sum(said))
         self.true.assign_add(ops.sum(truth))

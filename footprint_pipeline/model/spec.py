@@ -5,9 +5,18 @@ from dataclasses import asdict, dataclass, field
 from footprint_pipeline.dataset.augmentation import AugmentationSpec
 from footprint_pipeline.errors import SettingsError
 
-LOSSES = ("bce", "bce_dice")
+HEADS = ("building", "border", "contact")
+LOSSES = ("bce", "bce_dice", "focal_dice")
+NORMS = ("none", "batch", "group")
+UPSAMPLINGS = ("nearest", "bilinear", "transpose")
+ENCODER_WEIGHTS = ("random", "imagenet", "imagenet_if_reachable")
 OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+
+
+def _check_known(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise SettingsError(f"No {name} is called {value!r}.", fix=f"Choose one of {', '.join(known)}.")
 
 
 @dataclass(frozen=True)
@@ -18,25 +27,63 @@ class UNetSpec:
         width: filters of the first block; each deeper block has twice as many.
         depth: down-sampling blocks.
         dropout: share dropped after every down block but the first, and after the bottleneck.
-        batch_norm: normalise after every 3x3 convolution of the blocks.
+        norm: what follows every 3x3 convolution of the blocks: `none`, `batch` or `group` normalisation.
+        residual: blocks add their input to their output.
+        upsampling: on the way up: `nearest` or `bilinear` magnification and a 2x2 convolution, or `transpose`d
+            convolution.
+        stem: 1 works at the image's resolution from the first block on; 2 halves it first and doubles it at the
+            heads, so that a block costs a quarter.
+        encoder: a class of `keras.applications` that takes the place of the down blocks and of the bottleneck, such
+            as `EfficientNetV2B0`; width and depth then tell of the way up alone. None: blocks of our own.
+        encoder_weights: `random`, `imagenet` (an error where they cannot be fetched) or `imagenet_if_reachable`.
+        heads: what is told of each pixel: `building`, and perhaps `border` and `contact`, in this order.
+
+    Raises:
+        SettingsError: no network can be built from this.
     """
 
     width: int = 64
     depth: int = 4
     dropout: float = 0.25
-    batch_norm: bool = False
+    norm: str = "none"
+    residual: bool = False
+    upsampling: str = "nearest"
+    stem: int = 1
+    encoder: str | None = None
+    encoder_weights: str = "imagenet_if_reachable"
+    heads: tuple[str, ...] = ("building",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "heads", tuple(self.heads))  # YAML and JSON know lists only
+        if self.width < 1 or self.depth < 1 or not 0 <= self.dropout < 1 or self.stem not in (1, 2):
+            raise SettingsError(
+                f"No network can be built from width {self.width}, depth {self.depth}, dropout {self.dropout}, "
+                f"stem {self.stem}.",
+                fix="Width and depth are at least 1, dropout is in [0, 1), stem is 1 or 2.",
+            )
+        _check_known("norm", self.norm, NORMS)
+        _check_known("upsampling", self.upsampling, UPSAMPLINGS)
+        _check_known("encoder_weights", self.encoder_weights, ENCODER_WEIGHTS)
+        if self.heads != tuple(head for head in HEADS if head in self.heads) or HEADS[0] not in self.heads:
+            raise SettingsError(
+                f"A network cannot have the heads {', '.join(self.heads) or '(none)'}.",
+                fix=f"Choose {HEADS[0]}, and any of the others, in this order: {', '.join(HEADS)}.",
+            )
 
     @property
     def stride(self) -> int:
         """Inputs must be multiples of this, pixels."""
-        return 2**self.depth
+        return 32 if self.encoder else self.stem * 2**self.depth
 
 
 ARTICLE = UNetSpec()
 """R. C. Di Lorenzo's network."""
 
-NARROW = UNetSpec(width=16, dropout=0.1, batch_norm=True)
-"""A sixteenth of the article's cost: trains on a CPU in minutes."""
+NARROW = UNetSpec(width=16, dropout=0.1, norm="batch")
+"""A sixteenth of the article's cost, otherwise its shape."""
+
+DEFAULT = UNetSpec(width=32, depth=3, dropout=0.1, norm="batch", residual=True, stem=2, heads=HEADS)
+"""Half the resolution inside, residual, and three heads; chosen by experiment."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +93,9 @@ class TrainingSpec:
     Attributes:
         network: what to build.
         augmentation: how chips are changed.
-        loss: `bce` or `bce_dice`.
+        loss: `bce` (the article's), `bce_dice` or `focal_dice`.
+        head_weights: how much the loss of each head counts, in the order of the network's heads; the last one counts
+            for all heads that are left.
         optimizer: `adamw`, whose rate warms up and then falls along a cosine, or `sgd` at a constant rate.
         learning_rate: the largest rate.
         batch_size: chips a step.
@@ -60,12 +109,13 @@ class TrainingSpec:
         seed: weights, order and augmentation.
     """
 
-    network: UNetSpec = NARROW
+    network: UNetSpec = DEFAULT
     augmentation: AugmentationSpec = field(default_factory=AugmentationSpec)
     loss: str = "bce_dice"
+    head_weights: tuple[float, ...] = (1.0, 0.5)
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
-    batch_size: int = 8
+    batch_size: int = 16
     chip_size: int = 256
     epochs: int = 30
     chips_per_epoch: int | None = None
@@ -76,18 +126,19 @@ class TrainingSpec:
     seed: int = 1337
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("loss", self.loss, LOSSES),
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("precision", self.precision, PRECISIONS),
-        ):
-            if value not in known:
-                raise SettingsError(f"No {name} is called {value!r}.", fix=f"Choose one of {', '.join(known)}.")
+        object.__setattr__(self, "head_weights", tuple(self.head_weights))
+        _check_known("loss", self.loss, LOSSES)
+        _check_known("optimizer", self.optimizer, OPTIMIZERS)
+        _check_known("precision", self.precision, PRECISIONS)
         for name in (
             "batch_size", "chip_size", "epochs", "learning_rate", "patience", "chips_per_epoch", "max_minutes", "gsd_m",
         ):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}.", fix="It must be greater than zero.")
+        if not self.head_weights or min(self.head_weights) < 0 or self.head_weights[0] == 0:
+            raise SettingsError(
+                f"head_weights are {list(self.head_weights)}.", fix="The first is above zero, none is below."
+            )
 
     def flat(self) -> dict[str, object]:
         """The spec as one level of names and values, for MLflow: `network.width` and so on."""

@@ -20,7 +20,7 @@ from footprint_pipeline.errors import TrainingError
 from footprint_pipeline.model.losses import build_loss
 from footprint_pipeline.model.metrics import building_metrics
 from footprint_pipeline.model.spec import TrainingSpec
-from footprint_pipeline.model.unet import build_unet
+from footprint_pipeline.model.unet import build_unet, check_chip_size
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,8 @@ def train(
     precision = _precision(spec.precision)
     keras.mixed_precision.set_global_policy(precision)
     try:
-        model = build_unet(spec.network, chip_size=None)
-        _check_chip(spec)
+        check_chip_size(spec.network, spec.chip_size)
+        model = build_unet(spec.network, for_training=True)
     finally:
         keras.mixed_precision.set_global_policy("float32")
 
@@ -87,7 +87,9 @@ def train(
         if spec.optimizer == "sgd"
         else keras.optimizers.AdamW(spec.learning_rate, weight_decay=1e-4, clipnorm=1.0)
     )
-    model.compile(optimizer, build_loss(spec.loss), metrics=building_metrics(), jit_compile=False)
+    model.compile(
+        optimizer, build_loss(spec.loss, head_weights=spec.head_weights), metrics=building_metrics(), jit_compile=False
+    )
     log.info(
         "Training %s parameters in %s: %d epochs of %d steps, %d chips of %d px a step; the first compiles the network",
         f"{model.count_params():,}", precision, spec.epochs, steps, spec.batch_size, spec.chip_size,
@@ -97,8 +99,13 @@ def train(
     reporter = _Reporter(spec, checkpoints, on_epoch)
     started = time.monotonic()
     model.fit(
-        _TrainingData(TrainingChips(cache, spec.chip_size, spec.batch_size, spec.augmentation, spec.seed), steps),
-        validation_data=_ValidationData(FixedChips(cache, spec.chip_size, spec.batch_size)),
+        _TrainingData(
+            TrainingChips(cache, spec.chip_size, spec.batch_size, spec.augmentation, spec.seed, spec.network.heads),
+            steps,
+        ),
+        validation_data=_ValidationData(
+            FixedChips(cache, spec.chip_size, spec.batch_size, channels=spec.network.heads)
+        ),
         epochs=spec.epochs,
         callbacks=[
             keras.callbacks.TerminateOnNaN(),
@@ -128,10 +135,10 @@ def train(
 
 
 def keras_infer(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """The network as a plain function: float32 (B, H, W, 3) in [0, 1] → float32 (B, H, W)."""
+    """The network as a plain function: float32 (B, H, W, 3) in [0, 1] → float32 (B, H, W, heads)."""
 
     def infer(batch: np.ndarray) -> np.ndarray:
-        return np.asarray(keras.ops.convert_to_numpy(model(batch, training=False))[..., 0], np.float32)
+        return np.asarray(keras.ops.convert_to_numpy(model(batch, training=False)), np.float32)
 
     return infer
 
@@ -243,11 +250,6 @@ class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no
         )  # fmt: skip
         if self.on_epoch is not None:
             self.on_epoch(epoch, entry)
-
-
-def _check_chip(spec: TrainingSpec) -> None:
-    if spec.chip_size % spec.network.stride:
-        build_unet(spec.network, chip_size=spec.chip_size)  # raises, saying what would do
 
 
 def _precision(wanted: str) -> str:

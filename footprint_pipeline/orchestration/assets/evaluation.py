@@ -11,7 +11,7 @@ from footprint_pipeline.orchestration.resources import Workplace
 def tolerance_sweep(workplace: Workplace, trained_unet: TrainedUnet) -> dg.Output[ToleranceSweep]:
     """The tolerance of the footprints, chosen from 50 on the validation split by the article's rule."""
     from footprint_pipeline.orchestration.metadata import picture
-    from footprint_pipeline.stages.model import sweep_tolerance
+    from footprint_pipeline.stages.judging import sweep_tolerance
 
     swept, plot = sweep_tolerance(workplace.settings, trained_unet)
     return dg.Output(
@@ -34,7 +34,7 @@ def test_evaluation(
 ) -> dg.Output[TestEvaluation]:
     """Pixel F1 and SpaceNet's building F1 on the test split, at the chosen tolerance."""
     from footprint_pipeline.orchestration.metadata import picture, table
-    from footprint_pipeline.stages.model import evaluate_test
+    from footprint_pipeline.stages.judging import evaluate_test
 
     evaluation, scores, sheet = evaluate_test(workplace.settings, trained_unet, tolerance_sweep)
     worst_first = scores.tiles.sort_values("pixel_f1")[["tile_id", "pixel_f1", "building_f1"]]

@@ -22,7 +22,7 @@ def registered_model(
     test_evaluation: TestEvaluation,
 ) -> dg.Output[RegisteredModel]:
     """The Keras model and its export as one registry version; champion when it beats the present one."""
-    from footprint_pipeline.stages.model import register_model
+    from footprint_pipeline.stages.registration import register_model
 
     registered = register_model(
         workplace.settings, trained_unet, tolerance_sweep, test_evaluation, min_area_m2=config.min_area_m2

@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from footprint_pipeline.handover import TrainedUnet
-from footprint_pipeline.model.spec import LOSSES, OPTIMIZERS, PRECISIONS, TrainingSpec
+from footprint_pipeline.model.spec import LOSSES, NORMS, OPTIMIZERS, PRECISIONS, TrainingSpec
 from footprint_pipeline.orchestration.resources import Workplace
 
 _SPEC = TrainingSpec()
@@ -19,7 +19,7 @@ class TrainingConfig(dg.Config):
     width: int = Field(_SPEC.network.width, description="Filters of the first block; the article's network has 64.")
     depth: int = Field(_SPEC.network.depth, description="Down-sampling blocks.")
     dropout: float = Field(_SPEC.network.dropout, description="Share dropped after the deeper blocks.")
-    batch_norm: bool = Field(_SPEC.network.batch_norm, description="Batch normalisation; the article has none.")
+    norm: str = Field(_SPEC.network.norm, description=f"One of {', '.join(NORMS)}; the article has none.")
     loss: str = Field(_SPEC.loss, description=f"One of {', '.join(LOSSES)}.")
     optimizer: str = Field(_SPEC.optimizer, description=f"One of {', '.join(OPTIMIZERS)}.")
     learning_rate: float = Field(_SPEC.learning_rate, description="The largest learning rate.")
@@ -38,7 +38,7 @@ class TrainingConfig(dg.Config):
     def spec(self) -> TrainingSpec:
         """The core's spec."""
         values = self.model_dump(exclude={"aois"})
-        network = {name: values.pop(name) for name in ("width", "depth", "dropout", "batch_norm")}
+        network = {name: values.pop(name) for name in ("width", "depth", "dropout", "norm")}
         return replace(_SPEC, network=replace(_SPEC.network, **network), **values)
 
 
@@ -49,7 +49,7 @@ def trained_unet(
     """The U-Net, trained on the split manifests and logged to MLflow with its curves and checkpoints."""
     from footprint_pipeline.evaluation.reports import learning_curves
     from footprint_pipeline.orchestration.metadata import picture
-    from footprint_pipeline.stages.model import train_unet
+    from footprint_pipeline.stages.training import train_unet
 
     trained, history = train_unet(
         workplace.settings, config.spec(), config.aois, tags={"dagster.run_id": context.run_id}

@@ -1,0 +1,77 @@
+"""Encoders by name: any of `keras.applications` as the way down of a U-Net."""
+
+import logging
+import sys
+from types import FunctionType, ModuleType
+from typing import Any
+
+import keras
+from keras import layers
+
+from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.model.spec import UNetSpec
+
+log = logging.getLogger(__name__)
+
+_PROBE = 256
+_STRIDES = (2, 4, 8, 16, 32)
+
+
+def encode(spec: UNetSpec, image: keras.KerasTensor) -> tuple[keras.KerasTensor, list[keras.KerasTensor | None]]:
+    """What the spec's encoder makes of an image in [0, 1].
+
+    Returns:
+        Its output at a stride of 32, and the last outputs at strides of 2, 4, 8 and 16, the finest first;
+        None where it has none.
+
+    Raises:
+        SettingsError: no such encoder, it does not get down to a stride of 32, or its weights cannot be fetched.
+    """
+    name = spec.encoder or ""
+    application = _application(name)
+    x = application.preprocess_input(layers.Rescaling(255.0)(image))
+    network = _network(application, name, spec.encoder_weights, input_tensor=x)
+    # Which layer ends each resolution can be told of a fixed size only; `image` may be of any. Layers are counted from
+    # the end, for they are the same there, but not their names.
+    ends: dict[int, int] = {}
+    sides = {_PROBE // stride: stride for stride in _STRIDES}
+    probe = _network(application, name, "random", input_shape=(_PROBE, _PROBE, 3)).layers
+    for from_end, layer in enumerate(probe, start=-len(probe)):
+        shape = getattr(layer.output, "shape", ())
+        if len(shape) == 4 and shape[1] in sides:
+            ends[sides[shape[1]]] = from_end
+    *finer, deepest = (network.layers[ends[stride]].output if stride in ends else None for stride in _STRIDES)
+    if deepest is None:
+        raise SettingsError(
+            f"{name} has no layer at a stride of {_STRIDES[-1]} pixels.",
+            fix="Choose another encoder, EfficientNetV2B0 or ResNet50V2 for example.",
+        )
+    return deepest, finer
+
+
+def _application(name: str) -> ModuleType:
+    """The module that defines a network of `keras.applications`, and how images are handed to it."""
+    build = getattr(keras.applications, name, None)
+    if not isinstance(build, FunctionType):
+        raise SettingsError(
+            f"keras.applications has no network called {name!r}.",
+            fix="Choose one from Keras's list, EfficientNetV2B0 or ResNet50V2 for example.",
+        )
+    return sys.modules[build.__module__]
+
+
+def _network(application: ModuleType, name: str, weights: str, **where: Any) -> keras.Model:
+    build = getattr(application, name)
+    if weights == "random":
+        return build(include_top=False, weights=None, **where)
+    try:
+        return build(include_top=False, weights="imagenet", **where)
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if weights == "imagenet":
+            raise SettingsError(
+                f"{name}'s ImageNet weights cannot be fetched ({reason}).",
+                fix="Connect to the internet, put the file into ~/.keras/models, or choose encoder_weights: random.",
+            ) from None
+        log.warning("%s starts at random: its ImageNet weights cannot be fetched (%s)", name, reason)
+        return build(include_top=False, weights=None, **where)

@@ -1,0 +1,104 @@
+"""From a judged network to the registry: export, compare with the champion, register, promote.
+
+Imports Keras and MLflow, so whoever must stay light imports it inside a function.
+"""
+
+import json
+import logging
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from footprint_pipeline.evaluation.promotion import decide
+from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.footprints.spec import ModelSpec
+from footprint_pipeline.handover import RegisteredModel, TestEvaluation, ToleranceSweep, TrainedUnet
+from footprint_pipeline.lake import Lake
+from footprint_pipeline.model import tracking
+from footprint_pipeline.model.export import export_openvino, load_keras
+from footprint_pipeline.registry import CHALLENGER, CHAMPION, SERVING_FOLDER, Registry
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.stages.judging import of_split
+from footprint_pipeline.stages.scoring import load_polygons, score_exported
+
+log = logging.getLogger(__name__)
+
+
+def register_model(
+    settings: Settings, trained: TrainedUnet, swept: ToleranceSweep, evaluation: TestEvaluation, *, min_area_m2: float
+) -> RegisteredModel:
+    """Export the network, register both as one version, and promote it when it beats the champion.
+
+    Both are scored afresh on the same test tiles, as the service would run them.
+    """
+    registry = Registry(settings.mlflow_uri, settings.model_name)
+    spec = ModelSpec(
+        model_name=settings.model_name,
+        network=trained.network,
+        tolerance=swept.tolerance,
+        gsd_m=trained.gsd_m,
+        chip_size=trained.chip_size,
+        stride=trained.stride,
+        min_area_m2=min_area_m2,
+        aois=trained.aois,
+        normalization=trained.normalization,
+        metrics=evaluation.metrics,
+        run_id=trained.run_id,
+        created=datetime.now(UTC),
+    )
+    lake = Lake(settings.home.absolute())
+    manifest = of_split(settings, trained, "test")
+    polygons = load_polygons(lake, manifest)
+    champion, champion_metrics = registry.champion(), None
+    with tempfile.TemporaryDirectory() as scratch:
+        keras_file = tracking.download_keras(settings.mlflow_uri, trained.model_id, Path(scratch))
+        exported = Path(scratch) / SERVING_FOLDER
+        export_openvino(load_keras(keras_file), exported, chip_size=trained.chip_size)
+        spec.write(exported)
+        if champion is not None:
+            log.info("Scoring the champion, version %s, and the candidate on the same tiles", champion.version)
+            pulled = registry.pull(version=champion.version, into=settings.home.absolute() / "pulled")
+            champion_metrics = score_exported(Runtime(pulled), manifest, polygons).metrics()
+            verdict = decide(score_exported(Runtime(exported), manifest, polygons).metrics(), champion_metrics)
+        else:
+            verdict = decide(evaluation.metrics, None)
+        tracking.add_to_model(settings.mlflow_uri, trained.model_id, exported, SERVING_FOLDER)
+
+    version = registry.register(
+        model_id=trained.model_id,
+        run_id=trained.run_id,
+        tags=version_tags(spec, trained, verdict.promote, verdict.reason),
+        description=f"{trained.network}; trained on {', '.join(trained.aois)}. "
+        + ("Promoted: " if verdict.promote else "Not promoted: ")
+        + verdict.reason
+        + ".",
+    )
+    registry.point(CHAMPION if verdict.promote else CHALLENGER, version)
+    log.info("Version %s is the %s: %s", version, CHAMPION if verdict.promote else CHALLENGER, verdict.reason)
+    return RegisteredModel(
+        name=settings.model_name,
+        version=version,
+        run_id=trained.run_id,
+        promoted=verdict.promote,
+        reason=verdict.reason,
+        metrics=evaluation.metrics,
+        champion_metrics=champion_metrics,
+    )
+
+
+def version_tags(spec: ModelSpec, trained: TrainedUnet, promoted: bool, reason: str) -> dict[str, str]:
+    """What people and programs read off a version: tolerance, GSD, input size, AOIs, normalisation, scores."""
+    stretches = {aoi: stretch.model_dump() for aoi, stretch in spec.normalization.items()}
+    return {
+        "tolerance": f"{spec.tolerance:.2f}",
+        "gsd_m": f"{spec.gsd_m:.4f}",
+        "input_size": str(spec.chip_size),
+        "stride": str(spec.stride),
+        "aois": ",".join(spec.aois),
+        "normalization": json.dumps(stretches),
+        "network": spec.network,
+        "split_digest": trained.split_digest,
+        "promoted": str(promoted).lower(),
+        "verdict": reason,
+        **{f"test_{name}": f"{value:.4f}" for name, value in spec.metrics.items()},
+    }

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,7 +24,12 @@ class ModelSpec(BaseModel):
     gsd_m: float = Field(gt=0, description="ground sample distance of the imagery trained on, metres a pixel")
     chip_size: int = Field(gt=0, description="side of the training chips, pixels")
     stride: int = Field(gt=0, description="inputs must be multiples of this, pixels")
+    heads: tuple[str, ...] = Field(("building",), description="what the network tells of each pixel, in order")
     min_area_m2: float = Field(0.0, ge=0, description="smaller footprints are dropped")
+    seed_level: float | None = Field(
+        None, gt=0, lt=1, description="buildings that touch are separated between interiors above it; None: they are not"
+    )
+    flips: Literal[1, 2, 4, 8] = Field(1, description="orientations that the network's answer is the mean of")
     aois: tuple[str, ...] = Field(description="AOIs trained on")
     normalization: dict[str, Normalization] = Field(
         description="by AOI: how its sensor values became [0, 1]; 8-bit imagery is always divided by 255"

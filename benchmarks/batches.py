@@ -8,7 +8,7 @@ by way of HSV with a table for the rest. Files are in the page cache for both.
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +20,8 @@ import rasterio
 from benchmarks.form import Figure, in_turn, main
 from footprint_pipeline.dataset.augmentation import NONE, AugmentationSpec, draw_warp, jitter_look, warp
 from footprint_pipeline.dataset.batches import TrainingChips, stream
-from footprint_pipeline.dataset.cache import BUILDING, VALID, TileCache, build_cache, resample
+from footprint_pipeline.dataset.cache import BUILDING, VALID, TileCache
+from footprint_pipeline.dataset.caching import build_cache, resample
 
 HEIGHT, WIDTH = 406, 438  # SpaceNet 1
 GSD_M, MODEL_GSD_M = 0.5, 0.45
@@ -30,17 +31,16 @@ GOAL = 200
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@dataclass(frozen=True)
-class Files:
-    """What `TileCache` is, without a cache: every tile is read from its files when a chip is cut from it."""
+@dataclass(frozen=True, eq=False)
+class Files(TileCache):
+    """The same without a cache: every tile is read from its files when a chip is cut from it."""
 
     manifest: pd.DataFrame
-    table: pd.DataFrame
 
     def tile(self, position: int) -> tuple[np.ndarray, np.ndarray]:
         """As `TileCache.tile`."""
         row = self.manifest.iloc[position]
-        size = tuple(self.table.loc[position, ["height", "width"]].astype(int))
+        size = int(self.heights[position]), int(self.widths[position])
         with rasterio.open(row["path"]) as source:
             image = np.ascontiguousarray(np.moveaxis(source.read(), 0, -1))
         with rasterio.open(row["mask_path"]) as source:
@@ -90,7 +90,9 @@ def write_tiles(folder: Path, *, count: int) -> pd.DataFrame:
 def whole(cache: TileCache, manifest: pd.DataFrame, *, batches: int, rounds: int) -> list[Figure]:
     """Pairs a second, everything on."""
     ours = TrainingChips(cache, SIZE, BATCH, EVERYTHING, seed=1)
-    peer = replace(ours, cache=Files(manifest, cache.table))
+    peer = replace(
+        ours, cache=Files(**{field.name: getattr(cache, field.name) for field in fields(cache)}, manifest=manifest)
+    )
     as_bytes = replace(ours, dtype=np.uint8)
 
     def all_cores(chips: TrainingChips) -> Callable[[], None]:
@@ -129,7 +131,7 @@ def steps(cache: TileCache, *, chips: int, rounds: int) -> list[Figure]:
     rng = np.random.default_rng(2)
     height, width = cache.tile(0)[1].shape
     warps = [draw_warp(rng, EVERYTHING, centre=(width / 2, height / 2), size=SIZE) for _ in range(chips)]
-    tiles = [cache.tile(number % len(cache.table)) for number in range(chips)]
+    tiles = [cache.tile(number % len(cache)) for number in range(chips)]
     images = [warp(*tile, matrix, SIZE)[0] for tile, matrix in zip(tiles, warps, strict=True)]
     light = replace(EVERYTHING, blur=0.0)
     blur = replace(NONE, blur=EVERYTHING.blur, blur_share=1.0)

@@ -74,12 +74,10 @@ class TrainingChips:
     @cached_property
     def _tiles(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the training tiles, and the valid ground up to and with each, pixels."""
-        table = self.cache.table
-        members = np.flatnonzero(table["split"] == "train")
+        members = self.cache.members("train")
         if len(members) == 0:
             raise DatasetError("No tile is in the train split.", fix="Prepare more tiles, or another split.")
-        ground = (table["height"] * table["width"] * table["valid_share"]).to_numpy(float)[members]
-        return members, np.cumsum(ground + 1e-9)
+        return members, np.cumsum(self.cache.ground_px[members] + 1e-9)
 
 
 def stream(
@@ -131,7 +129,7 @@ class FixedChips:
     def windows(self) -> list[tuple[int, int, int]]:
         """(tile position, top, left) of every chip; evenly thinned to at most `limit`."""
         found: list[tuple[int, int, int]] = []
-        for position in np.flatnonzero(self.cache.table["split"] == self.split).tolist():
+        for position in self.cache.members(self.split).tolist():
             height, width = self.cache.tile(position)[1].shape
             for top in _starts(height, self.size):
                 found.extend((position, top, left) for left in _starts(width, self.size))

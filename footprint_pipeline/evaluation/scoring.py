@@ -13,7 +13,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 
-from footprint_pipeline.dataset.cache import grid_size, resample
+from footprint_pipeline.dataset.caching import grid_size, resample
 from footprint_pipeline.dataset.masks import read_mask
 from footprint_pipeline.dataset.tiles import normalization, read_tile
 from footprint_pipeline.errors import DatasetError

@@ -63,7 +63,7 @@ def train(
         TrainingError: there is nothing to train or validate on, or the loss is not a number.
     """
     for split in ("train", "validation"):
-        if not (cache.table["split"] == split).any():
+        if len(cache.members(split)) == 0:
             raise TrainingError(f"No tile is in the {split} split.", fix="Prepare more tiles, or another split.")
     keras.utils.set_random_seed(spec.seed)
     precision = _precision(spec.precision)
@@ -74,11 +74,7 @@ def train(
     finally:
         keras.mixed_precision.set_global_policy("float32")
 
-    area = float(
-        (cache.table["height"] * cache.table["width"] * cache.table["valid_share"])[
-            cache.table["split"] == "train"
-        ].sum()
-    )
+    area = float(cache.ground_px[cache.members("train")].sum())
     chips = spec.chips_per_epoch or math.ceil(area / spec.chip_size**2)
     steps = max(1, math.ceil(chips / spec.batch_size))
     schedule = _Schedule(spec, total_steps=spec.epochs * steps)

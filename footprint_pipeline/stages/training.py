@@ -5,7 +5,7 @@ Imports Keras and MLflow, so whoever must stay light imports it inside a functio
 
 import logging
 
-from footprint_pipeline.dataset.cache import build_cache, model_gsd
+from footprint_pipeline.dataset.caching import build_cache, model_gsd
 from footprint_pipeline.dataset.checks.record import require_passed
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import normalization

@@ -1,30 +1,38 @@
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from footprint_pipeline.dataset.augmentation import NONE, AugmentationSpec
 from footprint_pipeline.dataset.batches import FixedChips, TrainingChips, stream
-from footprint_pipeline.dataset.cache import BORDER, BUILDING, CONTACT, VALID, TileCache, build_cache
+from footprint_pipeline.dataset.cache import BORDER, BUILDING, CONTACT, VALID, TileCache
+from footprint_pipeline.dataset.caching import build_cache
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline_tests.dataset.conftest import City
 
 
 def memory_cache(*tiles: tuple[str, np.ndarray, np.ndarray]) -> TileCache:
     """A cache of arrays: (split, image, labels)."""
-    rows, start = [], 0
-    for number, (split, _, labels) in enumerate(tiles):
-        height, width = labels.shape
-        share = float((labels & VALID).astype(bool).mean())
-        rows.append((f"t{number}", split, height, width, start, share))
-        start += height * width
-    table = pd.DataFrame(rows, columns=["tile_id", "split", "height", "width", "offset", "valid_share"])
-    images = np.concatenate([image.reshape(-1, 3) for _, image, _ in tiles])
-    return TileCache(images, np.concatenate([labels.ravel() for _, _, labels in tiles]), table, 0.5)
+    splits, images, labels = zip(*tiles, strict=True)
+    heights, widths = np.array([raster.shape for raster in labels]).T
+    return TileCache(
+        np.concatenate([image.reshape(-1, 3) for image in images]),
+        np.concatenate([raster.ravel() for raster in labels]),
+        0.5,
+        tile_ids=np.array([f"t{number}" for number in range(len(tiles))]),
+        aois=np.full(len(tiles), "Town"),
+        splits=np.array(splits),
+        heights=heights,
+        widths=widths,
+        offsets=np.cumsum(heights * widths) - heights * widths,
+        valid_share=np.array([(raster & VALID > 0).mean() for raster in labels]),
+    )
 
 
 def plain(split: str, colour: int, *, height: int = 50, width: int = 60) -> tuple[str, np.ndarray, np.ndarray]:
@@ -35,6 +43,16 @@ def noisy(split: str, seed: int, *, height: int = 50, width: int = 60) -> tuple[
     rng = np.random.default_rng(seed)
     labels = np.where(rng.random((height, width)) > 0.7, BUILDING | VALID, VALID).astype(np.uint8)
     return split, rng.integers(1, 256, (height, width, 3), np.uint8), labels
+
+
+def test_reading_batches_needs_neither_pandas_nor_gdal() -> None:
+    """So a training can run where only NumPy, OpenCV and Keras are installed."""
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, footprint_pipeline.dataset.batches as b; print(*sys.modules)"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    assert {"numpy", "cv2", "footprint_pipeline.dataset.batches"} <= set(loaded)
+    assert {"pandas", "rasterio", "geopandas", "shapely", "pyarrow", "pyproj"}.isdisjoint(loaded)
 
 
 def test_batches_are_floats_in_range_with_labels_of_zero_and_one(city: City, tmp_path: Path) -> None:
@@ -116,7 +134,7 @@ def test_closing_a_stream_stops_its_threads() -> None:
 
 def test_what_fails_in_a_thread_is_raised_where_its_batch_was_due() -> None:
     whole = memory_cache(noisy("train", 0), noisy("train", 1))
-    broken = TileCache(whole.images[:3000], whole.labels, whole.table, whole.gsd_m)  # the second tile is cut off
+    broken = replace(whole, images=whole.images[:3000])  # the second tile is cut off
     chips = TrainingChips(broken, 32, 1, NONE, seed=3)
 
     def fails(step: int) -> bool:

@@ -11,16 +11,9 @@ import pandas as pd
 import pytest
 import rasterio
 
-from footprint_pipeline.dataset import cache as cache_module
-from footprint_pipeline.dataset.cache import (
-    BORDER,
-    BUILDING,
-    CONTACT,
-    VALID,
-    build_cache,
-    model_gsd,
-    resample,
-)
+from footprint_pipeline.dataset import caching
+from footprint_pipeline.dataset.cache import BORDER, BUILDING, CONTACT, VALID
+from footprint_pipeline.dataset.caching import build_cache, model_gsd, resample
 from footprint_pipeline.dataset.masks import read_mask
 from footprint_pipeline.dataset.spec import GUARD
 from footprint_pipeline.dataset.splits import digest
@@ -51,7 +44,7 @@ def test_the_model_works_at_the_tiles_median_resolution(manifest: pd.DataFrame) 
 
 def test_at_their_own_resolution_tiles_are_cached_as_they_are(manifest: pd.DataFrame, tmp_path: Path) -> None:
     cache = build_cache(manifest, tmp_path, gsd_m=model_gsd(manifest))
-    assert cache.table["tile_id"].tolist() == manifest["tile_id"].tolist()
+    assert cache.tile_ids.tolist() == manifest["tile_id"].tolist()
     for position, row in enumerate(manifest.itertuples()):
         image, labels = cache.tile(position)
         assert np.array_equal(image, read_tile(Path(row.path))[0])
@@ -86,7 +79,7 @@ def test_the_cache_is_made_once(manifest: pd.DataFrame, tmp_path: Path) -> None:
     assert folders(tmp_path) == [name]
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (tmp_path / name).iterdir()} == before
     assert np.array_equal(first.images, second.images)
-    pd.testing.assert_frame_equal(first.table, second.table)
+    assert np.array_equal(first.offsets, second.offsets)
 
 
 def test_a_change_of_mask_resolution_split_or_scale_makes_another(
@@ -99,7 +92,7 @@ def test_a_change_of_mask_resolution_split_or_scale_makes_another(
     assert len(folders(folder)) == 2
     other_split = manifest.assign(split=np.roll(manifest["split"], 1))
     assert digest(other_split) != digest(manifest)
-    assert build_cache(other_split, folder, gsd_m=0.5).table["split"].tolist() == other_split["split"].tolist()
+    assert build_cache(other_split, folder, gsd_m=0.5).splits.tolist() == other_split["split"].tolist()
     assert len(folders(folder)) == 3
     brighter = manifest.assign(high=[[128.0] * 3] * len(manifest))
     assert (
@@ -144,7 +137,7 @@ def test_tiles_of_the_guard_are_left_out(manifest: pd.DataFrame, tmp_path: Path)
     guarded = manifest.assign(split=[GUARD, "train", GUARD, "train", "validation", "test", "test", GUARD])
     cache = build_cache(guarded, tmp_path / "cache", gsd_m=model_gsd(manifest))
     kept = manifest.iloc[[1, 3, 4, 5, 6]]
-    assert cache.table["tile_id"].tolist() == kept["tile_id"].tolist()
+    assert cache.tile_ids.tolist() == kept["tile_id"].tolist()
     assert len(cache.images) == len(cache.labels) == 5 * 40 * 48
     for position, path in enumerate(kept["path"]):
         assert np.array_equal(cache.tile(position)[0], read_tile(Path(path))[0])
@@ -174,14 +167,13 @@ def test_any_number_of_threads_makes_the_same_cache(manifest: pd.DataFrame, tmp_
     one, many = (build_cache(manifest, tmp_path / str(n), gsd_m=0.7, threads=n) for n in (1, 5))
     assert np.array_equal(one.images, many.images)
     assert np.array_equal(one.labels, many.labels)
-    pd.testing.assert_frame_equal(one.table, many.table)
 
 
 def test_building_says_how_far_it_is(
     manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cache_module, "_SAY_EVERY_S", 0.0)
-    with caplog.at_level(logging.INFO, logger=cache_module.__name__):
+    monkeypatch.setattr(caching, "_SAY_EVERY_S", 0.0)
+    with caplog.at_level(logging.INFO, logger=caching.__name__):
         build_cache(manifest, tmp_path, gsd_m=0.5)
     assert "Caching 8 tiles at 0.50 m a pixel" in caplog.text
     assert "Cached 3 of 8 tiles" in caplog.text
@@ -193,7 +185,7 @@ def test_a_full_disk_leaves_nothing_behind(manifest: pd.DataFrame, tmp_path: Pat
         build_cache(manifest, tmp_path, gsd_m=0.5)
     assert "Free space" in caught.value.fix
     assert folders(tmp_path) == []
-    assert len(build_cache(manifest, tmp_path, gsd_m=0.5).table) == 8
+    assert len(build_cache(manifest, tmp_path, gsd_m=0.5)) == 8
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import rasterio
 
-from footprint_pipeline.dataset.cache import model_gsd
+from footprint_pipeline.dataset.caching import model_gsd
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation import scoring
 from footprint_pipeline_tests.dataset.conftest import City, build_city

@@ -1,7 +1,6 @@
 """A toy task: bright squares are buildings. Everything is small, so that it trains in seconds."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from footprint_pipeline.dataset.augmentation import AugmentationSpec
@@ -34,17 +33,18 @@ def toy_cache(*, inverted_validation: bool = False) -> TileCache:
             label[top : top + 18, left : left + 20] |= BUILDING
         images.append(image)
         labels.append(label ^ BUILDING if inverted_validation and number > 3 else label)
-    table = pd.DataFrame(
-        {
-            "tile_id": [f"t{number}" for number in range(6)],
-            "split": ["train"] * 4 + ["validation"] * 2,
-            "height": 64,
-            "width": 64,
-            "offset": np.arange(6) * 64 * 64,
-            "valid_share": 1.0,
-        }
+    return TileCache(
+        np.concatenate(images).reshape(-1, 3),
+        np.concatenate(labels).ravel(),
+        0.5,
+        tile_ids=np.array([f"t{number}" for number in range(6)]),
+        aois=np.full(6, "Toy"),
+        splits=np.array(["train"] * 4 + ["validation"] * 2),
+        heights=np.full(6, 64),
+        widths=np.full(6, 64),
+        offsets=np.arange(6) * 64 * 64,
+        valid_share=np.ones(6),
     )
-    return TileCache(np.concatenate(images).reshape(-1, 3), np.concatenate(labels).ravel(), table, 0.5)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -74,7 +75,7 @@ def test_a_loss_that_is_not_a_number_stops_training(cache: TileCache, tmp_path: 
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_a_split_without_tiles_cannot_be_trained_on(cache: TileCache, tmp_path: Path, split: str) -> None:
     other = "validation" if split == "train" else "train"
-    lacking = TileCache(cache.images, cache.labels, cache.table.assign(split=other), cache.gsd_m)
+    lacking = replace(cache, splits=np.full(len(cache), other))
     with pytest.raises(TrainingError, match=f"No tile is in the {split} split"):
         train(toy_spec(), lacking, tmp_path)
 

@@ -34,12 +34,12 @@ def encode(spec: UNetSpec, image: keras.KerasTensor) -> tuple[keras.KerasTensor,
     # Which layer ends each resolution can be told of a fixed size only; `image` may be of any. Layers are counted from
     # the end, for they are the same there, but not their names.
     ends: dict[int, int] = {}
-    sides = {_PROBE // stride: stride for stride in _STRIDES}
+    sides: dict[int | None, int] = {_PROBE // stride: stride for stride in _STRIDES}
     probe = _network(application, name, "random", input_shape=(_PROBE, _PROBE, 3)).layers
     for from_end, layer in enumerate(probe, start=-len(probe)):
-        shape = getattr(layer.output, "shape", ())
-        if len(shape) == 4 and shape[1] in sides:
-            ends[sides[shape[1]]] = from_end
+        shape: tuple[int | None, ...] = getattr(layer.output, "shape", ())
+        if len(shape) == 4 and (stride := sides.get(shape[1])):
+            ends[stride] = from_end
     *finer, deepest = (network.layers[ends[stride]].output if stride in ends else None for stride in _STRIDES)
     if deepest is None:
         raise SettingsError(

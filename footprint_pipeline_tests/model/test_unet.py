@@ -1,14 +1,20 @@
 import dataclasses
+import sys
 
 import keras
 import numpy as np
 import pytest
 
 from footprint_pipeline.errors import SettingsError
-from footprint_pipeline.model.spec import ARTICLE, UNetSpec
-from footprint_pipeline.model.unet import build_unet, describe
+from footprint_pipeline.model.spec import ARTICLE, DEFAULT, HEADS, NARROW, UNetSpec
+from footprint_pipeline.model.unet import build_unet, describe, gflop
 
-SMALL = UNetSpec(width=2, batch_norm=True)
+SMALL = UNetSpec(width=2, depth=2, norm="batch")
+
+
+def answer(model: keras.Model, *shape: int) -> np.ndarray:
+    image = np.random.default_rng(0).random(shape, np.float32)
+    return keras.ops.convert_to_numpy(model(image, training=False))
 
 
 def test_the_articles_network_has_its_parameters() -> None:
@@ -24,24 +30,96 @@ def test_the_articles_network_has_its_parameters() -> None:
     assert all(isinstance(layer.kernel_initializer, keras.initializers.HeNormal) for layer in convolutions[:-1])
 
 
-@pytest.mark.parametrize("size", [(16, 16), (48, 32), (32, 80)])
-def test_any_multiple_of_the_stride_gives_a_probability_a_pixel(size: tuple[int, int]) -> None:
-    model = build_unet(SMALL)
-    image = np.random.default_rng(0).random((2, *size, 3), np.float32)
-    probability = keras.ops.convert_to_numpy(model(image))
-    assert probability.shape == (2, *size, 1)
+def test_the_default_costs_at_most_a_tenth_of_the_articles_network() -> None:
+    article = gflop(ARTICLE, 512)
+    assert article == pytest.approx(438, abs=1)  # measured by a profiler
+    assert gflop(DEFAULT, 512) <= article / 10
+    assert gflop(NARROW, 512) == pytest.approx(article / 16, rel=0.02)
+
+
+def test_operations_are_those_of_each_convolution() -> None:
+    spec = UNetSpec(width=2, depth=1)
+    # By hand, in multiply-adds a pixel of the full resolution: two blocks down (the second at a quarter of the pixels),
+    # the 2x2 and the block on the way up, the two last layers.
+    down = 9 * (3 * 2 + 2 * 2) + 9 * (2 * 4 + 4 * 4) / 4
+    up = 4 * 4 * 2 + 9 * (4 * 2 + 2 * 2)
+    last = 9 * 2 * 2 + 2 * 1
+    assert gflop(spec, 64) == pytest.approx(2 * 64 * 64 * (down + up + last) / 1e9)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"norm": "group"},
+        {"residual": True, "upsampling": "bilinear"},
+        {"stem": 2, "upsampling": "transpose", "heads": HEADS},
+        {"norm": "none", "heads": ("building", "contact")},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [(16, 16), (48, 32)])
+def test_any_multiple_of_the_stride_gives_probabilities_a_pixel(changes: dict, size: tuple[int, int]) -> None:
+    spec = dataclasses.replace(SMALL, **changes)
+    probability = answer(build_unet(spec), 2, *size, 3)
+    assert probability.shape == (2, *size, len(spec.heads))
     assert probability.dtype == np.float32
     assert 0 <= probability.min() < probability.max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("encoder", "skips"), [("MobileNetV2", 4), ("ResNet50V2", 4), ("ConvNeXtTiny", 3)])
+def test_a_named_encoder_takes_the_place_of_the_way_down(encoder: str, skips: int) -> None:
+    spec = UNetSpec(width=4, norm="batch", encoder=encoder, encoder_weights="random", heads=HEADS)
+    model = build_unet(spec)
+    assert spec.stride == 32
+    assert answer(model, 1, 64, 96, 3).shape == (1, 64, 96, 3)
+    assert sum(isinstance(layer, keras.layers.Concatenate) for layer in model.layers[-60:]) == skips
+    assert encoder in describe(spec, 1)
+
+
+def test_an_encoder_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(SettingsError, match="no network called 'ResNet1'"):
+        build_unet(UNetSpec(encoder="ResNet1"))
+
+
+def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def no_network(*args: object, weights: str | None, **kwargs: object) -> keras.Model:
+        if weights == "imagenet":
+            raise Exception("URL fetch failure: Name or service not known")  # noqa: TRY002  (as Keras raises it)
+        image = kwargs.get("input_tensor")
+        x = image = image if image is not None else keras.Input(kwargs["input_shape"])
+        for _ in range(5):
+            x = keras.layers.Conv2D(2, 3, 2, padding="same")(x)
+        return keras.Model(keras.utils.get_source_inputs(image), x)
+
+    module = sys.modules[keras.applications.MobileNetV2.__module__]
+    monkeypatch.setattr(module, "MobileNetV2", no_network)
+    with pytest.raises(SettingsError, match=r"ImageNet weights cannot be fetched \(URL fetch failure") as caught:
+        build_unet(UNetSpec(width=2, encoder="MobileNetV2", encoder_weights="imagenet"))
+    assert "encoder_weights: random" in caught.value.fix
+    model = build_unet(UNetSpec(width=2, encoder="MobileNetV2"))
+    assert model.output_shape == (None, None, None, 1)
+    assert "starts at random" in caplog.text
 
 
 def test_the_last_layer_computes_in_float32_whatever_the_rest_does() -> None:
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
-        model = build_unet(SMALL)
+        models = [build_unet(SMALL), build_unet(dataclasses.replace(SMALL, stem=2, heads=HEADS))]
     finally:
         keras.mixed_precision.set_global_policy("float32")
-    assert model.get_layer("building").compute_dtype == "float32"
-    assert model.layers[1].compute_dtype == "bfloat16"
+    for model in models:
+        assert model.get_layer("building").compute_dtype == "float32"
+        assert model.layers[1].compute_dtype == "bfloat16"
+
+
+def test_a_network_for_training_takes_and_gives_the_same_weights() -> None:
+    spec = dataclasses.replace(SMALL, residual=True)
+    trained, kept = build_unet(spec, for_training=True), build_unet(spec)
+    kept.set_weights(trained.get_weights())
+    assert np.allclose(answer(trained, 1, 16, 16, 3), answer(kept, 1, 16, 16, 3), atol=1e-6)
+    assert {type(layer).__module__.partition(".")[0] for layer in kept.layers} == {"keras"}
 
 
 @pytest.mark.parametrize(("size", "instead"), [(500, "Choose 496"), (7, "Choose 16")])
@@ -49,17 +127,26 @@ def test_a_chip_that_is_no_multiple_of_the_stride_is_refused(size: int, instead:
     with pytest.raises(
         SettingsError, match=f"Chip size {size} is no multiple of the network's stride 16.\n.*{instead}"
     ):
-        build_unet(SMALL, chip_size=size)
+        build_unet(UNetSpec(width=2), chip_size=size)
 
 
-@pytest.mark.parametrize("wrong", [{"width": 0}, {"depth": 0}, {"dropout": 1.0}, {"dropout": -0.1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"width": 0}, {"depth": 0}, {"dropout": 1.0}, {"dropout": -0.1}, {"stem": 3}, {"norm": "layer"},
+        {"upsampling": "cubic"}, {"encoder_weights": "mine"}, {"heads": ()}, {"heads": ("border",)},
+        {"heads": ("border", "building")}, {"heads": ("building", "roof")},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_a_spec_that_makes_no_network_is_refused(wrong: dict) -> None:
-    with pytest.raises(SettingsError, match="No network can be built"):
-        build_unet(dataclasses.replace(SMALL, **wrong))
+    with pytest.raises(SettingsError, match="network|called"):
+        dataclasses.replace(SMALL, **wrong)
 
 
-def test_batch_normalisation_shows_in_the_description() -> None:
+def test_normalisation_and_heads_show_in_the_description() -> None:
     model = build_unet(SMALL)
     norms = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
-    assert norms == 2 * (4 + 1 + 4)
-    assert describe(SMALL, 1234) == "U-Net, width 2, depth 4, batch norm, 1,234 parameters"
+    assert norms == 2 * (2 + 1 + 2)
+    assert describe(SMALL, 1234) == "U-Net, width 2, depth 2, batch norm, 1,234 parameters"
+    assert describe(DEFAULT, 5).endswith("stem 2, residual, batch norm, heads building+border+contact, 5 parameters")

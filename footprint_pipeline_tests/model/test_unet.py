@@ -86,7 +86,7 @@ def test_an_encoder_that_does_not_exist_is_refused() -> None:
 def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def no_network(*args: object, weights: str | None, **kwargs: object) -> keras.Model:
         if weights == "imagenet":
-            raise Exception("URL fetch failure: Name or service not known")  # noqa: TRY002  (as Keras raises it)
+            raise Exception("URL fetch failure: Name or service not known")
         image = kwargs.get("input_tensor")
         x = image = image if image is not None else keras.Input(kwargs["input_shape"])
         for _ in range(5):
@@ -140,7 +140,7 @@ def test_a_chip_that_is_no_multiple_of_the_stride_is_refused(size: int, instead:
     ids=str,
 )  # fmt: skip
 def test_a_spec_that_makes_no_network_is_refused(wrong: dict) -> None:
-    with pytest.raises(SettingsError, match="network|called"):
+    with pytest.raises(SettingsError, match=r"network|called"):
         dataclasses.replace(SMALL, **wrong)
 
 

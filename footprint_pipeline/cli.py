@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,9 @@ from typing import Any
 import click
 
 from footprint_pipeline import __version__
-from footprint_pipeline.dataset.spec import MaskSpec, PolygonSpec, SplitSpec
+from footprint_pipeline.cli_options import Command, Sections, data_options, training_options
 from footprint_pipeline.errors import FootprintError
-from footprint_pipeline.model.spec import LOSSES, NORMS, OPTIMIZERS, PRECISIONS, TrainingSpec
 from footprint_pipeline.settings import Settings, load_settings
-
-_SPEC = TrainingSpec()
-_POLYGONS, _MASKS, _SPLIT = PolygonSpec(), MaskSpec(), SplitSpec()
-Command = Callable[..., dict[str, Any]]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -64,7 +58,7 @@ def command(function: Command) -> click.Command:
             click.echo(json.dumps(answer, default=str))
         sys.exit(int(answer.get("exit_code", 0)))
 
-    return main.command()(run)
+    return main.command(cls=Sections)(run)
 
 
 class _Plain(logging.Formatter):
@@ -86,87 +80,6 @@ def _log_to_stderr() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # TensorFlow's C++ side greets on stderr; errors still show.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-
-def training_options(function: Command) -> Command:
-    """The options of a training, with the defaults of the core's spec."""
-    network = _SPEC.network
-    options = [
-        click.option("--epochs", type=click.IntRange(1), default=_SPEC.epochs, show_default=True,
-                     help="Passes at most."),
-        click.option("--width", type=click.IntRange(1), default=network.width, show_default=True,
-                     help="Filters of the first block; the article's network has 64."),
-        click.option("--norm", type=click.Choice(NORMS), default=network.norm, show_default=True,
-                     help="Normalisation; the article's network has none."),
-        click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=network.dropout,
-                     show_default=True, help="Share dropped after the deeper blocks."),
-        click.option("-lr", "--learning-rate", type=float, default=_SPEC.learning_rate, show_default=True),
-        click.option("--optimizer", type=click.Choice(OPTIMIZERS), default=_SPEC.optimizer, show_default=True),
-        click.option("--loss", type=click.Choice(LOSSES), default=_SPEC.loss, show_default=True),
-        click.option("--batch-size", type=click.IntRange(1), default=_SPEC.batch_size, show_default=True),
-        click.option("-s", "--size", "chip_size", type=click.IntRange(16), default=_SPEC.chip_size, show_default=True,
-                     help="Side of a training chip, pixels."),
-        click.option("--chips-per-epoch", type=click.IntRange(1),
-                     help="Chips a pass. [enough to cover the ground once]"),
-        click.option("--patience", type=click.IntRange(1), default=_SPEC.patience, show_default=True,
-                     help="Stop after so many epochs without improvement."),
-        click.option("--max-minutes", type=float, help="Stop training after so many minutes. [no limit]"),
-        click.option("--gsd", "gsd_m", type=float, help="Metres a pixel to work at. [median of the training tiles]"),
-        click.option("--precision", type=click.Choice(PRECISIONS), default=_SPEC.precision, show_default=True),
-        click.option("--seed", type=int, default=_SPEC.seed, show_default=True),
-    ]  # fmt: skip
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-def data_options(function: Command) -> Command:
-    """Which tiles to take and how to prepare them; the function gets `data`, the config of each data asset."""
-    taken = {
-        "image_tiles": ("tiles", "on_bad_tile"),
-        "building_polygons": ("skip_bad_labels", "min_area_m2"),
-        "mask_tiles": ("border_m", "contact_m"),
-        "split_manifests": ("by", "block_m", "split_seed", "empty_share"),
-    }
-
-    @wraps(function)
-    def with_data(settings: Settings, **options: Any) -> dict[str, Any]:
-        data = {
-            asset: {name.removeprefix("split_"): options.pop(name) for name in names} for asset, names in taken.items()
-        }
-        return function(settings, data=data, **options)
-
-    options = [
-        click.option("--source", "sources", multiple=True, metavar="SOURCE",
-                     help="Where tiles come from: a folder, a .tar.gz, an s3:// URI or a catalogue name "
-                     "(footprint aois). Repeat for several areas. [AOI_0_Synthetic, a generated city]"),
-        click.option("--aoi", "aois", multiple=True, metavar="NAME",
-                     help="With --source: what to call its area, one name a source [read off the source]. "
-                     "Alone: the same as --source NAME, an area of the catalogue."),
-        click.option("--tiles", type=click.IntRange(1), help="Take the first N tiles of each source only."),
-        click.option("--on-bad-tile", type=click.Choice(["skip", "fail"]), default="skip", show_default=True,
-                     help="A tile that cannot be read: go on without it, or stop."),
-        click.option("--skip-bad-labels", is_flag=True,
-                     help="Leave out labels that cannot be read; list them in a CSV."),
-        click.option("--min-area", "min_area_m2", type=click.FloatRange(0), default=_POLYGONS.min_area_m2,
-                     show_default=True, help="Leave out labels whose area is not greater, square metres."),
-        click.option("--border", "border_m", type=click.FloatRange(0), default=_MASKS.border_m, show_default=True,
-                     help="Draw a band of building borders so wide into the masks, metres."),
-        click.option("--contact", "contact_m", type=click.FloatRange(0), default=_MASKS.contact_m, show_default=True,
-                     help="Draw a band of the gaps between buildings closer than this into the masks, metres."),
-        click.option("--split", "by", type=click.Choice(["block", "tile"]), default=_SPLIT.by, show_default=True,
-                     help="Share tiles out by blocks of ground, so that neighbours never sit on both sides, or one by "
-                     "one, the article's way."),
-        click.option("--block", "block_m", type=click.FloatRange(0, min_open=True), default=_SPLIT.block_m,
-                     show_default=True, help="Side of a block, metres."),
-        click.option("--split-seed", type=int, default=_SPLIT.seed, show_default=True,
-                     help="Another seed is another split."),
-        click.option("--empty-share", type=click.FloatRange(0, 1), default=_SPLIT.empty_share, show_default=True,
-                     help="Share of the tiles without a building to keep."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        with_data = option(with_data)
-    return with_data
 
 
 @command

@@ -1,45 +1,70 @@
 """The network, trained on every AOI asked for."""
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, create_model
 
 from footprint_pipeline.handover import TrainedUnet
-from footprint_pipeline.model.spec import LOSSES, NORMS, OPTIMIZERS, PRECISIONS, TrainingSpec
+from footprint_pipeline.model.spec import TrainingSpec
+from footprint_pipeline.model.spec_fields import change, descriptions, plain
+from footprint_pipeline.model.spec_files import read_spec
 from footprint_pipeline.orchestration.resources import Workplace
+from footprint_pipeline.stages.weights import find_weights
 
-_SPEC = TrainingSpec()
+
+def config_of(spec: Any) -> Any:  # a class, but mypy takes no class that is made at run time
+    """A Dagster config with the fields of a spec; the instance's values are the defaults."""
+    kinds, says = get_type_hints(type(spec)), descriptions(type(spec))
+    members: dict[str, Any] = {}
+    for field in fields(spec):
+        value, kind = getattr(spec, field.name), kinds[field.name]
+        if is_dataclass(value):
+            inner = config_of(value)
+            members[field.name] = (inner, Field(inner(), description=says.get(field.name)))
+        else:
+            if get_origin(kind) is tuple:  # Dagster knows lists only
+                value, kind = list(value), list[kind.__args__[0]]  # type: ignore[name-defined]
+            members[field.name] = (kind, Field(value, description=says.get(field.name)))
+    return create_model(f"{type(spec).__name__}Config", __base__=dg.Config, **members)
 
 
-class TrainingConfig(dg.Config):
-    """How to train. The defaults suit a CPU; width 64 without normalisation is the article's network."""
+class TrainingConfig(config_of(TrainingSpec())):  # type: ignore[misc]
+    """How to train, on what, and from where."""
 
     aois: list[str] = Field([], description="AOIs to train on; every prepared one when empty.")
-    width: int = Field(_SPEC.network.width, description="Filters of the first block; the article's network has 64.")
-    depth: int = Field(_SPEC.network.depth, description="Down-sampling blocks.")
-    dropout: float = Field(_SPEC.network.dropout, description="Share dropped after the deeper blocks.")
-    norm: str = Field(_SPEC.network.norm, description=f"One of {', '.join(NORMS)}; the article has none.")
-    loss: str = Field(_SPEC.loss, description=f"One of {', '.join(LOSSES)}.")
-    optimizer: str = Field(_SPEC.optimizer, description=f"One of {', '.join(OPTIMIZERS)}.")
-    learning_rate: float = Field(_SPEC.learning_rate, description="The largest learning rate.")
-    batch_size: int = Field(_SPEC.batch_size, description="Chips a step.")
-    chip_size: int = Field(_SPEC.chip_size, description="Side of a chip, pixels.")
-    epochs: int = Field(_SPEC.epochs, description="Passes at most.")
-    chips_per_epoch: int | None = Field(
-        _SPEC.chips_per_epoch, description="Chips a pass; as many as cover the training ground once when empty."
+    spec_file: str | None = Field(
+        None, description="Recipe to train by, as in configs/. What differs here from its shown default changes it."
     )
-    patience: int = Field(_SPEC.patience, description="Stop after so many epochs without improvement.")
-    max_minutes: float | None = Field(_SPEC.max_minutes, description="Stop after so many minutes.")
-    gsd_m: float | None = Field(_SPEC.gsd_m, description="Metres a pixel; the training tiles' median when empty.")
-    precision: str = Field(_SPEC.precision, description=f"One of {', '.join(PRECISIONS)}.")
-    seed: int = Field(_SPEC.seed, description="Weights, order and augmentation.")
+    weights: str | None = Field(
+        None,
+        description="Start from these weights, as far as they fit: a .keras or .weights.h5 file, or a registered "
+        "model's alias or number; random when empty.",
+    )
+    resume: bool = Field(True, description="Go on where the same training was interrupted, or start anew.")
 
     def spec(self) -> TrainingSpec:
-        """The core's spec."""
-        values = self.model_dump(exclude={"aois"})
-        network = {name: values.pop(name) for name in ("width", "depth", "dropout", "norm")}
-        return replace(_SPEC, network=replace(_SPEC.network, **network), **values)
+        """The core's spec.
+
+        Raises:
+            SettingsError: no training can be made of this.
+        """
+        default = plain(TrainingSpec())
+        given = self.model_dump(include=set(default))
+        base = TrainingSpec()
+        if self.spec_file:
+            base, given = read_spec(Path(self.spec_file)), _differences(given, default)
+        return change(base, given, where="trained_unet")
+
+
+def _differences(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _differences(value, default[name]) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if value != default[name]
+    }
 
 
 @dg.asset(group_name="model", kinds={"keras", "mlflow"}, deps=["split_manifests"], pool="gpu")
@@ -48,17 +73,26 @@ def trained_unet(
 ) -> dg.Output[TrainedUnet]:
     """The U-Net, trained on the split manifests and logged to MLflow with its curves and checkpoints."""
     from footprint_pipeline.evaluation.reports import learning_curves
+    from footprint_pipeline.model.unet import gflop
     from footprint_pipeline.orchestration.metadata import picture
     from footprint_pipeline.stages.training import train_unet
 
+    settings, spec = workplace.settings, config.spec()
     trained, history = train_unet(
-        workplace.settings, config.spec(), config.aois, tags={"dagster.run_id": context.run_id}
+        settings,
+        spec,
+        config.aois,
+        tags={"dagster.run_id": context.run_id},
+        resume=config.resume,
+        weights=find_weights(settings, config.weights) if config.weights else None,
     )
     return dg.Output(
         trained,
         metadata={
             "mlflow_run": workplace.run_url(trained.experiment_id, trained.run_id),
             "network": trained.network,
+            "parameters": trained.parameters,
+            "gflop_per_512_px_tile": gflop(spec.network, 512),
             "aois": ", ".join(trained.aois),
             "gsd_m": trained.gsd_m,
             "epochs": trained.epochs,

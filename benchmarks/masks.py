@@ -38,7 +38,7 @@ home, count, *metres = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), 
 polygons = read_polygon_table(home / "polygons.parquet")
 tiles = read_tile_index(home / "tiles.parquet")
 
-def seconds(name, tiles, spec=MaskSpec()):
+def seconds(name, tiles, spec=MaskSpec(0, 0)):
     started = time.perf_counter()
     write_masks(polygons, tiles, home / name, spec=spec)
     return time.perf_counter() - started

@@ -26,6 +26,8 @@ class AugmentationSpec:
         hue: rotation of the colours about grey, degrees, either way.
         blur: largest standard deviation of the Gaussian that softens a chip, pixels.
         blur_share: share of the chips that are softened.
+        gamma: tone curve: full scale stays, the rest is raised to a power from 1 / (1 + gamma) to 1 + gamma.
+        grey_share: share of the chips that lose their colours.
     """
 
     translate_px: float = 40.0
@@ -38,6 +40,8 @@ class AugmentationSpec:
     hue: float = 8.0
     blur: float = 1.0
     blur_share: float = 0.2
+    gamma: float = 0.0
+    grey_share: float = 0.0
 
 
 NONE = AugmentationSpec(0.0, 0.0, (1.0, 1.0), flip=False, brightness=0.0, contrast=0.0, tint=0.0, hue=0.0, blur=0.0)
@@ -52,6 +56,7 @@ _QUARTER = np.array([[0.0, -1.0], [1.0, 0.0]])
 _ORIENTATIONS = np.stack(
     [np.linalg.matrix_power(_QUARTER, turns) @ np.diag([side, 1.0]) for turns in range(4) for side in (1.0, -1.0)]
 )
+_LUMA = (0.299, 0.587, 0.114)
 _ABOUT_GREY = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
 _BLACK = np.array([0, 0, 0, 255], np.uint8).view(np.uint32)[0]
 """A black, opaque pixel as one number: one comparison instead of three."""
@@ -141,12 +146,15 @@ def jitter_look(rng: np.random.Generator, spec: AugmentationSpec, image: np.ndar
         uint8, same shape; the image itself when nothing is to change.
     """
     blurs = bool(spec.blur) and rng.random() < spec.blur_share
-    lights = bool(spec.brightness or spec.contrast or spec.tint or spec.hue)
-    if not (blurs or lights):
+    lights = bool(spec.brightness or spec.contrast or spec.tint or spec.hue or spec.grey_share)
+    if not (blurs or lights or spec.gamma):
         return image
     seen = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA).view(np.uint32)[..., 0] != _BLACK
     if blurs:
         image = cv2.GaussianBlur(image, (0, 0), spec.blur * (1.0 - rng.random()))
+    if spec.gamma:
+        bound = math.log1p(spec.gamma)
+        image = cv2.LUT(image, _tone_curve(math.exp(rng.uniform(-bound, bound))))
     if lights:
         image = cv2.transform(image, _draw_light(rng, spec, mean=sum(cv2.mean(image)[:3]) / 3))
     if not seen.all():
@@ -161,7 +169,14 @@ def _draw_light(rng: np.random.Generator, spec: AugmentationSpec, *, mean: float
     angle = math.radians(rng.uniform(-spec.hue, spec.hue))
     # A rotation about the grey axis: 120° turns red into green, grey stays.
     hue = math.cos(angle) * np.eye(3) + math.sin(angle) * _ABOUT_GREY + (1 - math.cos(angle)) / 3
+    if spec.grey_share and rng.random() < spec.grey_share:
+        hue = np.tile(_LUMA, (3, 1))
     return np.hstack([gain[:, None] * hue, (mean + lift - mean * gain)[:, None]])
+
+
+def _tone_curve(power: float) -> np.ndarray:
+    """What each of the 256 values becomes: uint8, shape (256,)."""
+    return np.rint(255 * np.linspace(0, 1, 256) ** power).astype(np.uint8)
 
 
 def _mirrored_span(first: int, stop: int, length: int) -> tuple[int, slice, int]:

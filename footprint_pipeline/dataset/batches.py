@@ -24,7 +24,8 @@ class TrainingChips:
     """Random chips of the training tiles, batch by batch.
 
     A batch is a function of seed, epoch and step alone, whatever was drawn before and in whichever thread: that
-    is the order to resume. A tile is drawn as often as its share of the valid ground, and a chip looks at imagery.
+    is the order to resume. Within an AOI a tile is drawn as often as its share of the valid ground, and a chip looks
+    at imagery.
 
     Attributes:
         cache: the tiles.
@@ -34,6 +35,10 @@ class TrainingChips:
         seed: another seed is another order.
         channels: what the target tells of each pixel: `building`, `border`, `contact`.
         dtype: of the images: float32 in [0, 1], or uint8 for who divides by 255 on the accelerator.
+        balance: AOIs are drawn as often as their valid ground to the power of it: 1, by ground; 0, all alike.
+
+    Raises:
+        DatasetError: a channel is unknown, or balance is not from 0 to 1.
     """
 
     cache: TileCache
@@ -43,9 +48,15 @@ class TrainingChips:
     seed: int
     channels: tuple[str, ...] = ("building",)
     dtype: DTypeLike = np.float32
+    balance: float = 1.0
 
     def __post_init__(self) -> None:
         _check_channels(self.channels)
+        if not 0 <= self.balance <= 1:
+            raise DatasetError(
+                f"AOIs cannot be balanced by {self.balance}.",
+                fix="balance lies between 0 (all alike) and 1 (by ground).",
+            )
 
     def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """One batch.
@@ -60,24 +71,36 @@ class TrainingChips:
         Raises:
             DatasetError: no tile is in the train split.
         """
-        rng = np.random.default_rng([self.seed, epoch, step])
-        members, ground = self._tiles
-        chosen = np.searchsorted(ground, rng.random(self.batch_size) * ground[-1], side="right")
+        rng, positions = self._draw(epoch, step)
         images, truth = _empty_batch(self.batch_size, self.size, self.dtype, self.channels)
-        for number, position in enumerate(members[chosen]):
+        for number, position in enumerate(positions):
             image, labels = self.cache.tile(position)
             matrix = draw_warp(rng, self.spec, centre=_draw_centre(rng, labels, self.size), size=self.size)
             chip, chip_labels = warp(image, labels, matrix, self.size)
             _put(images[number], truth[number], jitter_look(rng, self.spec, chip), chip_labels, self.channels)
         return images, truth
 
+    def tiles_of(self, epoch: int, step: int) -> list[str]:
+        """Ids of the tiles that the chips of a batch are cut from, chip by chip."""
+        return [str(tile_id) for tile_id in self.cache.tile_ids[self._draw(epoch, step)[1]]]
+
+    def _draw(self, epoch: int, step: int) -> tuple[np.random.Generator, np.ndarray]:
+        """A batch's source of chance, and the positions of its tiles, the first that is drawn from it."""
+        rng = np.random.default_rng([self.seed, epoch, step])
+        members, weight = self._tiles
+        return rng, members[np.searchsorted(weight, rng.random(self.batch_size) * weight[-1], side="right")]
+
     @cached_property
     def _tiles(self) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of the training tiles, and the valid ground up to and with each, pixels."""
+        """Positions of the training tiles, and the sum of the weights up to and with each."""
         members = self.cache.members("train")
         if len(members) == 0:
             raise DatasetError("No tile is in the train split.", fix="Prepare more tiles, or another split.")
-        return members, np.cumsum(self.cache.ground_px[members] + 1e-9)
+        ground = self.cache.ground_px[members]
+        _, aoi = np.unique(self.cache.aois[members], return_inverse=True)
+        in_all = np.bincount(aoi, ground)
+        in_all[in_all == 0] = 1.0
+        return members, np.cumsum(ground * in_all[aoi] ** (self.balance - 1) + 1e-9)
 
 
 def stream(

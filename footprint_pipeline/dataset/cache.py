@@ -27,8 +27,8 @@ class TileCache:
 
     Attributes:
         images: uint8, shape (sum of pixels, 3).
-        labels: uint8, shape (sum of pixels,), bits `BUILDING`, `VALID`, `BORDER` and `CONTACT`; the last two
-            only where the mask file has those bands.
+        labels: uint8, shape (sum of pixels,), bits `BUILDING`, `VALID`, `BORDER` and `CONTACT`; 0 where there is
+            no imagery, whatever the labels say. The last two come from masks with such bands.
         gsd_m: metres a pixel.
         tile_ids: str, unique within an AOI.
         aois: str.

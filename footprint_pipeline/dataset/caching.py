@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +21,7 @@ import pandas as pd
 
 from footprint_pipeline.dataset.cache import CHANNELS, VALID, TileCache
 from footprint_pipeline.dataset.masks import read_mask_bands
-from footprint_pipeline.dataset.spec import GUARD
+from footprint_pipeline.dataset.spec import GUARD, MaskSpec
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import TileRow, normalization, read_tile
 from footprint_pipeline.errors import DatasetError
@@ -28,7 +29,8 @@ from footprint_pipeline.files import atomic_folder
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2
+_FORMAT = 3
+_BANDS = "bands.json"
 _KEPT_CACHES = 3
 _SAY_EVERY_S = 5.0
 
@@ -58,19 +60,29 @@ def resample(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def build_cache(manifest: pd.DataFrame, folder: Path, *, gsd_m: float, threads: int | None = None) -> TileCache:
+def build_cache(
+    manifest: pd.DataFrame,
+    folder: Path,
+    *,
+    gsd_m: float,
+    channels: tuple[str, ...] = ("building",),
+    threads: int | None = None,
+) -> TileCache:
     """The cache of these tiles at this resolution, made below `folder` unless it is there already.
 
-    Tiles of the split `guard` are left out. A tile is held in memory no longer than it takes to write it.
+    Tiles of the split `guard` are left out. A tile is held in memory no longer than it takes to write it. All bands
+    of the masks are cached, whichever are asked for.
 
     Args:
         manifest: rows of split manifests.
         folder: where caches lie; the ones used last are kept.
         gsd_m: metres a pixel.
+        channels: bands that the masks must have: `building`, `border`, `contact`.
         threads: tiles at a time; as many as there are cores when None.
 
     Raises:
-        TileError, DatasetError: a tile or its mask cannot be read, no tile is left, or the disk is full.
+        TileError, DatasetError: a tile or its mask cannot be read or lacks a band, no tile is left, or the disk is
+            full.
     """
     manifest = manifest[manifest["split"] != GUARD]
     if manifest.empty:
@@ -83,7 +95,9 @@ def build_cache(manifest: pd.DataFrame, folder: Path, *, gsd_m: float, threads: 
     if not target.exists():
         log.info("Caching %d tiles at %.2f m a pixel", len(manifest), gsd_m)
         with atomic_folder(target) as temporary:
-            _fill(temporary, manifest, sizes, offsets.tolist(), threads=threads or os.cpu_count() or 1)
+            _fill(temporary, manifest, sizes, offsets.tolist(), channels, threads=threads or os.cpu_count() or 1)
+    for aoi, bands in json.loads((target / _BANDS).read_text()).items():
+        _require_bands(aoi, bands, channels)
     _forget_old(folder, keep=target)
     return TileCache(
         np.memmap(target / "images.u8", np.uint8, "r", shape=(int(stops[-1]), 3)),
@@ -100,14 +114,22 @@ def build_cache(manifest: pd.DataFrame, folder: Path, *, gsd_m: float, threads: 
 
 
 def _fill(
-    folder: Path, manifest: pd.DataFrame, sizes: list[tuple[int, int]], offsets: list[int], *, threads: int
+    folder: Path,
+    manifest: pd.DataFrame,
+    sizes: list[tuple[int, int]],
+    offsets: list[int],
+    channels: tuple[str, ...],
+    *,
+    threads: int,
 ) -> None:
-    """Write `images.u8` and `labels.u8`, each tile at its place, `threads` tiles at a time."""
+    """Write `images.u8` and `labels.u8`, each tile at its place, and which bands all masks of an AOI have."""
     for name in ("images.u8", "labels.u8"):
         (folder / name).touch()
 
-    def write(row: _ManifestRow, size: tuple[int, int], offset: int) -> None:
-        pixels, labels = _read(row, size)
+    def write(row: _ManifestRow, size: tuple[int, int], offset: int) -> tuple[str, set[str]]:
+        bands = {name or "building": band for name, band in read_mask_bands(Path(row.mask_path)).items()}
+        _require_bands(row.aoi, bands, channels)
+        pixels, labels = _read(row, bands, size)
         try:
             _write_at(folder / "images.u8", 3 * offset, pixels)
             _write_at(folder / "labels.u8", offset, labels)
@@ -117,10 +139,14 @@ def _fill(
                 f"{folder.parent}: the cache, {4 * pixels_in_all / 1e9:.1f} GB, cannot be written ({error.strerror}).",
                 fix="Free space there, or put the home elsewhere (--home, FOOTPRINT_HOME).",
             ) from None
+        return row.aoi, set(bands)
 
+    common: dict[str, set[str]] = {}
     started = said = time.monotonic()
-    with ThreadPoolExecutor(threads) as pool:
-        for done, _ in enumerate(pool.map(write, manifest.itertuples(), sizes, offsets), start=1):
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for done, (aoi, bands) in enumerate(pool.map(write, manifest.itertuples(), sizes, offsets), start=1):
+            common[aoi] = bands & common.get(aoi, bands)
             now = time.monotonic()
             if now - said > _SAY_EVERY_S:
                 said, rate = now, done / (now - started)
@@ -128,6 +154,19 @@ def _fill(
                     "Cached %d of %d tiles, %.0f a second, %.0f s left",
                     done, len(sizes), rate, (len(sizes) - done) / rate,
                 )  # fmt: skip
+    finally:
+        pool.shutdown(cancel_futures=True)
+    (folder / _BANDS).write_text(json.dumps({aoi: sorted(bands) for aoi, bands in common.items()}))
+
+
+def _require_bands(aoi: str, bands: Iterable[str], channels: tuple[str, ...]) -> None:
+    if lacking := sorted(set(channels) - set(bands)):
+        spec = MaskSpec()
+        raise DatasetError(
+            f"{aoi}: its masks have no band {' and none '.join(lacking)}, which the network is to learn.",
+            fix=f"Prepare it again with masks of these bands: footprint prepare --border {spec.border_m:g} "
+            f"--contact {spec.contact_m:g}.",
+        )
 
 
 def _write_at(path: Path, place: int, data: np.ndarray) -> None:
@@ -136,17 +175,17 @@ def _write_at(path: Path, place: int, data: np.ndarray) -> None:
         file.write(data.data)
 
 
-def _read(row: _ManifestRow, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _read(row: _ManifestRow, bands: dict[str, np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (height, width, 3) and label bits (height, width) of a tile, uint8, contiguous."""
     image, valid = read_tile(Path(row.path))
-    bands = read_mask_bands(Path(row.mask_path))
-    labels = _most(valid, size) * np.uint8(VALID)
+    seen = _most(valid, size)
+    labels = seen * np.uint8(VALID)
     for name, band in bands.items():
         if band.shape != image.shape[:2]:
             raise DatasetError(
                 f"{row.tile_id}: image is {image.shape[:2]}, mask is {band.shape}.", fix="Materialize mask_tiles again."
             )
-        labels |= _most(band, size) * np.uint8(CHANNELS[name or "building"])
+        labels |= (_most(band, size) & seen) * np.uint8(CHANNELS[name])
     return np.ascontiguousarray(resample(normalization(row).to_uint8(image), size)), labels
 
 

@@ -6,8 +6,9 @@ What belongs here: what the bands of a mask mean, the files and their index. How
 Bands, in this order, `uint8`, 0 or 1, named in the file:
 
 - `building`: a pixel's centre lies in a building (GDAL's default rule; holes are left out);
-- `border`, on demand: pixels of a building near its own outline, also where it touches another;
-- `contact`, on demand: pixels near two buildings or more, so the gap between them, and where they touch or overlap.
+- `border`, unless its distance is 0: pixels of a building near its own outline, also where it touches another;
+- `contact`, unless its distance is 0: pixels near two buildings or more, so the gap between them, and where they
+  touch or overlap.
 
 Beside the masks lies `masks.parquet`, one row a tile, written last: where it is, the masks are complete. Columns
 `tile_id`, `building_pixels`, `building_share` (of the tile's pixels), and `border_pixels` and `contact_pixels`

@@ -35,8 +35,8 @@ class MaskSpec:
         DatasetError: a distance is negative or not finite.
     """
 
-    border_m: float = 0.0
-    contact_m: float = 0.0
+    border_m: float = 0.6
+    contact_m: float = 1.5
 
     def __post_init__(self) -> None:
         for name, metres in asdict(self).items():

@@ -13,7 +13,7 @@ import shapely
 
 from footprint_pipeline.dataset.masks import read_mask, write_masks
 from footprint_pipeline.dataset.polygons import build_polygon_table, buildings_per_tile
-from footprint_pipeline.dataset.spec import SplitSpec
+from footprint_pipeline.dataset.spec import MaskSpec, SplitSpec
 from footprint_pipeline.dataset.splits import build_manifest
 from footprint_pipeline.dataset.tiles import index_tiles
 
@@ -81,7 +81,15 @@ def labels(rows: list[tuple[str, int, shapely.Geometry]]) -> gpd.GeoDataFrame:
     )
 
 
-def build_city(folder: Path, *, count: int = 8, height: int = 40, width: int = 48, aoi: str = "Town") -> City:
+def build_city(
+    folder: Path,
+    *,
+    count: int = 8,
+    height: int = 40,
+    width: int = 48,
+    aoi: str = "Town",
+    masks: MaskSpec = MaskSpec(border_m=0, contact_m=0),
+) -> City:
     """`count` UTM tiles of bright roofs on dark ground, three roofs each but none in the last tile."""
     rng = np.random.default_rng(7)
     pairs, rows = [], []
@@ -97,7 +105,7 @@ def build_city(folder: Path, *, count: int = 8, height: int = 40, width: int = 4
         pairs.append((tile_id, path))
     tiles = index_tiles(pairs, aoi=aoi).table
     polygons = build_polygon_table(labels(rows), tiles).table
-    write_masks(polygons, tiles, folder / "masks")
+    write_masks(polygons, tiles, folder / "masks", spec=masks)
     shares = pd.Series({tile: float(read_mask(folder / "masks" / f"{tile}.tif").mean()) for tile in tiles["tile_id"]})
     manifest = build_manifest(tiles, buildings_per_tile(polygons), shares, folder / "masks", SplitSpec())
     return City(tiles, polygons, manifest, folder / "masks")

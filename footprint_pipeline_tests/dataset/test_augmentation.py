@@ -231,6 +231,45 @@ def test_blur_softens_its_share_of_the_chips_without_moving_them() -> None:
     assert jitter_look(rng, replace(spec, blur_share=0.0), dot) is dot
 
 
+def test_gamma_bends_the_tone_curve_and_leaves_its_ends() -> None:
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    rng = np.random.default_rng(11)
+    middles = []
+    for _ in range(300):
+        bent = jitter_look(rng, replace(NONE, gamma=0.5), ramp)
+        assert (bent == bent[..., :1]).all()
+        assert (bent[0, 0, 0], bent[-1, -1, 0]) == (0, 255)
+        assert (np.diff(bent[..., 0].ravel().astype(int)) >= 0).all()
+        middles.append(bent[8, 0, 0] / 255)
+    powers = np.log(middles) / np.log(128 / 255)
+    assert 1 / 1.5 - 0.01 < powers.min() < 0.7
+    assert 1.4 < powers.max() < 1.51
+    assert np.mean(powers > 1) == pytest.approx(0.5, abs=0.1)  # as often darker as brighter
+
+
+def test_some_chips_lose_their_colours() -> None:
+    image = np.random.default_rng(1).integers(1, 256, (20, 20, 3), np.uint8)
+    luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(int)
+    rng = np.random.default_rng(12)
+    grey = 0
+    for _ in range(300):
+        seen = jitter_look(rng, replace(NONE, grey_share=0.3), image)
+        if (seen == seen[..., :1]).all():
+            grey += 1
+            assert np.abs(seen[..., 0] - luma).max() <= 1
+        else:
+            assert np.array_equal(seen, image)
+    assert grey / 300 == pytest.approx(0.3, abs=0.08)
+
+
+def test_what_is_off_draws_nothing_so_the_chips_of_a_seed_stay_what_they_were() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (20, 20, 3), np.uint8)
+    rng, same = np.random.default_rng(13), np.random.default_rng(13)
+    jitter_look(rng, AugmentationSpec(blur=0.0), image)
+    same.random(6)  # contrast, tint of three bands, brightness, hue
+    assert rng.random() == same.random()
+
+
 def test_the_articles_chips_keep_their_look() -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
     assert all(jitter_look(np.random.default_rng(seed), ARTICLE, image) is image for seed in range(20))

@@ -201,6 +201,31 @@ def test_tiles_are_drawn_by_their_ground_with_imagery() -> None:
     assert np.mean(seen == 100) == pytest.approx(0.2, abs=0.04)
 
 
+@pytest.mark.parametrize(("balance", "shares"), [(1.0, (0.8, 0.2)), (0.5, (2 / 3, 1 / 3)), (0.0, (0.5, 0.5))])
+def test_areas_are_drawn_by_a_power_of_their_ground(balance: float, shares: tuple[float, float]) -> None:
+    tiles = (noisy("train", 0, height=100), noisy("train", 1, height=100), noisy("train", 2), noisy("validation", 3))
+    cache = replace(memory_cache(*tiles), aois=np.array(["Large", "Large", "Small", "Small"]))
+    chips = TrainingChips(cache, 16, 50, NONE, seed=0, balance=balance)
+    drawn = np.concatenate([chips.tiles_of(0, step) for step in range(40)])
+    assert set(drawn) == {"t0", "t1", "t2"}
+    assert np.mean(drawn == "t2") == pytest.approx(shares[1], abs=0.03)
+    assert np.mean(drawn == "t0") == pytest.approx(shares[0] / 2, abs=0.03)
+
+
+def test_areas_cannot_be_balanced_beyond_all_alike() -> None:
+    for balance in (-0.1, 1.5, float("nan")):
+        with pytest.raises(DatasetError, match="cannot be balanced by"):
+            TrainingChips(memory_cache(noisy("train", 0)), 16, 4, NONE, seed=0, balance=balance)
+
+
+def test_the_tiles_of_a_batch_are_those_that_it_is_cut_from() -> None:
+    cache = memory_cache(*(plain("train", colour) for colour in (50, 100, 150, 200)))
+    chips = TrainingChips(cache, 16, 6, NONE, seed=5)
+    for step in range(10):
+        colours = np.rint(chips.batch(1, step)[0][:, 0, 0, 0] * 255)
+        assert chips.tiles_of(1, step) == [f"t{int(colour) // 50 - 1}" for colour in colours]
+
+
 def test_chips_look_at_imagery() -> None:
     split, image, labels = plain("train", 200, height=60, width=200)
     image[:, :150] = 0

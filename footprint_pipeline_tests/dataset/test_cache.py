@@ -15,11 +15,11 @@ from footprint_pipeline.dataset import caching
 from footprint_pipeline.dataset.cache import BORDER, BUILDING, CONTACT, VALID
 from footprint_pipeline.dataset.caching import build_cache, model_gsd, resample
 from footprint_pipeline.dataset.masks import read_mask
-from footprint_pipeline.dataset.spec import GUARD
+from footprint_pipeline.dataset.spec import GUARD, SPLITS, MaskSpec
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import read_tile
 from footprint_pipeline.errors import DatasetError, TileError
-from footprint_pipeline_tests.dataset.conftest import City, write_image
+from footprint_pipeline_tests.dataset.conftest import City, build_city, write_image
 
 
 @pytest.fixture
@@ -45,6 +45,9 @@ def test_the_model_works_at_the_tiles_median_resolution(manifest: pd.DataFrame) 
 def test_at_their_own_resolution_tiles_are_cached_as_they_are(manifest: pd.DataFrame, tmp_path: Path) -> None:
     cache = build_cache(manifest, tmp_path, gsd_m=model_gsd(manifest))
     assert cache.tile_ids.tolist() == manifest["tile_id"].tolist()
+    assert (cache.aois.tolist(), cache.splits.tolist()) == (["Town"] * 8, manifest["split"].tolist())
+    assert [cache.members(split).tolist() for split in SPLITS] == [[0, 1, 2, 3, 4], [5, 6], [7]]
+    assert cache.ground_px.tolist() == [40.0 * 48] * 8
     for position, row in enumerate(manifest.itertuples()):
         image, labels = cache.tile(position)
         assert np.array_equal(image, read_tile(Path(row.path))[0])
@@ -161,6 +164,34 @@ def test_bands_of_the_mask_become_bits(make_city: Callable[..., City], tmp_path:
     assert np.array_equal(cache.tile(0)[1], building[0] | rim * BORDER | gap * CONTACT)
     assert np.array_equal(cache.tile(1)[1], building[1] | gap * CONTACT)
     assert np.array_equal(cache.tile(2)[1], building[2])
+
+
+def test_masks_that_lack_a_band_asked_for_are_named_before_and_after_they_are_cached(
+    make_city: Callable[..., City], tmp_path: Path
+) -> None:
+    three = ("building", "border", "contact")
+    plain = shared_out(make_city()).assign(aoi="Plain")
+    drawn = shared_out(build_city(tmp_path / "drawn", masks=MaskSpec(contact_m=6.0)))
+    folder = tmp_path / "cache"
+    for cached in (0, 1):
+        with pytest.raises(DatasetError, match="Plain: its masks have no band border and none contact") as caught:
+            build_cache(pd.concat([drawn, plain]), folder, gsd_m=0.5, channels=three)
+        assert "footprint prepare --border 0.6 --contact 1.5" in caught.value.fix
+        assert len(folders(folder)) == cached
+        build_cache(pd.concat([drawn, plain]), folder, gsd_m=0.5)
+    cache = build_cache(drawn, folder, gsd_m=0.5, channels=three)
+    assert all((cache.labels & bit).any() for bit in (BUILDING, BORDER, CONTACT))
+
+
+def test_where_there_is_no_imagery_there_is_no_label(make_city: Callable[..., City], tmp_path: Path) -> None:
+    manifest = shared_out(make_city(masks=MaskSpec()))
+    with rasterio.open(manifest["path"][0], "r+") as image:
+        image.write(image.read() * (np.arange(48) >= 20).astype(np.uint8))
+    labels = build_cache(manifest, tmp_path / "cache", gsd_m=model_gsd(manifest)).tile(0)[1]
+    building = read_mask(Path(manifest["mask_path"][0]))
+    assert building[:, :20].any()
+    assert not labels[:, :20].any()
+    assert np.array_equal(labels[:, 20:] & BUILDING, building[:, 20:])
 
 
 def test_any_number_of_threads_makes_the_same_cache(manifest: pd.DataFrame, tmp_path: Path) -> None:

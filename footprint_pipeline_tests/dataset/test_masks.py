@@ -64,7 +64,11 @@ def test_masks_are_gdals_own_of_the_labels_on_the_ground(tmp_path: Path, crs: st
     table = labels(rows)
     seen: list[tuple[int, int]] = []
     summary = write_masks(
-        build_polygon_table(table, tiles).table, tiles, tmp_path / "masks", progress=lambda *at: seen.append(at)
+        build_polygon_table(table, tiles).table,
+        tiles,
+        tmp_path / "masks",
+        spec=MaskSpec(border_m=0, contact_m=0),
+        progress=lambda *at: seen.append(at),
     )
     total = 0
     for tile, name in enumerate(names):
@@ -103,6 +107,7 @@ def test_masks_of_tiles_that_are_gone_are_removed_and_others_replaced(tmp_path: 
     table = build_polygon_table(labels([("a", 1, on_ground(shapely.box(2, 2, 5, 5), degrees()))]), tiles).table
     write_masks(table, tiles, folder)
     assert sorted(path.name for path in folder.iterdir()) == ["a.tif", "masks.parquet", "notes.txt"]
+    assert list(read_mask_bands(folder / "a.tif")) == ["building", "border", "contact"]
     assert read_mask(folder / "a.tif").sum() == 9
     write_masks(gpd.GeoDataFrame(table.iloc[:0]), tiles, folder)
     assert read_mask(folder / "a.tif").sum() == 0
@@ -159,13 +164,13 @@ def test_a_building_of_two_parts_has_a_border_and_no_contact_with_itself() -> No
 
 def test_an_overlap_is_contact() -> None:
     over = np.array([shapely.box(2, 2, 10, 12), shapely.box(6, 2, 14, 12)], object)
-    _, contact = draw_mask(over, tile_of(14, 20), spec=MaskSpec(contact_m=0.1))
+    _, contact = draw_mask(over, tile_of(14, 20), spec=MaskSpec(border_m=0, contact_m=0.1))
     assert np.flatnonzero(contact[7]).tolist() == [6, 7, 8, 9]
 
 
 def test_where_the_tile_cuts_a_building_there_is_no_border() -> None:
     cut = np.array([shapely.box(14, 2, 20, 12), shapely.box(-0.001, 4, 6, 10)], object)
-    _, border = draw_mask(cut, tile_of(14, 20), spec=MaskSpec(border_m=1))
+    _, border = draw_mask(cut, tile_of(14, 20), spec=MaskSpec(border_m=1, contact_m=0))
     assert np.flatnonzero(border[7]).tolist() == [4, 5, 14, 15]
     assert np.flatnonzero(border[:, 19]).tolist() == [2, 3, 10, 11]
 

@@ -1,5 +1,6 @@
 """What to build and how to train it: frozen specs that hold the defaults once. No Keras here."""
 
+import math
 from dataclasses import asdict, dataclass, field
 
 from footprint_pipeline.dataset.augmentation import AugmentationSpec
@@ -11,6 +12,7 @@ NORMS = ("none", "batch", "group")
 UPSAMPLINGS = ("nearest", "bilinear", "transpose")
 ENCODER_WEIGHTS = ("random", "imagenet", "imagenet_if_reachable")
 OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -96,16 +98,27 @@ class TrainingSpec:
         loss: `bce` (the article's), `bce_dice` or `focal_dice`.
         head_weights: how much the loss of each head counts, in the order of the network's heads; the last one counts
             for all heads that are left.
-        optimizer: `adamw`, whose rate warms up and then falls along a cosine, or `sgd` at a constant rate.
+        optimizer: `adamw` or `sgd`.
         learning_rate: the largest rate.
-        batch_size: chips a step.
+        schedule: the rate falls to zero along a `cosine`, or is `constant`; after the warm-up.
+        warm_up: share of the training over which the rate rises from zero.
+        weight_decay: share of each weight that a step takes away, times the rate.
+        momentum: of `sgd`, as Nesterov has it.
+        clip_norm: gradients that are longer, all taken together, are shortened to this; 0 leaves them.
+        ema: the network that is validated and kept is a moving average of the weights and of the normalisation's
+            statistics; this is its decay a step, lower at first. 0 keeps the weights as they are.
+        batch_size: chips a step, of all GPUs together.
         chip_size: side of the chips, pixels.
         epochs: passes at most.
         chips_per_epoch: chips a pass; as many as cover the training ground once when None.
+        max_batches: steps a pass at most; no limit when None.
+        balance: an AOI is drawn in proportion to its ground to this power: 1 by ground, 0 each AOI alike.
         patience: stop after this many epochs without a better validation loss.
         max_minutes: stop after this long, having lowered the rate on the way; no limit when None.
         gsd_m: resolution to work at, metres a pixel; the training tiles' median when None.
         precision: arithmetic; `auto` takes bfloat16 where the processor multiplies it fast.
+        xla: compile the whole step with XLA. JAX always does; TensorFlow may gain on a GPU and loses on a CPU.
+        gpus: how many to train on; 0 takes all there are.
         seed: weights, order and augmentation.
     """
 
@@ -115,26 +128,46 @@ class TrainingSpec:
     head_weights: tuple[float, ...] = (1.0, 0.5)
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
+    schedule: str = "cosine"
+    warm_up: float = 0.04
+    weight_decay: float = 1e-4
+    momentum: float = 0.0
+    clip_norm: float = 1.0
+    ema: float = 0.998
     batch_size: int = 16
     chip_size: int = 256
     epochs: int = 30
     chips_per_epoch: int | None = None
+    max_batches: int | None = None
+    balance: float = 1.0
     patience: int = 30
     max_minutes: float | None = None
     gsd_m: float | None = None
     precision: str = "auto"
+    xla: bool = False
+    gpus: int = 0
     seed: int = 1337
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "head_weights", tuple(self.head_weights))
         _check_known("loss", self.loss, LOSSES)
         _check_known("optimizer", self.optimizer, OPTIMIZERS)
+        _check_known("schedule", self.schedule, SCHEDULES)
         _check_known("precision", self.precision, PRECISIONS)
         for name in (
-            "batch_size", "chip_size", "epochs", "learning_rate", "patience", "chips_per_epoch", "max_minutes", "gsd_m",
+            "batch_size", "chip_size", "epochs", "learning_rate", "patience", "chips_per_epoch", "max_batches",
+            "max_minutes", "gsd_m",
         ):  # fmt: skip
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}.", fix="It must be greater than zero.")
+        for name, most in (
+            ("warm_up", 1.0), ("weight_decay", math.inf), ("momentum", 1.0), ("clip_norm", math.inf), ("ema", 1.0),
+            ("balance", 1.0), ("gpus", math.inf),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not 0 <= value <= most or value == most and name in ("momentum", "ema"):
+                fix = "It must not be below zero." if most == math.inf else "It must be between 0 and 1."
+                raise SettingsError(f"{name} is {value}.", fix=fix)
         if not self.head_weights or min(self.head_weights) < 0 or self.head_weights[0] == 0:
             raise SettingsError(
                 f"head_weights are {list(self.head_weights)}.", fix="The first is above zero, none is below."

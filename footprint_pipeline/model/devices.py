@@ -1,0 +1,84 @@
+"""What a training computes on: which devices, several of them at once, and in which arithmetic.
+
+What belongs here: every difference between the backends that Keras does not hide. No backend is imported unless it
+is the one in force.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+
+from footprint_pipeline.errors import SettingsError
+
+
+def choose_devices(gpus: int, *, batch_size: int) -> tuple[str, ...]:
+    """The devices to train on, all of the best kind there is.
+
+    Args:
+        gpus: how many; 0 takes all that can share a batch evenly.
+        batch_size: chips a step, of all devices together.
+
+    Returns:
+        Their names, such as `gpu:0`; a CPU when there is no accelerator.
+
+    Raises:
+        SettingsError: there are not so many, or they cannot share a batch evenly.
+    """
+    found = _devices()
+    if gpus > len(found):
+        raise SettingsError(
+            f"{gpus} GPUs are asked for; {keras.config.backend()} sees {', '.join(found)}.",
+            fix="Set gpus to 0 to take all there are.",
+        )
+    if gpus and batch_size % gpus:
+        raise SettingsError(
+            f"{gpus} GPUs cannot share batches of {batch_size} chips evenly.",
+            fix=f"Set batch_size to {max(1, batch_size // gpus) * gpus}, for example.",
+        )
+    return found[: gpus or max(count for count in range(1, len(found) + 1) if batch_size % count == 0)]
+
+
+@contextmanager
+def spread_over(devices: tuple[str, ...]) -> Iterator[None]:
+    """What is built and trained within the block is copied to all devices, which share every batch.
+
+    One device changes nothing.
+    """
+    if len(devices) < 2:
+        yield
+    elif keras.config.backend() == "jax":
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=list(devices)))
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(None)
+    else:
+        import tensorflow as tf
+
+        with tf.distribute.MirroredStrategy(list(devices)).scope():
+            yield
+
+
+def compile_step(*, xla: bool, devices: tuple[str, ...]) -> bool:
+    """Whether the step is compiled as one: always by JAX, on demand by the others unless devices share it."""
+    return keras.config.backend() == "jax" or (xla and len(devices) < 2)
+
+
+def choose_precision(wanted: str, devices: tuple[str, ...]) -> str:
+    """The Keras dtype policy; `auto` is bfloat16 on an accelerator or on a CPU with matrix units for it."""
+    if wanted != "auto":
+        return wanted
+    if not devices[0].startswith("cpu"):
+        return "mixed_bfloat16"
+    cpu = Path("/proc/cpuinfo")
+    return "mixed_bfloat16" if cpu.exists() and "amx_bf16" in cpu.read_text() else "float32"
+
+
+def _devices() -> tuple[str, ...]:
+    if keras.config.backend() != "torch":
+        return tuple(keras.distribution.list_devices())
+    import torch  # Keras trains on one device with it
+
+    return ("gpu:0",) if torch.cuda.is_available() else ("cpu:0",)

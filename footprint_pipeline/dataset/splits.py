@@ -4,12 +4,13 @@ A manifest is Parquet, one row a tile: everything that training needs to know ab
 `aoi`, `split`, `block` (of ground, that decided), `path`, `mask_path`, `width`, `height`, `gsd_x_m`, `gsd_y_m`,
 `valid_share`, `low`, `high`, `buildings` (labels) and `coverage` (share of building pixels). Its schema's
 metadata holds the split's spec, the block size in force and the digest. How a split is decided is `assignment`'s
-business.
+business, or the user's own (`split_table`).
 """
 
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,9 +19,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import ArrayLike
 
 from footprint_pipeline.dataset.assignment import assign_splits, draw
 from footprint_pipeline.dataset.spec import GUARD, SPLITS, SplitSpec
+from footprint_pipeline.dataset.split_table import splits_of
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_path
 
@@ -28,10 +31,17 @@ COLUMNS = (
     "tile_id", "aoi", "split", "block", "path", "mask_path", "width", "height", "gsd_x_m", "gsd_y_m",
     "valid_share", "low", "high", "buildings", "coverage",
 )  # fmt: skip
+_ASSIGNED = "@assigned"
 
 
 def build_manifest(
-    tiles: gpd.GeoDataFrame, buildings: pd.Series, coverage: pd.Series, mask_folder: Path, spec: SplitSpec
+    tiles: gpd.GeoDataFrame,
+    buildings: pd.Series,
+    coverage: pd.Series,
+    mask_folder: Path,
+    spec: SplitSpec,
+    *,
+    assigned: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """The manifest of one AOI.
 
@@ -41,21 +51,29 @@ def build_manifest(
         coverage: share of building pixels by tile id.
         mask_folder: where the masks lie.
         spec: how to split.
+        assigned: split by tile id, from `split_table.read_split_table`, in place of the spec; tiles that are not in
+            it are guard.
 
     Raises:
-        DatasetError: fewer than three tiles have a building.
+        DatasetError: fewer than three tiles have a building, or a tile is assigned that the index does not have.
     """
     tiles = tiles.assign(
         buildings=tiles["tile_id"].map(buildings).fillna(0).astype(int),
         coverage=tiles["tile_id"].map(coverage).astype(float),
         mask_path=[str(mask_folder / f"{tile_id}.tif") for tile_id in tiles["tile_id"]],
     )
+    if assigned is not None:
+        return _rows(tiles, splits_of(tiles["tile_id"], assigned), tiles["tile_id"] + _ASSIGNED)
     draws = [
         draw(f"{spec.seed}/{aoi}/{tile_id}/empty") for aoi, tile_id in zip(tiles["aoi"], tiles["tile_id"], strict=True)
     ]
     tiles = tiles[(tiles["buildings"] > 0) | (np.array(draws) < spec.empty_share)]
-    assigned = assign_splits(tiles, (tiles["buildings"] > 0).to_numpy(), spec)
-    manifest = pd.DataFrame(tiles.drop(columns="geometry")).assign(split=assigned.split, block=assigned.block)
+    drawn = assign_splits(tiles, (tiles["buildings"] > 0).to_numpy(), spec)
+    return _rows(tiles, drawn.split, drawn.block)
+
+
+def _rows(tiles: gpd.GeoDataFrame, split: ArrayLike, block: ArrayLike) -> pd.DataFrame:
+    manifest = pd.DataFrame(tiles.drop(columns="geometry")).assign(split=split, block=block)
     return manifest[list(COLUMNS)].sort_values("tile_id", ignore_index=True)
 
 
@@ -101,10 +119,12 @@ def write_manifest(manifest: pd.DataFrame, path: Path, spec: SplitSpec) -> str:
     """Write the manifest as Parquet, atomically, and return its digest.
 
     The schema's metadata holds, as JSON under `footprint_split`, the spec, the digest and `block_m_in_force`
-    (null when each tile was its own block).
+    (null when each tile was its own block); `by` is "table" where the user assigned the tiles.
     """
     stamp = digest(manifest)
     described = {**asdict(spec), "block_m_in_force": block_size(manifest), "digest": stamp}
+    if str(manifest["block"].iloc[0]).endswith(_ASSIGNED):
+        described["by"] = "table"
     table = pa.Table.from_pandas(manifest, preserve_index=False)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), "footprint_split": json.dumps(described)})
     with atomic_path(path) as temporary:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import geopandas as gpd
@@ -19,6 +20,7 @@ from footprint_pipeline.dataset.polygons import (
     write_polygon_table,
 )
 from footprint_pipeline.dataset.spec import MaskSpec, PolygonSpec, SplitSpec
+from footprint_pipeline.dataset.split_table import read_split_table
 from footprint_pipeline.dataset.splits import build_manifest, write_manifest
 from footprint_pipeline.dataset.tiles import TileIndex, index_tiles, read_tile_index, write_tile_index
 from footprint_pipeline.errors import DatasetError
@@ -114,11 +116,18 @@ def draw_masks(folder: AoiFolder, spec: MaskSpec = MaskSpec()) -> MaskSummary:
     )
 
 
-def split_tiles(folder: AoiFolder, spec: SplitSpec) -> tuple[pd.DataFrame, str]:
-    """Write the split manifest of an AOI; returns it with its digest."""
+def split_tiles(folder: AoiFolder, spec: SplitSpec, *, assigned: Path | None = None) -> tuple[pd.DataFrame, str]:
+    """Write the split manifest of an AOI; returns it with its digest.
+
+    Args:
+        folder: where its data lies.
+        spec: how to share its tiles out.
+        assigned: a CSV that says so instead, see `dataset.split_table`; tiles that it does not name are guard.
+    """
     coverage = read_mask_index(folder.masks).set_index("tile_id")["building_share"]
     buildings = buildings_per_tile(read_polygon_table(folder.polygons))
-    manifest = build_manifest(read_tile_index(folder.tiles), buildings, coverage, folder.masks, spec)
+    given = read_split_table(assigned, aoi=folder.folder.name) if assigned is not None else None
+    manifest = build_manifest(read_tile_index(folder.tiles), buildings, coverage, folder.masks, spec, assigned=given)
     return manifest, write_manifest(manifest, folder.manifest, spec)
 
 

@@ -15,6 +15,7 @@ from footprint_pipeline.dataset.assignment import Assignment, assign_splits
 from footprint_pipeline.dataset.blocks import METRES_PER_DEGREE, Blocks
 from footprint_pipeline.dataset.polygons import buildings_per_tile
 from footprint_pipeline.dataset.spec import GUARD, SPLITS, SplitSpec
+from footprint_pipeline.dataset.split_table import read_split_table, splits_of
 from footprint_pipeline.dataset.splits import (
     COLUMNS,
     block_size,
@@ -309,6 +310,55 @@ def test_tiles_without_a_building_are_kept_as_asked() -> None:
     split = every.set_index("tile_id")["split"]
     assert (some["split"] == some["tile_id"].map(split)).all()
     assert set(kept(0.4, seed=1)["tile_id"]) != set(some["tile_id"])
+
+
+def test_a_table_says_which_tiles_judge(city: City, tmp_path: Path) -> None:
+    ids = city.tiles["tile_id"].tolist()
+    table = tmp_path / "mine.csv"
+    table.write_text(
+        "\ufeffsplit, tile_id,aoi,why\n"
+        + f"train, {ids[2]},Town,near\ntest,{ids[0]} ,Town,far\nvalidation,{ids[5]},Town,\ntrain,img1,Elsewhere,\n"
+    )
+    assigned = read_split_table(table, aoi="Town")
+    coverage = pd.Series(0.1, index=ids)
+    made = build_manifest(
+        city.tiles,
+        buildings_per_tile(city.polygons),
+        coverage,
+        Path("masks"),
+        SplitSpec(empty_share=0),
+        assigned=assigned,
+    )
+    assert made["tile_id"].tolist() == ids
+    assert made["split"].tolist() == ["test", GUARD, "train", GUARD, GUARD, "validation", GUARD, GUARD]
+    assert made["block"].is_unique
+    assert block_size(made) is None
+    assert digest(made) != digest(city.manifest)
+    write_manifest(made, tmp_path / "split_manifest.parquet", SplitSpec())
+    metadata = pq.read_schema(tmp_path / "split_manifest.parquet").metadata
+    assert json.loads(metadata[b"footprint_split"])["by"] == "table"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("tile,split\na,train\n", r"mine\.csv: has no column tile_id\."),
+        ("", r"mine\.csv: cannot be read as CSV"),
+        ("tile_id,split\na,tests\n", r"mine\.csv: a cannot go to 'tests'\.\n.*train, validation, test, guard"),
+        ("tile_id,split\na,test\nb,test\na,train\n", r"mine\.csv: names a more than once"),
+        ("tile_id,split\nTown_img1,test\nx4,train\nx3,train\nx2,train\nx1,train\n",
+         r"4 of the 5 tiles that are .* not there: x1, x2, x3 and 1 more\.\n.*such as Town_img0, Town_img1"),
+        ("tile_id,split,aoi\nTown_img1,test,Elsewhere\n", "0 of the 0 tiles"),
+        (None, r"mine\.csv: cannot be read as CSV \(.*No such file"),
+    ],
+    ids=["column", "empty", "split", "twice", "unknown", "none", "missing"],
+)  # fmt: skip
+def test_a_table_that_makes_no_sense_is_refused(city: City, tmp_path: Path, content: str | None, problem: str) -> None:
+    table = tmp_path / "mine.csv"
+    if content is not None:
+        table.write_text(content)
+    with pytest.raises(DatasetError, match=problem):
+        splits_of(city.tiles["tile_id"], read_split_table(table, aoi="Town"))
 
 
 def test_the_summary_counts_what_each_split_holds() -> None:

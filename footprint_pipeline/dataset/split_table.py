@@ -1,0 +1,71 @@
+"""A split that a user wrote down: a CSV of the columns `tile_id` and `split`, and `aoi` where it is of several AOIs.
+
+What belongs here: reading such a table and holding it against the tiles. What decides where there is none is
+`assignment`'s business. Tiles that the table does not name go to the guard: they neither teach, tune nor judge.
+"""
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from footprint_pipeline.dataset.spec import GUARD, SPLITS
+from footprint_pipeline.errors import DatasetError
+
+_FIX = "Give a CSV with the columns tile_id and split, and aoi where it is of several AOIs."
+
+
+def read_split_table(path: Path, *, aoi: str) -> dict[str, str]:
+    """The split of each tile of an AOI that the table names.
+
+    Args:
+        path: the CSV; columns of other names are passed over.
+        aoi: where the table has a column `aoi`, only the rows of this one count.
+
+    Raises:
+        DatasetError: it cannot be read, lacks a column, names a split that is none, or a tile twice.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: empty, not a table, or not UTF-8
+        raise DatasetError(f"{path}: cannot be read as CSV ({str(error).partition(chr(10))[0]}).", fix=_FIX) from None
+    table = table.rename(columns=str.strip).apply(lambda column: column.str.strip())
+    if lacking := [name for name in ("tile_id", "split") if name not in table]:
+        raise DatasetError(f"{path}: has no column {' and no '.join(lacking)}.", fix=_FIX)
+    if "aoi" in table:
+        table = table[table["aoi"] == aoi]
+    known = (*SPLITS, GUARD)
+    wrong = table[~table["split"].isin(known)]
+    if len(wrong):
+        raise DatasetError(
+            f"{path}: {wrong['tile_id'].iloc[0]} cannot go to {wrong['split'].iloc[0]!r}.",
+            fix=f"Write one of {', '.join(known)}.",
+        )
+    twice = table["tile_id"][table["tile_id"].duplicated()]
+    if len(twice):
+        raise DatasetError(f"{path}: names {_some(twice)} more than once.", fix="Write each tile once.")
+    return dict(zip(table["tile_id"], table["split"], strict=True))
+
+
+def splits_of(tile_ids: Iterable[str], assigned: Mapping[str, str]) -> np.ndarray:
+    """The split of every tile, str, shape (N,): the one assigned, else the guard.
+
+    Raises:
+        DatasetError: a tile is assigned that is none of these, or not one of these is assigned.
+    """
+    ids = list(tile_ids)
+    unknown = assigned.keys() - set(ids)
+    if unknown or not assigned:
+        raise DatasetError(
+            f"{len(unknown)} of the {len(assigned)} tiles that are assigned to a split are not there"
+            + (f": {_some(sorted(unknown))}." if unknown else "."),
+            fix=f"Name tiles as the tile index does, such as {_some(sorted(ids))}.",
+        )
+    return np.array([assigned.get(tile_id, GUARD) for tile_id in ids], object)
+
+
+def _some(names: Iterable[str], *, shown: int = 3) -> str:
+    names = list(names)
+    return ", ".join(islice(names, shown)) + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -15,8 +15,9 @@ from typing import Any
 import click
 
 from footprint_pipeline import __version__
-from footprint_pipeline.cli_options import Command, Sections, data_options, training_options
+from footprint_pipeline.cli_options import Command, Sections, data_options, spec_option, training_options
 from footprint_pipeline.errors import FootprintError
+from footprint_pipeline.model.search_space import OBJECTIVES
 from footprint_pipeline.settings import Settings, load_settings
 
 
@@ -121,6 +122,44 @@ def train(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
     from footprint_pipeline.commands import pipeline
 
     return pipeline.train(settings, **options)
+
+
+@command
+@click.option(
+    "--aoi", "aois", multiple=True, metavar="NAME", help="Area to train on; repeat for several. [all prepared]"
+)
+@spec_option
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="How many trials the study holds at the end, those of earlier calls included.",
+)
+@click.option(
+    "--space",
+    "space_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="SPACE.yaml",
+    help="What may be varied, field by field. [a space that is built in]",
+)
+@click.option(
+    "--objective",
+    type=click.Choice(list(OBJECTIVES)),
+    default="val_f1",
+    show_default=True,
+    help="What the best trial is best in, on the validation split.",
+)
+@click.option("--max-minutes-per-trial", type=float, help="Limit of each training. [the recipe's]")
+@click.option(
+    "--seed", type=int, default=1337, show_default=True, help="Of the search; the recipe has one for trainings."
+)
+@click.option("--study", help="Name of the study. [made from what is searched, and on what]")
+def search(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
+    """Try many recipes on prepared AOIs and write down the best; the same command goes on where it was interrupted."""
+    from footprint_pipeline.commands import search as command_module
+
+    return command_module.search(settings, **options)
 
 
 @command

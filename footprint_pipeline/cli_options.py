@@ -74,7 +74,7 @@ def spec_option(function: Command) -> Command:
     return click.option(
         "--spec", "spec_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.yaml", cls=Option,
         heading="Recipe", help="Recipe to train by, as in configs/; what it leaves out has its default. Only here can "
-        "augmentation be set. [the defaults below]",
+        "augmentation be set. [the default recipe]",
     )(function)  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from footprint_pipeline.orchestration.assets.evaluation import test_evaluation, 
 from footprint_pipeline.orchestration.assets.exploration import exploration_assets
 from footprint_pipeline.orchestration.assets.ingest import ingest_assets
 from footprint_pipeline.orchestration.assets.promotion import registered_model
+from footprint_pipeline.orchestration.assets.search import hyperparameter_search
 from footprint_pipeline.orchestration.assets.training import trained_unet
 from footprint_pipeline.orchestration.checks import data_checks
 from footprint_pipeline.orchestration.io_managers import JsonRecords
@@ -35,6 +36,7 @@ def build_definitions(
             *ingest_assets(aois),
             *dataset_assets(aois),
             *exploration_assets(aois),
+            hyperparameter_search,
             trained_unet,
             tolerance_sweep,
             test_evaluation,

@@ -1,5 +1,7 @@
 """What one model stage hands to the next: small frozen records, kept as JSON."""
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict
 
 from footprint_pipeline.footprints.normalization import Normalization
@@ -64,3 +66,17 @@ class RegisteredModel(_Record):
     reason: str
     metrics: dict[str, float]
     champion_metrics: dict[str, float] | None
+
+
+class SearchedRecipe(_Record):
+    """Where a search of hyperparameters stands: the best recipe that it has found, as a file."""
+
+    study: str
+    run_id: str
+    experiment_id: str
+    best_spec: Path
+    best_trial: int
+    best_value: float
+    objective: str
+    trials: int
+    failed: int

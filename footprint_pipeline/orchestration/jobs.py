@@ -6,9 +6,13 @@ import dagster as dg
 
 
 def build_jobs() -> list[Any]:  # Dagster does not export the type of its asset jobs
-    """`dataset` prepares one AOI, `model` goes from manifests to the registry, `whole_chain` does both."""
+    """`dataset` prepares one AOI, `model` goes from manifests to the registry, `whole_chain` does both.
+
+    `search` stands beside them: it ends with a recipe, not with a model.
+    """
+    search = dg.AssetSelection.assets("hyperparameter_search")
     dataset = dg.AssetSelection.groups("ingest", "dataset")
-    model = dg.AssetSelection.groups("model", "evaluation", "registry")
+    model = dg.AssetSelection.groups("model", "evaluation", "registry") - search
     return [
         dg.define_asset_job("dataset", dataset, description="Prepare one AOI."),
         dg.define_asset_job(
@@ -19,4 +23,5 @@ def build_jobs() -> list[Any]:  # Dagster does not export the type of its asset 
             dataset | model,
             description="Prepare one AOI, then train on all prepared.",
         ),
+        dg.define_asset_job("search", search, description="Search hyperparameters on every prepared AOI."),
     ]

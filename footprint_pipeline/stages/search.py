@@ -1,0 +1,172 @@
+"""Search of hyperparameters: trainings side by side under one MLflow run, chosen by Optuna.
+
+A study lies in `<home>/search/<study>`, so the same search goes on where it was interrupted. What is searched says
+`model.search_space`; what is told of it, `search_report`.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from footprint_pipeline.dataset.splits import digest
+from footprint_pipeline.errors import RegistryError, SettingsError, TrainingError
+from footprint_pipeline.lake import Lake
+from footprint_pipeline.model.search_space import OBJECTIVES, Choices, Range, SearchSpec, own_point, recipe_at
+from footprint_pipeline.model.spec_fields import plain
+from footprint_pipeline.registry import first_line, without_credentials  # sets MLflow up before it is imported
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.stages.scoring import load_manifest
+from footprint_pipeline.stages.search_report import METRIC, SearchResult, SearchRun, ended
+from footprint_pipeline.stages.training import train_unet
+
+from mlflow import MlflowClient  # isort: skip
+from mlflow.exceptions import MlflowException  # isort: skip
+
+log = logging.getLogger(__name__)
+
+
+def search(
+    settings: Settings,
+    spec: SearchSpec,
+    aois: list[str],
+    *,
+    trials: int,
+    tags: dict[str, str],
+    study: str | None = None,
+) -> SearchResult:
+    """Train until a study holds so many trials, and say which recipe was best.
+
+    Args:
+        settings: where state lives.
+        spec: what to search.
+        aois: AOIs to train on; every prepared one when empty.
+        trials: how many the study holds at the end, those of earlier calls included. One that fails for want of
+            memory, or because its loss is not a number, counts.
+        tags: put on the MLflow runs.
+        study: its name; made from what is searched, and on what, when None.
+
+    Raises:
+        DatasetError: an AOI is not prepared.
+        SettingsError: the study of that name searches something else.
+        TrainingError: not one trial has succeeded.
+        RegistryError: MLflow cannot be reached.
+    """
+    lake = Lake(settings.home.absolute())
+    manifest = load_manifest(lake, aois)
+    made_from = _digest(spec, digest(manifest))
+    study = study or f"search-{made_from[:8]}"
+    if not re.fullmatch(r"\w[\w.-]*", study):
+        raise SettingsError(f"A study cannot be called {study!r}.", fix="Use letters, digits, '_', '-' and '.'.")
+    try:
+        with _opened(lake.home / "search" / study, study, spec, made_from) as opened:
+            tags = {**tags, "search.study": study}
+            run = SearchRun(settings, lake, opened, spec, {**tags, "aois": ",".join(sorted(set(manifest["aoi"])))})
+            with run.going():
+                result = run.report()
+                while len(ended(opened)) < trials:
+                    _one_trial(settings, spec, aois, opened, total=trials, run_id=run.run_id, tags=tags)
+                    result = run.report()
+                if result is None:
+                    reason = ended(opened)[0].user_attrs["error"]
+                    raise TrainingError(
+                        f"No trial of {study} has succeeded: {reason}", fix="Change the recipe or space."
+                    )
+                return result
+    except MlflowException as error:
+        raise RegistryError(
+            f"MLflow at {without_credentials(settings.mlflow_uri)} does not answer as it should ({first_line(error)}).",
+            fix="Check that it runs and that MLFLOW_TRACKING_URI names it, then start the same search again.",
+        ) from None
+
+
+def _one_trial(
+    settings: Settings,
+    spec: SearchSpec,
+    aois: list[str],
+    study: optuna.Study,
+    *,
+    total: int,
+    run_id: str,
+    tags: dict[str, str],
+) -> None:
+    done = len(ended(study))
+    # A sampler anew for each trial: what it proposes depends on the trials that have ended, not on interruptions.
+    study.sampler = optuna.samplers.TPESampler(seed=spec.seed + done)
+    trial = study.ask()
+    point = {name: _suggest(trial, name, axis) for name, axis in spec.space.items()}
+    told = ", ".join(f"{name} {value}" for name, value in point.items())
+    log.info("%s: trial %d of %d: %s", study.study_name, done + 1, total, told)
+    named = {"search.trial": str(trial.number), "mlflow.runName": f"{study.study_name} {trial.number}"}
+    try:
+        recipe = recipe_at(spec, point)
+        trained, history = train_unet(settings, recipe, aois, tags={**tags, **named}, parent_run_id=run_id)
+    except Exception as error:
+        if not isinstance(error, TrainingError | SettingsError | MemoryError) and not _is_out_of_memory(error):
+            raise
+        log.warning("Trial %d failed: %s", trial.number, first_line(error))
+        trial.set_user_attr("error", first_line(error))
+        study.tell(trial, state=TrialState.FAIL)
+        return
+    value = history[trained.best_epoch][spec.objective]
+    for name, fact in (
+        ("run_id", trained.run_id), ("parameters", trained.parameters), ("minutes", trained.seconds / 60),
+    ):  # fmt: skip
+        trial.set_user_attr(name, fact)
+    study.tell(trial, value)
+    MlflowClient(settings.mlflow_uri).log_metric(trained.run_id, METRIC, value)
+
+
+def _suggest(trial: optuna.Trial, name: str, axis: Range | Choices) -> Any:
+    if isinstance(axis, Choices):
+        return trial.suggest_categorical(name, list(axis.by_text))
+    if axis.whole:
+        return trial.suggest_int(name, int(axis.low), int(axis.high), log=axis.log)
+    return trial.suggest_float(name, axis.low, axis.high, log=axis.log)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _digest(spec: SearchSpec, data: str) -> str:
+    told = {
+        "base": plain(spec.base), "space": {name: asdict(axis) for name, axis in spec.space.items()},
+        "objective": spec.objective, "seed": spec.seed, "data": data,
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _opened(folder: Path, name: str, spec: SearchSpec, made_from: str) -> Iterator[optuna.Study]:
+    """The study, begun or gone on with; trials that were interrupted are lined up again."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder.mkdir(parents=True, exist_ok=True)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / 'study.db').as_posix()}")
+    try:
+        study = optuna.create_study(
+            storage=storage, study_name=name, direction=OBJECTIVES[spec.objective], load_if_exists=True
+        )
+        if study.user_attrs.get("made_from", made_from) != made_from:
+            raise SettingsError(
+                f"The study {name} searches with another recipe, space or objective, or on other data.",
+                fix=f"Give another name, or delete {folder} to begin it anew.",
+            )
+        study.set_user_attr("made_from", made_from)
+        if not study.trials:
+            study.enqueue_trial(own_point(spec))
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
+            study.tell(trial.number, state=TrialState.FAIL)
+            study.enqueue_trial(trial.params)  # its training goes on where it was
+        yield study
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()

@@ -11,16 +11,7 @@ from typing import Any, get_args, get_origin
 import click
 
 from footprint_pipeline.dataset.spec import MaskSpec, PolygonSpec, SplitSpec
-from footprint_pipeline.model.spec import (
-    ENCODER_WEIGHTS,
-    HEADS,
-    LOSSES,
-    NORMS,
-    OPTIMIZERS,
-    PRECISIONS,
-    UPSAMPLINGS,
-    TrainingSpec,
-)
+from footprint_pipeline.model.spec import TrainingSpec
 from footprint_pipeline.model.spec_fields import SpecField, change, fields_of, plain
 from footprint_pipeline.model.spec_files import read_spec
 from footprint_pipeline.settings import Settings
@@ -35,15 +26,6 @@ _NAMES = {
     "network.heads": ("--head",),
 }
 """Options that are not called as their field is."""
-_CHOICES = {
-    "loss": LOSSES,
-    "optimizer": OPTIMIZERS,
-    "precision": PRECISIONS,
-    "network.norm": NORMS,
-    "network.upsampling": UPSAMPLINGS,
-    "network.encoder_weights": ENCODER_WEIGHTS,
-    "network.heads": HEADS,
-}
 _POLYGONS, _MASKS, _SPLIT = PolygonSpec(), MaskSpec(), SplitSpec()
 
 
@@ -110,13 +92,13 @@ def training_options(function: Command) -> Command:
 
 def _option(field: SpecField) -> Callable[[Command], Command]:
     parts = get_args(field.kind) or (field.kind,)  # of `int | None` and `tuple[str, ...]` too
-    choices = _CHOICES.get(field.name)
     multiple = get_origin(field.kind) is tuple
     dashed = field.leaf.replace("_", "-")
     names = (f"--{dashed}/--no-{dashed}",) if parts[0] is bool else _NAMES.get(field.name, (f"--{dashed}",))
+    kind = click.Choice(field.choices) if field.choices else parts[0]
     return click.option(
-        *names, _parameter(field), type=click.Choice(choices) if choices else parts[0], multiple=multiple, default=None,
-        cls=Option, heading="Network" if field.name.startswith("network.") else "Training",
+        *names, _parameter(field), type=kind, multiple=multiple, default=None, cls=Option,
+        heading="Network" if field.name.startswith("network.") else "Training",
         help=f"{field.description}{' Repeat for several.' if multiple else ''}{_shown(field.default)}",
     )  # fmt: skip
 
@@ -139,7 +121,7 @@ def data_options(function: Command) -> Command:
         "image_tiles": ("tiles", "on_bad_tile"),
         "building_polygons": ("skip_bad_labels", "min_area_m2"),
         "mask_tiles": ("border_m", "contact_m"),
-        "split_manifests": ("by", "block_m", "split_seed", "empty_share"),
+        "split_manifests": ("by", "block_m", "split_seed", "empty_share", "assigned"),
     }
 
     @wraps(function)
@@ -175,6 +157,9 @@ def data_options(function: Command) -> Command:
                      show_default=True, help="Side of a block, metres."),
         option("--split-seed", type=int, default=_SPLIT.seed, show_default=True,
                      help="Another seed is another split."),
+        option("--assign", "assigned", type=click.Path(dir_okay=False, resolve_path=True), metavar="FILE.csv",
+               help="Share tiles out as this table says: columns tile_id and split, and aoi where there are several; "
+               "tiles that it does not name are left out."),
         option("--empty-share", type=click.FloatRange(0, 1), default=_SPLIT.empty_share, show_default=True,
                      help="Share of the tiles without a building to keep."),
     ]  # fmt: skip

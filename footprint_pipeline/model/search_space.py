@@ -61,6 +61,7 @@ Space = Mapping[str, Range | Choices]
 
 DEFAULT_SPACE: Space = {
     "learning_rate": Range(3e-4, 1e-2, log=True),
+    "weight_decay": Range(1e-5, 1e-1, log=True),
     "batch_size": Choices((8, 16, 32)),
     "loss": Choices(LOSSES),
     "network.width": Choices((16, 24, 32, 48)),

@@ -15,7 +15,29 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from footprint_pipeline.errors import SettingsError
-from footprint_pipeline.model.spec import TrainingSpec
+from footprint_pipeline.model.spec import (
+    ENCODER_WEIGHTS,
+    HEADS,
+    LOSSES,
+    NORMS,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCHEDULES,
+    UPSAMPLINGS,
+    TrainingSpec,
+)
+
+CHOICES = {
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "precision": PRECISIONS,
+    "network.norm": NORMS,
+    "network.upsampling": UPSAMPLINGS,
+    "network.encoder_weights": ENCODER_WEIGHTS,
+    "network.heads": HEADS,
+}
+"""Fields that are one of a few words, or some of them."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +55,11 @@ class SpecField:
     kind: Any
     default: Any
     description: str
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that it may be, or may hold; none when it is not so limited."""
+        return CHOICES.get(self.name, ())
 
     @property
     def leaf(self) -> str:

@@ -51,6 +51,11 @@ class SplitConfig(dg.Config):
     empty_share: float = Field(
         _SPLIT.empty_share, description="Share of the tiles without a building to keep; the article kept none."
     )
+    assigned: str | None = Field(
+        None,
+        description="Share tiles out as this CSV says instead: columns tile_id and split, and aoi where there are "
+        "several. Tiles that it does not name are left out.",
+    )
 
 
 def dataset_assets(aois: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
@@ -139,7 +144,11 @@ def dataset_assets(aois: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         from footprint_pipeline.stages.data import split_tiles
 
         folder = workplace.folder(context.partition_key)
-        manifest, digest = split_tiles(folder, SplitSpec(**config.model_dump()))
+        manifest, digest = split_tiles(
+            folder,
+            SplitSpec(**config.model_dump(exclude={"assigned"})),
+            assigned=Path(config.assigned) if config.assigned else None,
+        )
         in_force = block_size(manifest)
         return dg.MaterializeResult(
             metadata={

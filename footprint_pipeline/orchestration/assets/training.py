@@ -2,32 +2,33 @@
 
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import dagster as dg
 from pydantic import Field, create_model
 
 from footprint_pipeline.handover import TrainedUnet
 from footprint_pipeline.model.spec import TrainingSpec
-from footprint_pipeline.model.spec_fields import change, descriptions, plain
+from footprint_pipeline.model.spec_fields import CHOICES, change, descriptions, plain
 from footprint_pipeline.model.spec_files import read_spec
 from footprint_pipeline.orchestration.resources import Workplace
 from footprint_pipeline.stages.weights import find_weights
 
 
-def config_of(spec: Any) -> Any:  # a class, but mypy takes no class that is made at run time
+def config_of(spec: Any, prefix: str = "") -> Any:  # a class, but mypy takes no class that is made at run time
     """A Dagster config with the fields of a spec; the instance's values are the defaults."""
     kinds, says = get_type_hints(type(spec)), descriptions(type(spec))
     members: dict[str, Any] = {}
     for field in fields(spec):
-        value, kind = getattr(spec, field.name), kinds[field.name]
+        name, kind, value = prefix + field.name, kinds[field.name], getattr(spec, field.name)
         if is_dataclass(value):
-            inner = config_of(value)
-            members[field.name] = (inner, Field(inner(), description=says.get(field.name)))
-        else:
-            if get_origin(kind) is tuple:  # Dagster knows lists only
-                value, kind = list(value), list[kind.__args__[0]]  # type: ignore[name-defined]
-            members[field.name] = (kind, Field(value, description=says.get(field.name)))
+            kind = config_of(value, f"{name}.")
+            value = kind()
+        elif get_origin(kind) is tuple:  # Dagster knows lists only
+            kind, value = list[get_args(kind)[0]], list(value)  # type: ignore[misc]
+        elif name in CHOICES:
+            kind = Literal[CHOICES[name]]
+        members[field.name] = (kind, Field(value, description=says.get(field.name)))
     return create_model(f"{type(spec).__name__}Config", __base__=dg.Config, **members)
 
 

@@ -1,0 +1,53 @@
+"""The command that makes an area of one's own of images and masks: import-masks."""
+
+from pathlib import Path
+from typing import Any
+
+from footprint_pipeline.spacenet.mask_pairs import MIN_AREA_PX, import_pairs
+
+
+def import_masks(
+    *,
+    images: Path,
+    masks: Path,
+    out: Path,
+    aoi: str,
+    bounds: Path | None = None,
+    crs: str | None = None,
+    min_area_px: float = MIN_AREA_PX,
+) -> dict[str, Any]:
+    """Write images and masks of the same names as tiles and labels that `footprint prepare --source` reads.
+
+    As options: `--images DIR`, `--masks DIR`, `--out DIR` and `--aoi NAME` are needed; `--bounds CSV`, `--crs TEXT`
+    and `--min-area-px NUMBER` may be left out. What they mean, and what fails, is said in `mask_pairs.import_pairs`.
+
+    Returns:
+        The answer as JSON prints it (`aoi`, `source`, `tiles`, `kept`, `buildings`, `slivers`, `without_mask`,
+        `without_image`), and `_lines` for people.
+    """
+    made = import_pairs(images, masks, out, aoi=aoi, bounds=bounds, crs=crs, min_area_px=min_area_px)
+    notes = [
+        f"  {count:,} {what}"
+        for count, what in (
+            (made.kept, "tiles were there already"),
+            (made.slivers, f"parts of fewer than {min_area_px:g} pixels left out"),
+            (len(made.without_mask), "images left out, which have no mask"),
+            (len(made.without_image), "masks left out, which have no image"),
+        )
+        if count
+    ]
+    return {
+        "aoi": made.aoi,
+        "source": str(made.folder),
+        "tiles": made.tiles,
+        "kept": made.kept,
+        "buildings": made.buildings,
+        "slivers": made.slivers,
+        "without_mask": list(made.without_mask),
+        "without_image": list(made.without_image),
+        "_lines": [
+            f"{made.tiles:,} tiles with {made.buildings:,} buildings in {made.folder}",
+            *notes,
+            f"Next: footprint prepare --source {made.folder}",
+        ],
+    }

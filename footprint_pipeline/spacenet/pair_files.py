@@ -1,0 +1,208 @@
+"""Images and masks of the same name in two folders: which belong together, their pixels, and where they lie.
+
+What belongs here: opening PNG, JPEG and TIFF files as they come. What is made of them is `mask_pairs`' business.
+Who reads must silence rasterio's `NotGeoreferencedWarning`: a PNG has no georeference of its own, and need not.
+"""
+
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp, Compression
+from rasterio.errors import CRSError, RasterioError
+
+from footprint_pipeline.errors import SourceError
+
+Bounds = tuple[float, float, float, float]
+"""West, south, east, north, degrees."""
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+_BOUNDS_COLUMNS = ("file", "west", "south", "east", "north")
+_BOUNDS_FIX = f"Give a CSV with the columns {', '.join(_BOUNDS_COLUMNS)}; bounds are degrees, EPSG:4326."
+_LOSSY = {Compression.jpeg, Compression.webp, Compression.lerc}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What two folders hold.
+
+    Attributes:
+        found: stem, image and mask, in order of the stems.
+        without_mask: names of images that have no mask.
+        without_image: names of masks that have no image.
+    """
+
+    found: tuple[tuple[str, Path, Path], ...]
+    without_mask: tuple[str, ...]
+    without_image: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlacedImage:
+    """An image on its grid.
+
+    Attributes:
+        bands: in its own dtype, shape (3, H, W); 0 where there is no imagery.
+        crs: of its grid.
+        transform: pixel → CRS.
+    """
+
+    bands: np.ndarray
+    crs: rasterio.CRS
+    transform: rasterio.Affine
+
+
+def find_pairs(images: Path, masks: Path) -> Pairs:
+    """Match images with masks by their stems.
+
+    Raises:
+        SourceError: a folder is missing, two files of it share a stem, or nothing matches.
+    """
+    image_of, mask_of = _by_stem(images), _by_stem(masks)
+    both = sorted(image_of.keys() & mask_of.keys())
+    if not both:
+        raise SourceError(
+            f"No image of {images} ({_some(image_of)}) has a mask in {masks} ({_some(mask_of)}).",
+            fix=f"An image and its mask have the same name, up to the suffix: {', '.join(sorted(_SUFFIXES))}.",
+        )
+    return Pairs(
+        tuple((stem, image_of[stem], mask_of[stem]) for stem in both),
+        tuple(image_of[stem].name for stem in sorted(image_of.keys() - mask_of.keys())),
+        tuple(mask_of[stem].name for stem in sorted(mask_of.keys() - image_of.keys())),
+    )
+
+
+def read_bounds(path: Path) -> dict[str, Bounds]:
+    """Where images lie, by stem, from a CSV with the columns file, west, south, east and north (degrees).
+
+    Raises:
+        SourceError: it cannot be read, lacks a column, or holds bounds that are none.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            rows = list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        raise SourceError(f"{path}: cannot be read as CSV ({error}).", fix=_BOUNDS_FIX) from None
+    if lacking := [name for name in _BOUNDS_COLUMNS if name not in (reader.fieldnames or ())]:
+        raise SourceError(f"{path}: has no column {', '.join(lacking)}.", fix=_BOUNDS_FIX)
+    found: dict[str, Bounds] = {}
+    for row in rows:
+        try:
+            west, south, east, north = (float(row[name]) for name in _BOUNDS_COLUMNS[1:])
+        except (TypeError, ValueError):
+            raise SourceError(f"{path}: the bounds of {row['file']} are no numbers.", fix=_BOUNDS_FIX) from None
+        if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+            raise SourceError(
+                f"{path}: {row['file']} cannot reach from {west}, {south} to {east}, {north}.", fix=_BOUNDS_FIX
+            )
+        if found.setdefault(Path(row["file"]).stem, (west, south, east, north)) != (west, south, east, north):
+            raise SourceError(f"{path}: {row['file']} lies at two places.", fix="Leave one row for each image.")
+    return found
+
+
+def read_image(path: Path, *, bounds: Bounds | None, crs: str | None) -> PlacedImage:
+    """Three bands of an image, and its grid.
+
+    A palette is looked up, one band stands for all three, and what is transparent or nodata is black.
+
+    Args:
+        path: PNG, JPEG or TIFF.
+        bounds: where it lies, in place of its own georeference.
+        crs: of images whose own georeference names none, as those with a world file.
+
+    Raises:
+        SourceError: it cannot be read, or has no georeference.
+    """
+    with _opened(path) as source:
+        bands = _three_bands(source)
+        bands[:, source.dataset_mask() == 0] = 0
+        if bounds is not None:
+            west, south, east, north = bounds
+            across, down = (east - west) / source.width, (south - north) / source.height
+            return PlacedImage(bands, rasterio.CRS.from_epsg(4326), rasterio.Affine(across, 0, west, 0, down, north))
+        if source.transform.is_identity:
+            raise SourceError(
+                f"{path}: has no georeference.",
+                fix="Use GeoTIFFs, put a world file beside each image, or give their bounds (--bounds CSV).",
+            )
+        if source.crs is None and crs is None:
+            raise SourceError(
+                f"{path}: its georeference names no CRS.", fix="Name it, as in --crs EPSG:32630, or give --bounds."
+            )
+        return PlacedImage(bands, source.crs or read_crs(str(crs)), source.transform)
+
+
+def read_building_mask(path: Path) -> np.ndarray:
+    """Where a mask says building: bool, shape (H, W).
+
+    Anything above 0 in any of its colours; above 127 where the file is JPEG, whose edges ring.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    with _opened(path) as source:
+        lossy = source.driver == "JPEG" or source.compression in _LOSSY
+        return (source.read(_colours(source)) > (127 if lossy else 0)).any(axis=0)
+
+
+def read_crs(text: str) -> rasterio.CRS:
+    """The CRS that a user names.
+
+    Raises:
+        SourceError: there is none of that name.
+    """
+    try:
+        return rasterio.CRS.from_user_input(text)
+    except CRSError:
+        raise SourceError(f"{text!r} is no CRS.", fix="Name it by its number, as in EPSG:32630.") from None
+
+
+def _three_bands(source: rasterio.DatasetReader) -> np.ndarray:
+    if source.colorinterp[0] == ColorInterp.palette:
+        table = np.zeros((256, 3), np.uint8)
+        for value, colour in source.colormap(1).items():
+            table[value] = colour[:3]
+        return np.ascontiguousarray(np.moveaxis(table[source.read(1)], -1, 0))
+    colours = _colours(source)
+    return source.read(colours[:3] if len(colours) >= 3 else colours[:1] * 3)
+
+
+def _colours(source: rasterio.DatasetReader) -> list[int]:
+    """Numbers of the bands that are not transparency."""
+    return [band for band, kind in zip(source.indexes, source.colorinterp, strict=True) if kind != ColorInterp.alpha]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
+    """An open raster; whatever fails while it is read becomes a SourceError that names it."""
+    try:
+        with rasterio.open(path) as source:
+            yield source
+    except (RasterioError, ValueError) as error:  # ValueError: bands of several types
+        reason = str(error).partition("\n")[0]
+        raise SourceError(f"{path}: cannot be read ({reason}).", fix="Fetch it again, or remove it.") from None
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: is no folder.", fix="Give the folder that holds the images, or the masks.")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in _SUFFIXES and not path.name.startswith("."):
+            if path.stem in found:
+                raise SourceError(
+                    f"{folder}: {found[path.stem].name} and {path.name} have the same name up to the suffix.",
+                    fix="Leave one of them there.",
+                )
+            found[path.stem] = path
+    return found
+
+
+def _some(files: dict[str, Path]) -> str:
+    names = [path.name for path in files.values()]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "none"

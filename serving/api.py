@@ -57,7 +57,7 @@ class Predictions:
             with stages.timed("imagery"):
                 patch = fetch_image(query.image_url, hosts=self.image_url_hosts)
             with stages.timed("predict"):
-                probability = predict_patch(model.runtime, patch)
+                probability = predict_patch(model.runtime, patch)[..., 0]
         else:
             assert query.coordinate is not None  # noqa: S101 - the schema sees to it
             credit = self.imagery.attribution

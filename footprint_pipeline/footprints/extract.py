@@ -21,6 +21,7 @@ from footprint_pipeline.footprints.normalization import UINT8, Normalization
 from footprint_pipeline.footprints.patch import Imagery, Patch, no_imagery
 from footprint_pipeline.footprints.predict import predict_probability
 from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.footprints.separate import interior_of
 from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.footprints.vectorize import Footprints, vectorize
 
@@ -46,10 +47,10 @@ class Stages(dict[str, float]):
 
 @dataclass(frozen=True)
 class Raster:
-    """Building probability of an area and of the halo around it.
+    """What the network tells of an area and of the halo around it.
 
     Attributes:
-        padded: float32 in [0, 1], halo included, shape (H + 2 halo, W + 2 halo); 0 where there is no imagery.
+        padded: float32 in [0, 1], halo included, shape (H + 2 halo, W + 2 halo, heads); 0 where there is no imagery.
         halo_px: width of the halo, pixels.
         bounds_3857: the area, without the halo.
         source: where the pixels come from.
@@ -64,9 +65,9 @@ class Raster:
 
     @property
     def probability(self) -> np.ndarray:
-        """The area alone, shape (H, W)."""
+        """That of a building, of the area alone, shape (H, W)."""
         height, width = self.shape
-        return self.padded[self.halo_px : self.halo_px + height, self.halo_px : self.halo_px + width]
+        return self.padded[self.halo_px : self.halo_px + height, self.halo_px : self.halo_px + width, 0]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -128,7 +129,11 @@ def extract(
         raster = predict_raster(runtime, imagery, bounds_3857, halo_px=halo_px, stages=stages)
         with stages.timed("vectorize"):
             footprints = vectorize(
-                raster.padded, tolerance=tolerance, min_area_px=0.9 * min_area_m2 / runtime.spec.gsd_m**2
+                np.ascontiguousarray(raster.padded[..., 0]),
+                tolerance=tolerance,
+                interior=interior_of(raster.padded, runtime.spec.heads),
+                seed_level=runtime.spec.seed_level,
+                min_area_px=0.9 * min_area_m2 / runtime.spec.gsd_m**2,
             )
             whole = not _cut(footprints, raster)
         if whole:
@@ -144,7 +149,7 @@ def extract(
 def predict_raster(
     runtime: Runtime, imagery: Imagery, bounds_3857: Bounds, *, halo_px: int = HALOS_PX[0], stages: Stages | None = None
 ) -> Raster:
-    """Building probability of a Web Mercator rectangle, at the model's own ground resolution.
+    """What the network tells of a Web Mercator rectangle, at the model's own ground resolution.
 
     Raises:
         RequestError, NoImageryError, ImageryError: as `extract`.
@@ -168,17 +173,19 @@ def predict_raster(
 
 
 def predict_patch(runtime: Runtime, patch: Patch) -> np.ndarray:
-    """Building probability of every pixel of a patch, float32, shape (H, W); 0 where it has no imagery.
+    """What the network tells of every pixel of a patch, float32, shape (H, W, heads); 0 where it has no imagery.
 
     Raises:
         ImageryError: its bit depth is not what the model was trained on.
     """
-    stride = runtime.spec.stride
-    image = _normalization(runtime.spec, patch).apply(patch.pixels)
-    probability = predict_probability(image, runtime, window=-(-WINDOW_PX // stride) * stride, stride=stride)
+    spec = runtime.spec
+    image = _normalization(spec, patch).apply(patch.pixels)
+    probability = predict_probability(
+        image, runtime, window=-(-WINDOW_PX // spec.stride) * spec.stride, stride=spec.stride, flips=spec.flips
+    )
     if not np.isfinite(probability).all():
         raise ModelError("The model answers with values that are not numbers.", fix="Promote another version.")
-    return np.where(patch.valid, probability, np.float32(0.0))
+    return np.where(patch.valid[..., None], probability, np.float32(0.0))
 
 
 def _normalization(spec: ModelSpec, patch: Patch) -> Normalization:
@@ -214,7 +221,7 @@ def _cut(footprints: Footprints, raster: Raster) -> bool:
     """Whether a footprint that reaches into the area is cut by the halo's outer edge."""
     if not len(footprints):
         return False
-    height, width = raster.padded.shape
+    height, width = raster.padded.shape[:2]
     left, top, right, bottom = shapely.bounds(footprints.polygons).T
     touches = (left <= 0) | (top <= 0) | (right >= width) | (bottom >= height)
     halo = raster.halo_px

@@ -1,12 +1,16 @@
-"""Image of any size → probability raster: overlapping windows, blended, so that no seam shows."""
+"""Image of any size → probability raster: overlapping windows, blended, so that no seam shows, and turned, if wished."""
 
 from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
 
+from footprint_pipeline.errors import SettingsError
+
 Infer = Callable[[np.ndarray], np.ndarray]
-"""float32 (B, H, W, 3) in [0, 1] → float32 (B, H, W) in [0, 1]."""
+"""float32 (B, H, W, 3) in [0, 1] → float32 (B, H, W, heads) in [0, 1]; the first head is the building."""
+
+FLIPS = (1, 2, 4, 8)
 
 
 def predict_probability(
@@ -17,8 +21,9 @@ def predict_probability(
     overlap: int = 64,
     stride: int = 16,
     batch_size: int = 4,
+    flips: int = 1,
 ) -> np.ndarray:
-    """Building probability of every pixel of an image.
+    """What a network tells of every pixel of an image.
 
     An image no larger than a window is padded by reflection to a multiple of `stride` and predicted in
     one go. A larger one is cut into windows that overlap; where they do, their answers are blended with
@@ -31,18 +36,26 @@ def predict_probability(
         overlap: pixels that neighbouring windows share.
         stride: the network's input must be a multiple of this.
         batch_size: windows a call.
+        flips: orientations that are averaged, one of `FLIPS`: as it is, mirrored left to right, both also upside
+            down, all four also along the diagonal.
 
     Returns:
-        float32 in [0, 1], shape (H, W).
+        float32 in [0, 1], shape (H, W, heads).
+
+    Raises:
+        SettingsError: there is no such number of orientations.
     """
+    if flips not in FLIPS:
+        raise SettingsError(f"flips is {flips}.", fix=f"Choose one of {', '.join(map(str, FLIPS))}.")
+    if flips > 1:
+        infer = _averaged(infer, flips)
     height, width = image.shape[:2]
     if height <= window and width <= window:
         padded = _pad(image, _up(height, stride), _up(width, stride))
         return np.clip(infer(padded[None])[0, :height, :width], 0.0, 1.0)
 
     padded = _pad(image, max(height, window), max(width, window))
-    total = np.zeros(padded.shape[:2], np.float32)
-    weight = np.zeros(padded.shape[:2], np.float32)
+    total, weight = np.zeros(0, np.float32), np.zeros((*padded.shape[:2], 1), np.float32)
     ramp = _window_weight(window, overlap)
     corners = [
         (top, left)
@@ -51,10 +64,30 @@ def predict_probability(
     ]
     for chunk in _chunks(corners, batch_size):
         batch = np.stack([padded[top : top + window, left : left + window] for top, left in chunk])
-        for (top, left), probability in zip(chunk, infer(batch), strict=True):
+        answer = infer(batch)
+        if not total.size:
+            total = np.zeros((*padded.shape[:2], answer.shape[-1]), np.float32)
+        for (top, left), probability in zip(chunk, answer, strict=True):
             total[top : top + window, left : left + window] += probability * ramp
             weight[top : top + window, left : left + window] += ramp
     return np.clip(total / weight, 0.0, 1.0)[:height, :width]
+
+
+def _averaged(infer: Infer, flips: int) -> Infer:
+    def turned(batch: np.ndarray, number: int) -> np.ndarray:
+        batch = batch[:, :, ::-1] if number & 1 else batch
+        batch = batch[:, ::-1] if number & 2 else batch
+        return batch.transpose(0, 2, 1, 3) if number & 4 else batch
+
+    def turned_back(answer: np.ndarray, number: int) -> np.ndarray:
+        answer = answer.transpose(0, 2, 1, 3) if number & 4 else answer
+        return turned(answer, number & 3)
+
+    def infer_all(batch: np.ndarray) -> np.ndarray:
+        answers = (turned_back(infer(np.ascontiguousarray(turned(batch, number))), number) for number in range(flips))
+        return np.add.reduce(list(answers)) / np.float32(flips)
+
+    return infer_all
 
 
 def _up(size: int, multiple: int) -> int:
@@ -77,7 +110,7 @@ def _starts(size: int, window: int, overlap: int) -> list[int]:
 def _window_weight(window: int, overlap: int) -> np.ndarray:
     ramp = np.minimum(np.arange(window) + 1, window - np.arange(window)) / max(overlap, 1)
     ramp = np.clip(ramp, 1e-3, 1.0).astype(np.float32)
-    return np.outer(ramp, ramp)
+    return np.outer(ramp, ramp)[..., None]
 
 
 def _chunks(items: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:

@@ -1,7 +1,8 @@
 """Probability raster → footprint polygons with holes and a confidence each, in pixel coordinates.
 
 The outline is the level line of the probability itself (contourpy), not a chain of pixel centres, so a
-building keeps its full size. Geographic coordinates are the caller's business.
+building keeps its full size. Buildings that touch are cut apart by `separate`. Geographic coordinates are the
+caller's business.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import cv2
 import numpy as np
 import shapely
 from contourpy import FillType, contour_generator
+
+from footprint_pipeline.footprints.separate import separate
 
 _EDGE = 1e-6
 
@@ -32,13 +35,22 @@ class Footprints:
 
 
 def vectorize(
-    probability: np.ndarray, *, tolerance: float, min_area_px: float = 0.0, simplify_px: float = 0.35
+    probability: np.ndarray,
+    *,
+    tolerance: float,
+    interior: np.ndarray | None = None,
+    seed_level: float | None = None,
+    min_area_px: float = 0.0,
+    simplify_px: float = 0.35,
 ) -> Footprints:
-    """Footprints where ``probability > 1 - tolerance``.
+    """Footprints where ``probability > 1 - tolerance``, those that touch cut apart where the interior tells them apart.
 
     Args:
-        probability: float32 in [0, 1], shape (H, W).
+        probability: of a building, float32 in [0, 1], shape (H, W).
         tolerance: in (0, 1].
+        interior: how sure each pixel lies inside one building, float32 in [0, 1], shape (H, W); see `separate`.
+        seed_level: what is connected where the interior is above it is one building; None: nothing is cut, and
+            the interior is not looked at.
         min_area_px: smaller footprints are dropped, square pixels.
         simplify_px: largest distance an outline may move when it is simplified, pixels; 0 keeps every vertex.
             From 0.5 on the corners' chamfers go askew, which costs buildings some 3 % of their area.
@@ -70,6 +82,8 @@ def vectorize(
     if simplify_px > 0:
         polygons = shapely.simplify(polygons, simplify_px, preserve_topology=True)
     polygons = _valid_parts(polygons)
+    if interior is not None and seed_level is not None:
+        polygons = separate(polygons, interior, built_up=probability > level, seed_level=seed_level)
     polygons = polygons[shapely.area(polygons) > max(min_area_px, 0.0)]
 
     confidence = np.array([_mean_inside(probability, polygon) for polygon in polygons], np.float32)

@@ -72,7 +72,7 @@ def test_the_grid_is_the_models_own_resolution(runtime: Runtime, tmp_path: Path)
     ground_m = (TILE.bounds_3857.right - TILE.bounds_3857.left) * np.cos(np.radians(MIDDLE[1]))
     side = round(ground_m / GSD_M)
     assert raster.shape == raster.probability.shape == (side, side)
-    assert raster.padded.shape == (side + 64, side + 64)
+    assert raster.padded.shape == (side + 64, side + 64, 1)
 
 
 @pytest.mark.parametrize(("neighbour", "axis"), [(NEXT, 0), (BELOW, 1)])
@@ -175,7 +175,7 @@ def test_a_model_that_answers_nonsense_is_named_as_such(tmp_path: Path, runtime:
         spec = runtime.spec
 
         def __call__(self, batch: np.ndarray) -> np.ndarray:
-            return np.full(batch.shape[:3], np.nan, np.float32)
+            return np.full((*batch.shape[:3], 1), np.nan, np.float32)
 
     with pytest.raises(ModelError, match="not numbers"):
         extract(Broken(), city(tmp_path), TILE.bounds_3857)

@@ -1,0 +1,143 @@
+"""Buildings that touch → one polygon each.
+
+Beside the building, the network may tell of a building's rim and of where two nearly touch. What is left of the
+building, its interior, falls apart where roofs do not. The connected parts of the interior are seeds; they grow, the
+surest pixels first, until they meet (a watershed), and the lines along which they do cut the polygons.
+What belongs here: interiors, seeds, and the cutting. Outlines are `vectorize`'s business.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import shapely
+
+MIN_SEED_PX = 8
+"""Smaller parts of the interior are no building, pixels; nor are pieces that a cut leaves, square pixels."""
+_SMOOTHING_PX = 1.0
+"""How far a line between two buildings may stray from the pixels' edges: enough to smooth their steps."""
+_REACH_PX = 1.5
+"""How far such a line is drawn out at its ends, so that it reaches the outline."""
+
+
+def interior_of(probability: np.ndarray, heads: Sequence[str]) -> np.ndarray | None:
+    """How sure it is that a pixel lies inside one building: on the building, on no rim, between no two.
+
+    Args:
+        probability: float32 in [0, 1], shape (H, W, heads).
+        heads: what the network tells of each pixel, in order.
+
+    Returns:
+        float32 in [0, 1], shape (H, W); None when the network tells of buildings alone.
+    """
+    others = [number for number, head in enumerate(heads) if head in ("border", "contact")]
+    if not others:
+        return None
+    inside = probability[..., list(heads).index("building")].copy()
+    for number in others:
+        inside *= 1.0 - probability[..., number]
+    return inside
+
+
+def separate(
+    polygons: np.ndarray,
+    interior: np.ndarray,
+    *,
+    built_up: np.ndarray,
+    seed_level: float,
+    min_seed_px: int = MIN_SEED_PX,
+) -> np.ndarray:
+    """Cut every polygon that holds two seeds or more between them.
+
+    Args:
+        polygons: valid shapely Polygons that do not overlap, in pixels, shape (N,), dtype object.
+        interior: float32 in [0, 1], shape (H, W); see `interior_of`.
+        built_up: bool, shape (H, W): the pixels whose centres lie in a polygon.
+        seed_level: seeds are where the interior is above it.
+        min_seed_px: smaller seeds do not count, pixels.
+
+    Returns:
+        Valid Polygons that do not overlap, shape (M,): first those that are not cut, themselves and in their order.
+    """
+    markers, tops = _seeds(np.where(built_up, interior, np.float32(0.0)), seed_level, min_seed_px)
+    polygon, seed = shapely.STRtree(shapely.points(tops)).query(polygons, predicate="contains")
+    several = np.bincount(polygon, minlength=len(polygons)) > 1
+    if not several.any():
+        return polygons
+    owner = np.full(len(tops) + 1, -1)  # of each label the polygon, if that holds others too
+    owner[seed + 1] = np.where(several[polygon], polygon, -1)
+
+    labels = _grow(markers, interior, built_up)
+    joints = shapely.union_all(np.append(shapely.boundary(polygons[several]), _lines(labels, owner)))
+    faces = shapely.get_parts(shapely.polygonize(shapely.get_parts(joints)))
+    middles = shapely.point_on_surface(faces)
+    polygon, face = shapely.STRtree(middles).query(polygons[several], predicate="contains")
+    column, row = shapely.get_coordinates(middles[face]).astype(int).T
+    pieces = _joined(faces[face], polygon, labels[row, column])
+    return np.concatenate([polygons[~several], pieces[shapely.area(pieces) >= min_seed_px]])
+
+
+def _seeds(interior: np.ndarray, level: float, min_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Seeds numbered from 1, int32 (H, W), and the place (x, y) of the surest pixel of each, float (seeds, 2)."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats((interior > level).astype(np.uint8), connectivity=4)
+    large = stats[:, cv2.CC_STAT_AREA] >= min_px
+    large[0] = False
+    number = np.where(large, np.cumsum(large), 0).astype(np.int32)
+    markers = number[parts]
+    pixel = np.flatnonzero(markers)
+    seed, sure = markers.ravel()[pixel] - 1, interior.ravel()[pixel]
+    surest = np.zeros(int(large.sum()), interior.dtype)
+    np.maximum.at(surest, seed, sure)
+    top = np.zeros(len(surest), int)
+    top[seed[sure == surest[seed]]] = pixel[sure == surest[seed]]
+    row, column = np.divmod(top, interior.shape[1])
+    return markers, np.column_stack([column, row]) + 0.5
+
+
+def _grow(markers: np.ndarray, interior: np.ndarray, built_up: np.ndarray) -> np.ndarray:
+    """The seed that reaches each pixel first when the surest pixels are taken first, int32 (H, W).
+
+    OpenCV ranks a step by how much two neighbours differ. On a chessboard whose fields hold their doubt in one
+    channel or in the other, two neighbours differ by the greater doubt of the two.
+    """
+    doubt = np.where(built_up, np.rint((1.0 - interior) * 254.0), 255.0).astype(np.uint8)
+    board = np.zeros((doubt.shape[0] + 2, doubt.shape[1] + 2, 3), np.uint8)  # OpenCV keeps the frame to itself
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        board[1 + row : -1 : 2, 1 + column : -1 : 2, (row + column) % 2] = doubt[row::2, column::2]
+    grown = cv2.watershed(board, np.pad(markers, 1))[1:-1, 1:-1]
+    nobodys = grown <= 0  # a line of pixels where two meet
+    grown[nobodys] = cv2.dilate(grown.astype(np.float32), np.ones((3, 3), np.uint8))[nobodys]
+    return grown
+
+
+def _lines(labels: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """Where two labels of one polygon meet: smoothed LineStrings, each from one crossing to the next."""
+    edges = []
+    for a, b, shift in ((labels[:, :-1], labels[:, 1:], (1, 0, 1, 1)), (labels[:-1], labels[1:], (0, 1, 1, 1))):
+        row, column = np.nonzero(a != b)
+        one, other = owner[a[row, column]], owner[b[row, column]]
+        met = (one >= 0) & (one == other)
+        row, column = row[met], column[met]
+        edges.append(np.column_stack([column, row, column, row]) + shift)
+    unit = shapely.linestrings(np.concatenate(edges).reshape(-1, 2, 2).astype(float))
+    chains = shapely.get_parts(shapely.line_merge(shapely.multilinestrings(unit)))
+    return _drawn_out(shapely.simplify(chains, _SMOOTHING_PX, preserve_topology=False))
+
+
+def _drawn_out(lines: np.ndarray) -> np.ndarray:
+    xy, line = shapely.get_coordinates(lines, return_index=True)
+    first = np.searchsorted(line, np.arange(len(lines)))
+    last = np.append(first[1:], len(xy)) - 1
+    drawn = xy.copy()
+    for end, inner in ((first, first + 1), (last, last - 1)):
+        along = xy[end] - xy[inner]
+        drawn[end] += _REACH_PX * along / np.hypot(*along.T)[:, None]
+    return shapely.linestrings(drawn, indices=line)
+
+
+def _joined(faces: np.ndarray, polygon: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """The faces of one polygon and one label as one, unless they lie apart."""
+    order = np.lexsort((label, polygon))
+    change = np.diff(polygon[order]) | np.diff(label[order])
+    groups = np.split(faces[order], np.flatnonzero(change) + 1)
+    return shapely.get_parts([group[0] if len(group) == 1 else shapely.union_all(group) for group in groups])

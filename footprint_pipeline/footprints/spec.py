@@ -12,6 +12,9 @@ from footprint_pipeline.footprints.normalization import Normalization
 
 SPEC_FILE = "spec.json"
 
+Precision = Literal["f32", "bf16", "int8"]
+"""Arithmetic of an exported model. `bf16` is f32 where the CPU has no bfloat16; `int8` is a file of its own."""
+
 
 class ModelSpec(BaseModel):
     """The exported model's own description, written beside it as `spec.json`."""
@@ -27,9 +30,12 @@ class ModelSpec(BaseModel):
     heads: tuple[str, ...] = Field(("building",), description="what the network tells of each pixel, in order")
     min_area_m2: float = Field(0.0, ge=0, description="smaller footprints are dropped")
     seed_level: float | None = Field(
-        None, gt=0, lt=1, description="buildings that touch are separated between interiors above it; None: they are not"
+        None, gt=0, lt=1, description="touching buildings are separated between interiors above it; None: they are not"
     )
     flips: Literal[1, 2, 4, 8] = Field(1, description="orientations that the network's answer is the mean of")
+    precision: Precision = Field(
+        "bf16", description="arithmetic that the service runs it in; what it always was before it was written down"
+    )
     aois: tuple[str, ...] = Field(description="AOIs trained on")
     normalization: dict[str, Normalization] = Field(
         description="by AOI: how its sensor values became [0, 1]; 8-bit imagery is always divided by 255"

@@ -1,21 +1,38 @@
-"""The trained network as files: Keras for those who train on, OpenVINO IR for those who serve."""
+"""The trained network as files: Keras for those who train on, OpenVINO IR for those who serve, ONNX for everybody else.
 
+Both exports come from one graph (`onnx_graph`), whatever backend Keras runs on. A network with layers that it does
+not know, of an encoder by name perhaps, is exported to OpenVINO by Keras itself, which takes TensorFlow.
+
+`python -m footprint_pipeline.model.export IN.keras FOLDER` writes both from a file.
+"""
+
+import argparse
+import contextlib
 import logging
+import os
+import subprocess
+import sys
+import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
+import onnx
 import openvino as ov
 
 from footprint_pipeline.errors import ModelError
+from footprint_pipeline.files import atomic_path
 from footprint_pipeline.footprints.runtime import MODEL_FILE
+from footprint_pipeline.model.onnx_graph import UnknownLayerError, onnx_model
 
 log = logging.getLogger(__name__)
 
+ONNX_FILE = "model.onnx"
 LARGEST_DIFFERENCE = 1e-4
-"""By how much the exported network may differ from Keras, in probability, in f32."""
+"""By how much an exported network may differ from Keras, in probability, in f32."""
+_PROBE = 256
 
 
 def load_keras(path: Path) -> keras.Model:
@@ -31,11 +48,11 @@ def load_keras(path: Path) -> keras.Model:
         raise ModelError(f"{path.name}: cannot be loaded ({reason}).", fix="Fetch it again, or train again.") from None
 
 
-def export_openvino(model: keras.Model, folder: Path, *, chip_size: int) -> Path:
+def export_openvino(model: keras.Model, folder: Path, *, chip_size: int = _PROBE) -> Path:
     """Write the network as OpenVINO IR, `model.xml` and `model.bin`, and compare it with Keras.
 
     Args:
-        model: float32 (B, H, W, 3) → float32 (B, H, W, 1).
+        model: float32 (B, H, W, 3) → float32 (B, H, W, heads).
         folder: where to; made when it is not there.
         chip_size: side of the probe that Keras and the exported network are compared on, pixels.
 
@@ -43,23 +60,110 @@ def export_openvino(model: keras.Model, folder: Path, *, chip_size: int) -> Path
         The path of `model.xml`.
 
     Raises:
-        ModelError: the exported network answers something else than Keras does.
+        ModelError: the network cannot be exported, or the exported one answers something else than Keras does.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / MODEL_FILE
-    model.export(str(path), format="openvino", verbose=False)
-    largest = _difference(model, path, chip_size)
-    log.info("OpenVINO and Keras differ by at most %.1e", largest)
+    try:
+        ov.save_model(ov.Core().read_model(onnx_model(model).SerializeToString()), path, compress_to_fp16=False)
+    except UnknownLayerError as unknown:
+        log.info("%s; Keras exports it to OpenVINO", unknown.problem)
+        if keras.config.backend() == "tensorflow":
+            model.export(str(path), format="openvino", verbose=False)
+        else:
+            _export_by_tensorflow(model, folder)
+    _check(model, path, chip_size)
+    return path
+
+
+def export_onnx(model: keras.Model, folder: Path, *, chip_size: int = _PROBE) -> Path:
+    """Write the network as ONNX, `model.onnx`, and compare it with Keras; arguments as of `export_openvino`.
+
+    Returns:
+        The path of `model.onnx`.
+
+    Raises:
+        UnknownLayerError: it has a layer that cannot be written as ONNX; names it.
+        ModelError: the exported network answers something else than Keras does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ONNX_FILE
+    with atomic_path(path) as temporary:
+        onnx.save(onnx_model(model), temporary)
+        _check(model, temporary, chip_size)
+    return path
+
+
+def _check(model: keras.Model, path: Path, chip_size: int) -> None:
+    probe = np.random.default_rng(0).random((1, chip_size, chip_size, 3), np.float32)
+    compiled = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    run: Callable[[list[np.ndarray]], dict] = compiled
+    with _full_precision():
+        expected = keras.ops.convert_to_numpy(model(probe, training=False))
+    largest = float(np.abs(run([probe])[0] - expected).max())
+    log.info("%s and Keras differ by at most %.1e", path.suffix[1:], largest)
     if not largest <= LARGEST_DIFFERENCE:
         raise ModelError(
             f"{path.name}: differs from the Keras model by {largest:.1e} (at most {LARGEST_DIFFERENCE} is allowed).",
             fix="Report it: the export is wrong.",
         )
-    return path
 
 
-def _difference(model: keras.Model, path: Path, chip_size: int) -> float:
-    probe = np.random.default_rng(0).random((1, chip_size, chip_size, 3), np.float32)
-    compiled = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    run: Callable[[list[np.ndarray]], dict] = compiled
-    return float(np.abs(run([probe])[0] - keras.ops.convert_to_numpy(model(probe, training=False))).max())
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """Keras in all of f32's bits; GPUs leave out some by default."""
+    backend = keras.config.backend()
+    if backend == "tensorflow":
+        from tensorflow.config import experimental
+
+        before = experimental.tensor_float_32_execution_enabled()
+        experimental.enable_tensor_float_32_execution(False)
+        try:
+            yield
+        finally:
+            experimental.enable_tensor_float_32_execution(before)
+    elif backend == "jax":
+        import jax
+
+        with jax.default_matmul_precision("highest"):
+            yield
+    else:
+        yield
+
+
+def _export_by_tensorflow(model: keras.Model, folder: Path) -> None:
+    """Export in a process of its own, where Keras runs on TensorFlow: on another backend it needs that anyway."""
+    with tempfile.TemporaryDirectory() as scratch:
+        saved = Path(scratch) / "network.keras"
+        model.save(saved)
+        done = subprocess.run(
+            [sys.executable, "-m", __spec__.name, str(saved), str(folder)],
+            env={**os.environ, "KERAS_BACKEND": "tensorflow"}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        raise ModelError(
+            f"The network cannot be exported to OpenVINO: TensorFlow does it, and failed "
+            f"({(done.stderr.strip().splitlines() or ['no word'])[-1]}).",
+            fix="Install TensorFlow, or choose an encoder that is written without it, EfficientNetV2B0 for example.",
+        )
+
+
+def main() -> None:
+    """Both exports of a `.keras` file."""
+    parser = argparse.ArgumentParser(description="Export a .keras file to OpenVINO and, where it can be, ONNX.")
+    parser.add_argument("keras_file", type=Path)
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    try:
+        model = load_keras(options.keras_file)
+        print(export_openvino(model, options.folder))
+        try:
+            print(export_onnx(model, options.folder))
+        except UnknownLayerError as error:
+            print(error, file=sys.stderr)
+    except ModelError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

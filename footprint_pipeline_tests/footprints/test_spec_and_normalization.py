@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from footprint_pipeline.errors import ModelError
 from footprint_pipeline.footprints.normalization import UINT8, Normalization
-from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.footprints.runtime import Runtime, has_bfloat16
 from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline_tests.footprints.red_city import write_model
 
@@ -47,11 +48,32 @@ def test_the_runtime_answers_probabilities_of_any_size(runtime: Runtime) -> None
     image = np.zeros((2, 48, 32, 3), np.float32)
     image[0, :, :16, 0] = 1.0
     probability = runtime(image)
-    assert probability.shape == (2, 48, 32)
+    assert probability.shape == (2, 48, 32, 1)
     assert probability.dtype == np.float32
     assert (probability[0, :, :16] > 0.99).all()
     assert (probability[0, :, 16:] < 0.01).all()
     assert (probability[1] < 0.01).all()
+
+
+def test_precision_is_the_specs_unless_asked_otherwise(tmp_path: Path) -> None:
+    floats = "bf16" if has_bfloat16() else "f32"
+    write_model(tmp_path, precision="f32")
+    assert Runtime(tmp_path).precision == "f32"
+    assert Runtime(tmp_path, precision="bf16").precision == floats
+    with pytest.raises(ModelError, match=r"OpenVINO cannot load model_int8\.xml"):
+        Runtime(tmp_path, precision="int8")
+
+
+def test_a_spec_from_before_there_were_precisions_heads_and_seeds_is_served_as_ever(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    written = json.loads((tmp_path / "spec.json").read_text())
+    for name in ("precision", "heads", "seed_level", "flips"):
+        del written[name]
+    (tmp_path / "spec.json").write_text(json.dumps(written))
+    old = Runtime(tmp_path)
+    assert (old.spec.heads, old.spec.seed_level, old.spec.flips) == (("building",), None, 1)
+    assert old.precision == ("bf16" if has_bfloat16() else "f32")
+    assert old(np.zeros((1, 16, 16, 3), np.float32)).shape == (1, 16, 16, 1)
 
 
 def test_a_broken_model_names_its_folder(tmp_path: Path) -> None:

@@ -1,38 +1,146 @@
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
+import onnxruntime
 import pytest
 
 from footprint_pipeline.errors import ModelError
 from footprint_pipeline.footprints.normalization import UINT8
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.spec import ModelSpec
-from footprint_pipeline.model.export import export_openvino, load_keras
-from footprint_pipeline.model.spec import UNetSpec
+from footprint_pipeline.model import export
+from footprint_pipeline.model.export import export_onnx, export_openvino, load_keras
+from footprint_pipeline.model.onnx_graph import UnknownLayerError, onnx_model
+from footprint_pipeline.model.quantization import QuantizationError, quantize
+from footprint_pipeline.model.spec import HEADS, UNetSpec
 from footprint_pipeline.model.unet import build_unet
+
+FAMILY = {
+    "article-shaped": UNetSpec(width=3, depth=3),
+    "narrow": UNetSpec(width=3, depth=3, norm="batch"),
+    "three heads at half the resolution": UNetSpec(width=4, depth=2, norm="batch", residual=True, stem=2, heads=HEADS),
+    "group norm": UNetSpec(width=16, depth=1, norm="group", upsampling="transpose"),
+    "bilinear": UNetSpec(width=2, depth=1, upsampling="bilinear"),
+    "by name": UNetSpec(width=2, encoder="EfficientNetV2B0", encoder_weights="random"),
+}
+
+
+def build(spec: UNetSpec) -> keras.Model:
+    """A network whose answers are spread, and whose statistics are not those of a new one."""
+    keras.utils.set_random_seed(1)
+    model = build_unet(spec)
+    rng = np.random.default_rng(1)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(rng.normal(0, 0.1, layer.moving_mean.shape))
+            layer.moving_variance.assign(rng.uniform(0.5, 1.5, layer.moving_variance.shape))
+    return model
+
+
+def answer(model: keras.Model, batch: np.ndarray) -> np.ndarray:
+    return keras.ops.convert_to_numpy(model(batch, training=False))
+
+
+def write_spec(folder: Path, **changes: object) -> None:
+    ModelSpec(
+        **{
+            "model_name": "m", "network": "n", "tolerance": 0.5, "gsd_m": 0.5, "chip_size": 64, "stride": 8,
+            "aois": ("Town",), "normalization": {"Town": UINT8}, **changes,
+        }
+    ).write(folder)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def network() -> keras.Model:
-    keras.utils.set_random_seed(1)
-    return build_unet(UNetSpec(width=3, depth=3, batch_norm=True))
+    return build(FAMILY["narrow"])
 
 
-def test_the_exported_network_answers_as_keras_does(network: keras.Model, tmp_path: Path) -> None:
-    path = export_openvino(network, tmp_path / "serving", chip_size=64)
-    assert path == tmp_path / "serving" / "model.xml"
-    ModelSpec(
-        model_name="m", network="n", tolerance=0.5, gsd_m=0.5, chip_size=64, stride=8, aois=("Town",),
-        normalization={"Town": UINT8},
-    ).write(tmp_path / "serving")  # fmt: skip
-    runtime = Runtime(tmp_path / "serving", threads=1, precision="f32")
-    for shape in ((1, 64, 64, 3), (3, 40, 72, 3)):
+@pytest.mark.parametrize("name", [*list(FAMILY)[:-1], pytest.param("by name", marks=pytest.mark.slow)])
+def test_the_exported_networks_answer_as_keras_does(name: str, tmp_path: Path) -> None:
+    network = build(FAMILY[name])
+    assert export_openvino(network, tmp_path, chip_size=64) == tmp_path / "model.xml"
+    assert export_onnx(network, tmp_path, chip_size=64) == tmp_path / "model.onnx"
+    write_spec(tmp_path, stride=FAMILY[name].stride, heads=FAMILY[name].heads)
+    openvino = Runtime(tmp_path, threads=1, precision="f32")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    for shape in ((1, 64, 64, 3), (3, 32, 96, 3)):
         batch = np.random.default_rng(0).random(shape, np.float32)
-        ours = keras.ops.convert_to_numpy(network(batch, training=False))[..., 0]
-        assert np.abs(runtime(batch) - ours).max() < 1e-4
-        assert ours.std() > 1e-4
+        ours = answer(network, batch)
+        assert ours.shape == (*shape[:3], len(FAMILY[name].heads))
+        assert ours.std() > 1e-3
+        assert np.abs(openvino(batch) - ours).max() < 1e-4
+        assert np.abs(session.run(None, {"image": batch})[0] - ours).max() < 1e-4
+
+
+def test_a_layer_that_onnx_does_not_know_is_named_and_keras_exports_it_to_openvino(tmp_path: Path) -> None:
+    image = keras.Input((None, None, 3), name="image")
+    x = keras.layers.SeparableConv2D(4, 3, padding="same", name="odd_one")(image)
+    network = keras.Model(image, keras.layers.Conv2D(1, 1, activation="sigmoid")(x))
+    with pytest.raises(UnknownLayerError, match=r"Layer 'odd_one' \(SeparableConv2D\) cannot be written as ONNX"):
+        export_onnx(network, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    export_openvino(network, tmp_path, chip_size=32)
+    write_spec(tmp_path)
+    batch = np.random.default_rng(0).random((2, 16, 24, 3), np.float32)
+    assert np.abs(Runtime(tmp_path, threads=1, precision="f32")(batch) - answer(network, batch)).max() < 1e-4
+
+
+def test_an_export_that_answers_otherwise_is_refused(
+    network: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = onnx_model(build_unet(FAMILY["narrow"]))
+    monkeypatch.setattr(export, "onnx_model", lambda model: other)
+    for write in (export_openvino, export_onnx):
+        with pytest.raises(ModelError, match=r"differs from the Keras model by \d\.\de[-+]\d\d"):
+            write(network, tmp_path, chip_size=64)
+    assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.slow  # a process of its own, with another backend
+def test_a_network_on_jax_is_exported_too(tmp_path: Path) -> None:
+    network = build(UNetSpec(width=2, depth=1))
+    network.save(tmp_path / "m.keras")
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "footprint_pipeline.model.export", tmp_path / "m.keras", tmp_path],
+        env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == [str(tmp_path / "model.xml"), str(tmp_path / "model.onnx")]
+    assert "| tensorflow\n" not in done.stderr
+    write_spec(tmp_path)
+    batch = np.random.default_rng(0).random((1, 32, 32, 3), np.float32)
+    assert np.abs(Runtime(tmp_path, threads=1, precision="f32")(batch) - answer(network, batch)).max() < 1e-4
+
+
+def test_int8_lies_beside_f32_and_answers_nearly_the_same(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    network = build(UNetSpec(width=8, depth=1, norm="batch"))
+    export_openvino(network, tmp_path, chip_size=64)
+    rng = np.random.default_rng(0)
+    chips = [rng.random((1, 32, 32, 3), np.float32) for _ in range(4)]
+    assert quantize(tmp_path, chips) == tmp_path / "model_int8.xml"
+    assert capfd.readouterr().out == ""  # whoever asked for JSON gets JSON
+    write_spec(tmp_path, precision="int8")
+    ours, theirs = Runtime(tmp_path, threads=1), Runtime(tmp_path, threads=1, precision="f32")
+    assert (ours.precision, theirs.precision) == ("int8", "f32")
+    batch = rng.random((2, 48, 32, 3), np.float32)
+    difference = np.abs(ours(batch) - theirs(batch)).max()
+    assert 1e-5 < difference < 0.05
+    assert (tmp_path / "model_int8.bin").stat().st_size < (tmp_path / "model.bin").stat().st_size
+
+
+def test_what_cannot_be_quantised_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(QuantizationError, match="no chips to calibrate on"):
+        quantize(tmp_path, [])
+    with pytest.raises(QuantizationError, match="NNCF cannot quantise the network"):
+        quantize(tmp_path, [np.zeros((1, 8, 8, 3), np.float32)])
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(QuantizationError, match="NNCF cannot be imported"):
+        quantize(tmp_path, [np.zeros((1, 8, 8, 3), np.float32)])
 
 
 def test_a_saved_network_comes_back(network: keras.Model, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from footprint_pipeline.orchestration.assets.search import SearchConfig
 from footprint_pipeline.orchestration.local import run_job
 from footprint_pipeline.settings import Settings
 
@@ -11,12 +12,13 @@ def search(
     settings: Settings, *, aois: tuple[str, ...], spec_file: Path | None, space_file: Path | None, **options: Any
 ) -> dict[str, Any]:
     """Materialise `hyperparameter_search`."""
-    config = {
+    config: dict[str, Any] = {
         "aois": list(aois),
         "spec_file": spec_file and str(spec_file.absolute()),
         "space_file": space_file and str(space_file.absolute()),
         **options,
     }
+    SearchConfig(**config).spec()  # what cannot be is said before anything is started
     found = run_job("search", settings, config={"hyperparameter_search": config})["hyperparameter_search"]
     return {
         **found.model_dump(mode="json"),

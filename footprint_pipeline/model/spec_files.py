@@ -55,10 +55,11 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """YAML as people write it: 2e-3 is a number, and a name that stands twice is a mistake."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for (key, _), name in zip(node.value, names, strict=True):
-            if names.count(name) > 1:
-                raise yaml.MarkedYAMLError(problem=f"{name} stands twice", problem_mark=key.start_mark)
+        names: list[Any] = []
+        for key, _ in node.value:
+            names.append(self.construct_object(key, deep=True))
+            if names[-1] in names[:-1]:
+                raise yaml.MarkedYAMLError(problem=f"{names[-1]} stands twice", problem_mark=key.start_mark)
         return super().construct_mapping(node, deep)
 
 

@@ -53,12 +53,13 @@ def hyperparameter_search(
     context: dg.AssetExecutionContext, config: SearchConfig, workplace: Workplace
 ) -> dg.Output[SearchedRecipe]:
     """Trainings side by side under one MLflow run, and the best recipe among them."""
+    spec = config.spec()  # before the imports, which take long
     from footprint_pipeline.orchestration.metadata import picture, table
     from footprint_pipeline.stages.search import search
 
     found = search(
         workplace.settings,
-        config.spec(),
+        spec,
         config.aois,
         trials=config.trials,
         tags={"dagster.run_id": context.run_id},

@@ -73,12 +73,12 @@ def trained_unet(
     context: dg.AssetExecutionContext, config: TrainingConfig, workplace: Workplace
 ) -> dg.Output[TrainedUnet]:
     """The U-Net, trained on the split manifests and logged to MLflow with its curves and checkpoints."""
+    settings, spec = workplace.settings, config.spec()  # before the imports, which take long
     from footprint_pipeline.evaluation.reports import learning_curves
     from footprint_pipeline.model.unet import gflop
     from footprint_pipeline.orchestration.metadata import picture
     from footprint_pipeline.stages.training import train_unet
 
-    settings, spec = workplace.settings, config.spec()
     trained, history = train_unet(
         settings,
         spec,

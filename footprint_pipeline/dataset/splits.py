@@ -109,6 +109,11 @@ def block_size(manifest: pd.DataFrame) -> float | None:
     return float(size[1]) if size else None
 
 
+def is_assigned(manifest: pd.DataFrame) -> bool:
+    """Whether the user assigned the tiles of the manifest of one AOI."""
+    return str(manifest["block"].iloc[0]).endswith(_ASSIGNED)
+
+
 def digest(manifest: pd.DataFrame) -> str:
     """Twelve hexadecimal digits that tell this split from any other: AOI, tile and split of every row."""
     rows = sorted(zip(manifest["aoi"], manifest["tile_id"], manifest["split"], strict=True))
@@ -123,7 +128,7 @@ def write_manifest(manifest: pd.DataFrame, path: Path, spec: SplitSpec) -> str:
     """
     stamp = digest(manifest)
     described = {**asdict(spec), "block_m_in_force": block_size(manifest), "digest": stamp}
-    if str(manifest["block"].iloc[0]).endswith(_ASSIGNED):
+    if is_assigned(manifest):
         described["by"] = "table"
     table = pa.Table.from_pandas(manifest, preserve_index=False)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), "footprint_split": json.dumps(described)})

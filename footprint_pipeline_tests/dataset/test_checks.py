@@ -441,6 +441,10 @@ def test_a_split_without_buildings_is_wrong(aoi: AoiFolder) -> None:
     assert result.description == "validation has no tile with a building."
     assert "0.0% of validation's pixels are building" in results["classes_are_in_balance"].description
 
+    change_manifest(aoi, lambda manifest: manifest.assign(block=manifest["tile_id"] + "@assigned"))
+    again = {result.name: result for result in run_checks(aoi, "split_manifests", SMALL)}["every_split_has_buildings"]
+    assert (again.passed, again.blocking) == (False, False)  # the user's own split is the user's own
+
 
 def test_classes_out_of_balance_are_a_warning(good: AoiFolder) -> None:
     result = check(good, "classes_are_in_balance", CheckSpec(min_tiles_with_buildings=1, min_coverage=0.18))

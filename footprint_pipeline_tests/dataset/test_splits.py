@@ -21,6 +21,7 @@ from footprint_pipeline.dataset.splits import (
     block_size,
     build_manifest,
     digest,
+    is_assigned,
     read_manifests,
     split_summary,
     write_manifest,
@@ -337,6 +338,8 @@ def test_a_table_says_which_tiles_judge(city: City, tmp_path: Path) -> None:
     write_manifest(made, tmp_path / "split_manifest.parquet", SplitSpec())
     metadata = pq.read_schema(tmp_path / "split_manifest.parquet").metadata
     assert json.loads(metadata[b"footprint_split"])["by"] == "table"
+    assert is_assigned(made)
+    assert not is_assigned(city.manifest)
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,8 @@ def neighbours_share_a_split(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
 
 def every_split_has_buildings(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
     """Does every split have tiles, and tiles with buildings?"""
+    from footprint_pipeline.dataset.splits import is_assigned
+
     manifest = prepared.manifest
     with_buildings = {name: _with_buildings(manifest, name) for name in SPLITS}
     return Finding(
@@ -179,6 +181,7 @@ def every_split_has_buildings(prepared: PreparedAoi, spec: CheckSpec) -> Finding
         f"Tiles with buildings: {', '.join(f'{count} {name}' for name, count in with_buildings.items())}.",
         {f"{name}_with_buildings": count for name, count in with_buildings.items()},
         "Take more tiles, or check that the labels belong to these tiles; then materialize split_manifests again.",
+        blocking=not is_assigned(manifest),  # who assigned the tiles may mean it so
     )
 
 

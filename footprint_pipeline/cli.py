@@ -20,6 +20,9 @@ from footprint_pipeline.errors import FootprintError
 from footprint_pipeline.model.search_space import OBJECTIVES
 from footprint_pipeline.settings import Settings, load_settings
 
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="footprint")
@@ -37,9 +40,7 @@ def main() -> None:
 def command(function: Command) -> click.Command:
     """A subcommand with `--home` and `--json`, its errors explained, its answer printed."""
 
-    @click.option(
-        "--home", type=click.Path(path_type=Path, file_okay=False), help="Folder that holds all state. [.footprint]"
-    )
+    @click.option("--home", type=_FOLDER, help="Folder that holds all state. [.footprint]")
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line of stdout.")
     @wraps(function)
     def run(home: Path | None, as_json: bool, **options: Any) -> None:
@@ -103,8 +104,28 @@ def prepare(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
 
 
 @command
+@click.option("--images", type=_FOLDER, required=True, help="Folder of the images: PNG, JPEG or TIFF.")
+@click.option("--masks", type=_FOLDER, required=True, help="Folder of the masks, of the same names; 0 is no building.")
+@click.option("--aoi", metavar="NAME", required=True, help="What to call the area.")
+@click.option("--out", type=_FOLDER, required=True, help="Folder to write tiles and labels to.")
+@click.option(
+    "--bounds",
+    type=_FILE,
+    metavar="FILE.csv",
+    help="Where images lie that do not say so themselves: columns file, west, south, east, north.",
+)
+@click.option("--crs", help="Of images that a world file places, as in EPSG:32630.")
+@click.option("--min-area-px", type=click.FloatRange(0), help="Leave out parts of a mask that are smaller, pixels. [4]")
+def import_masks(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
+    """Make an area of one's own of images and masks, as public building sets come."""
+    from footprint_pipeline.commands import import_masks as command_module
+
+    return command_module.import_masks(**{name: value for name, value in options.items() if value is not None})
+
+
+@command
 @click.option("--aoi", "aois", multiple=True, metavar="NAME", help="Area to show; repeat for several. [all prepared]")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="HTML file to write. [HOME/report.html]")
+@click.option("--out", type=_FILE, help="HTML file to write. [HOME/report.html]")
 def explore(settings: Settings, **options: Any) -> dict[str, Any]:
     """Show what was prepared: sizes of buildings, maps, overlays, colours, on one HTML page."""
     from footprint_pipeline.commands import explore as command_module
@@ -139,7 +160,7 @@ def train(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
 @click.option(
     "--space",
     "space_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=_FILE,
     metavar="SPACE.yaml",
     help="What may be varied, field by field. [a space that is built in]",
 )
@@ -197,7 +218,9 @@ def register(settings: Settings) -> dict[str, Any]:
 
 
 @command
-@click.option("--format", "kind", type=click.Choice(["openvino", "keras"]), default="openvino", show_default=True)
+@click.option(
+    "--format", "kind", type=click.Choice(["openvino", "onnx", "keras"]), default="openvino", show_default=True
+)
 @click.option("--alias", help="Which registered model, by alias. [champion]")
 @click.option("--version", help="Which registered model, by number.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write to.")
@@ -216,10 +239,8 @@ def export(settings: Settings, **options: Any) -> dict[str, Any]:
 @click.option("--tolerance", type=click.FloatRange(0, 1, min_open=True), help="Another tolerance than the model's own.")
 @click.option("--imagery", help="'mapbox', an XYZ template or a GeoTIFF. [FOOTPRINT_IMAGERY, else the synthetic city]")
 @click.option("--alias", help="Which registered model, by alias. [champion]")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="GeoJSON file to write. [stdout]")
-@click.option(
-    "--picture", type=click.Path(path_type=Path, dir_okay=False), help="PNG of the footprints on the imagery."
-)
+@click.option("--out", type=_FILE, help="GeoJSON file to write. [stdout]")
+@click.option("--picture", type=_FILE, help="PNG of the footprints on the imagery.")
 def predict(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
     """Building footprints around a coordinate, as GeoJSON, by a registered model, without a service."""
     from footprint_pipeline.commands import places
@@ -244,7 +265,7 @@ def serve(settings: Settings, **options: Any) -> dict[str, Any]:
     "--zoom", type=click.IntRange(10, 19), default=17, show_default=True, help="Size of the area: a map tile."
 )
 @click.option("--imagery", help="'mapbox', an XYZ template or a GeoTIFF. [FOOTPRINT_IMAGERY, else the synthetic city]")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the answer. [HOME/answer]")
+@click.option("--out", type=_FOLDER, help="Folder for the answer. [HOME/answer]")
 def ask(settings: Settings, **options: Any) -> dict[str, Any]:
     """Try the service: start it, ask it for footprints over HTTP, draw the answer, stop it."""
     from footprint_pipeline.commands import places

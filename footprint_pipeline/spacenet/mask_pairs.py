@@ -55,7 +55,7 @@ class ImportedPairs:
     """What an import made.
 
     Attributes:
-        aoi: name of the AOI, as the pipeline will spell it.
+        aoi: name of the AOI.
         folder: what to give as the source.
         tiles: pairs that lie there now.
         kept: how many of them were there before.
@@ -127,7 +127,7 @@ def import_pairs(
         images: folder of PNG, JPEG or TIFF files.
         masks: folder of masks of the same names, up to the suffix.
         out: where the AOI's folder goes; what lies there already stays, and pairs that have not changed are kept.
-        aoi: `AOI_<n>_<NAME>`, or just letters: `Town` is taken for `AOI_99_Town`.
+        aoi: `AOI_<n>_<NAME>`, or just letters: `Town` and `TOWN` are taken for `AOI_99_Town`.
         bounds: CSV with the columns file, west, south, east, north (degrees), for images without a georeference of
             their own (or a wrong one); other columns are passed over.
         crs: of images with a world file, such as `EPSG:32630`.
@@ -158,7 +158,7 @@ def import_pairs(
             raise SourceError(f"{other.image.name} and {image.name} would be one tile.", fix="Rename one of them.")
     made = _make_all(list(jobs.values()), threads=threads or os.cpu_count() or 1)
     return ImportedPairs(
-        aoi=aoi_name([spelt]) or spelt,
+        aoi=spelt,
         folder=out / spelt,
         tiles=len(made),
         kept=sum(one.kept for one in made),
@@ -265,9 +265,8 @@ def _write(path: Path, image: PlacedImage) -> None:
 
 
 def _spelt(aoi: str) -> str:
-    """The name of an AOI in full."""
-    if re.fullmatch(r"AOI_\d+_[A-Za-z]+", aoi):
-        return aoi
-    if re.fullmatch(r"[A-Za-z]+", aoi):
-        return f"AOI_{_OWN_NUMBER}_{aoi}"
+    """The name of an AOI in full, as the pipeline reads it off the files."""
+    name = aoi if aoi.startswith("AOI_") else f"AOI_{_OWN_NUMBER}_{aoi}"
+    if re.fullmatch(r"AOI_\d+_[A-Za-z]+", name):
+        return aoi_name([name]) or name
     raise SourceError(f"{aoi!r} cannot be the name of an AOI.", fix="Use letters only, or AOI_<number>_<letters>.")

@@ -84,7 +84,7 @@ def run(home: Path, **changes: object) -> dict:
 
 
 def test_what_is_imported_reads_back_to_the_pixel(three: Path) -> None:
-    answer = run(three)
+    answer = run(three, aoi="TOWN")
     assert (answer["aoi"], answer["tiles"], answer["kept"], answer["buildings"]) == ("AOI_99_Town", 3, 0, 6)
     assert answer["slivers"] == 3
     assert "footprint prepare --source" in answer["_lines"][-1]

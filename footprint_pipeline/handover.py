@@ -34,7 +34,7 @@ class TrainedUnet(_Record):
 
 
 class ToleranceSweep(_Record):
-    """The tolerance chosen on the validation split."""
+    """The tolerance and the seed level chosen on the validation split, and what they reach there."""
 
     run_id: str
     model_id: str
@@ -43,10 +43,14 @@ class ToleranceSweep(_Record):
     std_tile_f1: float
     pooled_pixel_f1: float
     tiles: int
+    rule: str = "median_then_std"
+    seed_level: float | None = None
+    flips: int = 1
+    building_f1: float | None = None
 
 
 class TestEvaluation(_Record):
-    """Scores on the test split at the chosen tolerance."""
+    """Scores on the test split at the chosen tolerance and seed level."""
 
     run_id: str
     model_id: str
@@ -66,6 +70,8 @@ class RegisteredModel(_Record):
     reason: str
     metrics: dict[str, float]
     champion_metrics: dict[str, float] | None
+    precision: str = "bf16"
+    precisions: dict[str, dict[str, float]] = {}
 
 
 class SearchedRecipe(_Record):

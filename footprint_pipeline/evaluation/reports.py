@@ -7,6 +7,7 @@ import cv2
 import matplotlib
 import numpy as np
 import pandas as pd
+import shapely
 
 from footprint_pipeline.evaluation.scoring import TilePrediction
 from footprint_pipeline.evaluation.tolerance import Choice, SweepTable
@@ -41,15 +42,21 @@ def overlay(image: np.ndarray, truth: np.ndarray, claimed: np.ndarray) -> np.nda
     return result.astype(np.uint8)
 
 
-def contact_sheet(predictions: Sequence[TilePrediction], *, tolerance: float, height: int = 280) -> bytes:
-    """Tiles in rows: image, labels' outlines, overlay; an empty strip when there are none. PNG."""
+def contact_sheet(
+    predictions: Sequence[TilePrediction], *, tolerance: float, seed_level: float | None = None, height: int = 280
+) -> bytes:
+    """Tiles in rows: image, outlines of the labels, overlay with outlines found; an empty strip for no tiles. PNG."""
     rows = [] if predictions else [np.zeros((height, 3 * height, 3), np.uint8)]
     for prediction in predictions:
         claimed = prediction.probability > np.float32(1 - tolerance)
         outlined = prediction.image.copy()
         contours, _ = cv2.findContours(prediction.truth, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(outlined, contours, -1, (255, 230, 0), 1)
-        panels = [prediction.image, outlined, overlay(prediction.image, prediction.truth, claimed)]
+        painted = overlay(prediction.image, prediction.truth, claimed)
+        found = prediction.answer.footprints(tolerance=tolerance, seed_level=seed_level).polygons
+        rings = [shapely.get_coordinates(ring) - 0.5 for ring in shapely.get_rings(found)]
+        cv2.polylines(painted, [np.rint(ring).astype(np.int32) for ring in rings], True, (255, 255, 255), 1)
+        panels = [prediction.image, outlined, painted]
         width = round(height * prediction.image.shape[1] / prediction.image.shape[0])
         resized = [cv2.resize(panel, (width, height), interpolation=cv2.INTER_AREA) for panel in panels]
         rows.append(np.concatenate(resized, axis=1))

@@ -1,17 +1,19 @@
 """Predict labelled tiles with any network and hold the answers against the labels.
 
-Each tile is predicted at the model's ground sample distance and scored on its own grid. Where there is no
-imagery nothing is claimed.
+Each tile is predicted at the model's ground sample distance; buildings are outlined and told apart there, where the
+gaps between them are as wide as in training. Pixels and polygons are then scored on the tile's own grid. Where there
+is no imagery nothing is claimed.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import shapely
 
 from footprint_pipeline.dataset.caching import grid_size, resample
 from footprint_pipeline.dataset.masks import read_mask
@@ -20,21 +22,48 @@ from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation.buildings import MIN_AREA_PX, BuildingScore, score_buildings
 from footprint_pipeline.evaluation.tolerance import pixel_f1, sweep_tile
 from footprint_pipeline.footprints.predict import Infer, predict_probability
-from footprint_pipeline.footprints.vectorize import vectorize
+from footprint_pipeline.footprints.separate import interior_of
+from footprint_pipeline.footprints.vectorize import Footprints, vectorize
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a network says of a tile, on the grid that it works on.
+
+    Attributes:
+        probability: of a building, float32 in [0, 1], shape (h, w); 0 where there is no imagery.
+        interior: how sure a pixel lies inside one building, the same; None when the network does not tell.
+        size: height and width of the tile on its own grid, pixels.
+    """
+
+    probability: np.ndarray
+    interior: np.ndarray | None
+    size: tuple[int, int]
+
+    def footprints(self, *, tolerance: float, seed_level: float | None) -> Footprints:
+        """The buildings, on the tile's own grid; see `vectorize`."""
+        found = vectorize(self.probability, tolerance=tolerance, interior=self.interior, seed_level=seed_level)
+        height, width = self.probability.shape
+        if (height, width) == self.size:
+            return found
+        scale = np.array([self.size[1] / width, self.size[0] / height])
+        return Footprints(shapely.transform(found.polygons, lambda xy: xy * scale), found.confidence)
+
+
+@dataclass(frozen=True)
 class TilePrediction:
-    """What a network says of a labelled tile, on the tile's own grid.
+    """What a network says of a labelled tile.
 
     Attributes:
         tile_id: which tile.
         aoi: its AOI.
         image: uint8, shape (H, W, 3).
         truth: uint8 0/1, shape (H, W).
-        probability: float32 in [0, 1], shape (H, W); 0 where there is no imagery.
+        probability: of a building, on the tile's own grid, float32 in [0, 1], shape (H, W); 0 where there is no
+            imagery.
+        answer: what the network said before that was resampled.
     """
 
     tile_id: str
@@ -42,6 +71,7 @@ class TilePrediction:
     image: np.ndarray
     truth: np.ndarray
     probability: np.ndarray
+    answer: Answer
 
 
 @dataclass(frozen=True)
@@ -77,6 +107,8 @@ def predict_tiles(
     *,
     gsd_m: float,
     stride: int,
+    heads: Sequence[str] = ("building",),
+    flips: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[TilePrediction]:
     """Predict the tiles of a manifest, one after another.
@@ -86,6 +118,8 @@ def predict_tiles(
         infer: the network.
         gsd_m: metres a pixel that the network works at.
         stride: the network's input must be a multiple of this.
+        heads: what the network tells of each pixel, in order.
+        flips: orientations that are averaged.
         progress: called with (done, total).
     """
     for done, row in enumerate(manifest.itertuples(), start=1):
@@ -93,10 +127,18 @@ def predict_tiles(
         scale = normalization(row)
         size = grid_size(row, gsd_m)
         at_gsd = resample(scale.to_uint8(image), size).astype(np.float32) / np.float32(255)
-        probability = predict_probability(at_gsd, infer, stride=stride)
-        probability = np.clip(resample(probability, image.shape[:2]), 0.0, 1.0)
+        told = predict_probability(at_gsd, infer, stride=stride, flips=flips)
+        probability = np.clip(resample(np.ascontiguousarray(told[..., 0]), image.shape[:2]), 0.0, 1.0)
         probability[~valid] = 0.0
-        yield TilePrediction(row.tile_id, row.aoi, scale.to_uint8(image), read_mask(Path(row.mask_path)), probability)
+        told[resample(valid.astype(np.uint8) * np.uint8(255), size) < 128] = 0.0
+        yield TilePrediction(
+            tile_id=row.tile_id,
+            aoi=row.aoi,
+            image=scale.to_uint8(image),
+            truth=read_mask(Path(row.mask_path)),
+            probability=probability,
+            answer=Answer(np.ascontiguousarray(told[..., 0]), interior_of(told, heads), image.shape[:2]),
+        )
         if progress is not None:
             progress(done, len(manifest))
 
@@ -106,6 +148,7 @@ def score_tiles(
     polygons: gpd.GeoDataFrame,
     *,
     tolerance: float,
+    seed_level: float | None = None,
     min_area_px: float = MIN_AREA_PX,
     on_tile: Callable[[TilePrediction, float], None] | None = None,
 ) -> TestScores:
@@ -115,27 +158,22 @@ def score_tiles(
         predictions: from `predict_tiles`.
         polygons: the polygon table of their AOIs.
         tolerance: a pixel is a building where probability > 1 - tolerance.
+        seed_level: buildings that touch are told apart by interiors above it; None: they are not.
         min_area_px: smaller polygons on either side are left out, square pixels.
         on_tile: called with every prediction and its pixel F1, to keep some for pictures.
 
     Raises:
         DatasetError: there is no tile.
     """
-    truth_of = polygons.groupby(["aoi", "tile_id"]).indices
-    on_grid = polygons["geometry_px"].to_numpy()
+    truth_of = tile_buildings(polygons)
     rows = []
     for prediction in predictions:
         pixels = sweep_tile(prediction.probability, prediction.truth, tolerances=np.array([tolerance]))
         tp, fp, fn = (
             int(counts[0, 0]) for counts in (pixels.true_positives, pixels.false_positives, pixels.false_negatives)
         )
-        found = vectorize(prediction.probability, tolerance=tolerance)
-        buildings = score_buildings(
-            found.polygons,
-            found.confidence,
-            on_grid[truth_of.get((prediction.aoi, prediction.tile_id), np.empty(0, int))],
-            min_area_px=min_area_px,
-        )
+        found = prediction.answer.footprints(tolerance=tolerance, seed_level=seed_level)
+        buildings = score_buildings(found.polygons, found.confidence, truth_of(prediction), min_area_px=min_area_px)
         f1 = float(pixels.f1[0, 0])
         rows.append(
             {
@@ -150,6 +188,14 @@ def score_tiles(
     if not rows:
         raise DatasetError("There is no tile to score.", fix="Prepare tiles of the test split.")
     return summarize(pd.DataFrame(rows))
+
+
+def tile_buildings(polygons: gpd.GeoDataFrame) -> Callable[[TilePrediction], np.ndarray]:
+    """The labels of a predicted tile on the tile's grid, shape (N,), looked up in a polygon table."""
+    rows_of = polygons.groupby(["aoi", "tile_id"]).indices
+    on_grid = polygons["geometry_px"].to_numpy()
+    nothing = np.empty(0, int)
+    return lambda prediction: on_grid[rows_of.get((prediction.aoi, prediction.tile_id), nothing)]
 
 
 def summarize(tiles: pd.DataFrame) -> TestScores:

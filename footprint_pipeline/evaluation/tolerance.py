@@ -1,7 +1,8 @@
 """The tolerance sweep: at which probability does a pixel count as a building?
 
 A pixel is a building where ``probability > 1 - tolerance``. The sweep measures pixel F1 at 50 tolerances in
-one pass over the pixels, tile by tile, and picks one by the article's rule.
+one pass over the pixels, tile by tile. What belongs here: the sweep, and the rules that ask pixels alone; `choice` asks
+buildings too.
 """
 
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class SweepTable:
 
 @dataclass(frozen=True)
 class Choice:
-    """The tolerance picked, and the F1 of the tiles with buildings there."""
+    """The tolerance picked, and the pixel F1 there: median and deviation over the tiles with buildings, and of all."""
 
     tolerance: float
     median_f1: float
@@ -129,21 +130,57 @@ def median_then_std(table: SweepTable, *, candidates: int = 5) -> Choice:
     Raises:
         DatasetError: no tile has a building.
     """
+    median, deviation = _median_and_std(table)
+    best = np.argsort(-median, kind="stable")[:candidates]
+    return choice_at(table, int(best[np.argmin(deviation[best])]))
+
+
+def highest_pooled(table: SweepTable) -> Choice:
+    """The tolerance of the highest pixel F1 of all tiles taken as one; of equals the smaller.
+
+    Raises:
+        DatasetError: no tile has a building.
+    """
+    return choice_at(table, int(np.argmax(table.pooled_f1)))
+
+
+def harmless(table: SweepTable, *, slack: float) -> np.ndarray:
+    """Positions of the tolerances whose median and pooled F1 are both at most `slack` below the highest there is.
+
+    Where there is none, those nearest to it. Ascending, never empty.
+
+    Raises:
+        DatasetError: no tile has a building.
+    """
+    median, _ = _median_and_std(table)
+    pooled = table.pooled_f1
+    loss = np.maximum(median.max() - median, pooled.max() - pooled)
+    return np.flatnonzero(loss <= max(slack, loss.min()))
+
+
+def choice_at(table: SweepTable, position: int) -> Choice:
+    """The choice of the tolerance at a position.
+
+    Raises:
+        DatasetError: no tile has a building.
+    """
+    median, deviation = _median_and_std(table)
+    return Choice(
+        tolerance=float(table.tolerances[position]),
+        median_f1=float(median[position]),
+        std_f1=float(deviation[position]),
+        pooled_f1=float(table.pooled_f1[position]),
+    )
+
+
+def _median_and_std(table: SweepTable) -> tuple[np.ndarray, np.ndarray]:
     if not table.with_buildings.any():
         raise DatasetError(
             "No tile of the validation split has a building; a tolerance cannot be chosen.",
             fix="Prepare more tiles, or split with another seed.",
         )
     f1 = table.f1[table.with_buildings]
-    median, deviation = np.median(f1, axis=0), f1.std(axis=0)
-    best = np.argsort(-median, kind="stable")[:candidates]
-    chosen = int(best[np.argmin(deviation[best])])
-    return Choice(
-        tolerance=float(table.tolerances[chosen]),
-        median_f1=float(median[chosen]),
-        std_f1=float(deviation[chosen]),
-        pooled_f1=float(table.pooled_f1[chosen]),
-    )
+    return np.median(f1, axis=0), f1.std(axis=0)
 
 
 def pixel_f1(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:

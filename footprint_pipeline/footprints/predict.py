@@ -1,4 +1,4 @@
-"""Image of any size → probability raster: overlapping windows, blended, so that no seam shows, and turned, if wished."""
+"""Image of any size → what the network tells: overlapping windows, blended so that no seam shows; turned, if wished."""
 
 from collections.abc import Callable, Iterator
 

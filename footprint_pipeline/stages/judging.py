@@ -1,19 +1,29 @@
-"""Judging a trained network: the tolerance sweep on the validation split, the scores on the test split.
+"""Judging a trained network: tolerance and seed level on the validation split, the scores on the test split.
 
 Imports Keras and MLflow, so whoever must stay light imports it inside a function.
 """
 
 import logging
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation import reports
-from footprint_pipeline.evaluation.scoring import TestScores, TilePrediction, predict_tiles, score_tiles
-from footprint_pipeline.evaluation.tolerance import median_then_std, stack, sweep_tile
+from footprint_pipeline.evaluation.choice import Labelled, settle
+from footprint_pipeline.evaluation.scoring import (
+    TestScores,
+    TilePrediction,
+    predict_tiles,
+    score_tiles,
+    tile_buildings,
+)
+from footprint_pipeline.evaluation.spec import SweepSpec
+from footprint_pipeline.evaluation.tolerance import stack, sweep_tile
 from footprint_pipeline.footprints.predict import Infer
 from footprint_pipeline.handover import TestEvaluation, ToleranceSweep, TrainedUnet
 from footprint_pipeline.lake import Lake
@@ -26,29 +36,35 @@ from footprint_pipeline.stages.scoring import load_manifest, load_polygons, said
 log = logging.getLogger(__name__)
 
 SHOWN_TILES = 6
+_SWEEP = SweepSpec()
 
 
-def sweep_tolerance(settings: Settings, trained: TrainedUnet) -> tuple[ToleranceSweep, bytes]:
-    """Choose the tolerance on the validation split; the box plot comes along as PNG."""
+def sweep_tolerance(settings: Settings, trained: TrainedUnet, spec: SweepSpec = _SWEEP) -> tuple[ToleranceSweep, bytes]:
+    """Choose the tolerance and the seed level on the validation split; the box plot comes along as PNG."""
     manifest = of_split(settings, trained, "validation")
-    infer = load_network(settings, trained)
-    tables, tile_ids = [], []
-    for prediction in predict_tiles(
-        manifest, infer, gsd_m=trained.gsd_m, stride=trained.stride, progress=said("sweep")
-    ):
+    polygons = load_polygons(Lake(settings.home.absolute()), manifest)
+    buildings_of = tile_buildings(polygons)
+    spread = set(np.linspace(0, len(manifest) - 1, min(spec.tiles, len(manifest))).round().astype(int).tolist())
+    tables, tile_ids, sample = [], [], []
+    for number, prediction in enumerate(_predictions(settings, trained, manifest, flips=spec.flips, what="sweep")):
         tables.append(sweep_tile(prediction.probability, prediction.truth))
         tile_ids.append(prediction.tile_id)
+        if number in spread:
+            sample.append(Labelled(prediction.aoi, prediction.answer, buildings_of(prediction)))
     table = stack(tables)
-    choice = median_then_std(table)
+    settled = settle(table, sample, spec)
+    choice = settled.choice
     plot = reports.box_plot(table, choice)
     log.info(
-        "Tolerance %.2f: median F1 %.4f, standard deviation %.4f", choice.tolerance, choice.median_f1, choice.std_f1
-    )
+        "Tolerance %.2f, seed level %s (%s): median F1 %.4f, pooled F1 %.4f, building F1 %.4f",
+        choice.tolerance, settled.seed_level, spec.rule, choice.median_f1, choice.pooled_f1, settled.building_f1,
+    )  # fmt: skip
     tracking.log_files(
         trained.run_id,
         {
             "tolerance/box_plot.png": plot,
             "tolerance/sweep.csv": table.frame(tile_ids).to_csv(index=False).encode(),
+            "tolerance/buildings.csv": settled.measured.to_csv(index=False).encode(),
         },
     )
     swept = ToleranceSweep(
@@ -59,13 +75,19 @@ def sweep_tolerance(settings: Settings, trained: TrainedUnet) -> tuple[Tolerance
         std_tile_f1=choice.std_f1,
         pooled_pixel_f1=choice.pooled_f1,
         tiles=len(tile_ids),
+        rule=spec.rule,
+        seed_level=settled.seed_level,
+        flips=spec.flips,
+        building_f1=settled.building_f1,
     )
     tracking.log_metrics(
         trained.run_id,
         {
             "tolerance": swept.tolerance,
+            **({} if swept.seed_level is None else {"seed_level": swept.seed_level}),
             "validation_median_tile_f1": swept.median_tile_f1,
             "validation_pooled_pixel_f1": swept.pooled_pixel_f1,
+            "validation_building_f1": settled.building_f1,
         },
     )
     return swept, plot
@@ -74,19 +96,20 @@ def sweep_tolerance(settings: Settings, trained: TrainedUnet) -> tuple[Tolerance
 def evaluate_test(
     settings: Settings, trained: TrainedUnet, swept: ToleranceSweep
 ) -> tuple[TestEvaluation, TestScores, bytes]:
-    """Score the test split at the chosen tolerance; a contact sheet of worst to best tiles comes along as PNG."""
+    """Score the test split as chosen; a contact sheet of worst to best tiles comes along as PNG."""
     manifest = of_split(settings, trained, "test")
-    predictions = predict_tiles(
-        manifest, load_network(settings, trained), gsd_m=trained.gsd_m, stride=trained.stride, progress=said("test")
-    )
+    predictions = _predictions(settings, trained, manifest, flips=swept.flips, what="test")
     shown: list[tuple[float, TilePrediction]] = []
     scores = score_tiles(
         predictions,
         load_polygons(Lake(settings.home.absolute()), manifest),
         tolerance=swept.tolerance,
+        seed_level=swept.seed_level,
         on_tile=lambda prediction, f1: _keep_spread(shown, prediction, f1),
     )
-    sheet = reports.contact_sheet([prediction for _, prediction in shown], tolerance=swept.tolerance)
+    sheet = reports.contact_sheet(
+        [prediction for _, prediction in shown], tolerance=swept.tolerance, seed_level=swept.seed_level
+    )
     log.info(
         "Test: median tile F1 %.4f, pooled pixel F1 %.4f, building F1 %.4f",
         scores.median_tile_f1, scores.pooled_pixel_f1, scores.building_f1,
@@ -109,6 +132,20 @@ def evaluate_test(
         by_aoi=scores.by_aoi.to_dict("records"),
     )
     return evaluation, scores, sheet
+
+
+def _predictions(
+    settings: Settings, trained: TrainedUnet, manifest: pd.DataFrame, *, flips: int, what: str
+) -> Iterator[TilePrediction]:
+    return predict_tiles(
+        manifest,
+        load_network(settings, trained),
+        gsd_m=trained.gsd_m,
+        stride=trained.stride,
+        heads=getattr(trained, "heads", ("building",)),
+        flips=flips,
+        progress=said(what),
+    )
 
 
 def load_network(settings: Settings, trained: TrainedUnet) -> Infer:

@@ -22,17 +22,23 @@ log = logging.getLogger(__name__)
 
 
 def score_on_test_splits(
-    settings: Settings, model: Path, aois: list[str], *, tolerance: float | None = None
+    settings: Settings, model: Path, aois: list[str], *, tolerance: float | None = None, flips: int | None = None
 ) -> TestScores:
     """Score an exported model on the test splits of prepared AOIs, of all of them when the list is empty."""
     lake = Lake(settings.home.absolute())
     manifest = load_manifest(lake, aois)
     manifest = manifest[manifest["split"] == "test"]
-    return score_exported(Runtime(model), manifest, load_polygons(lake, manifest), tolerance=tolerance)
+    return score_exported(Runtime(model), manifest, load_polygons(lake, manifest), tolerance=tolerance, flips=flips)
 
 
 def score_on_source(
-    settings: Settings, model: Path, aoi: Aoi, *, tolerance: float | None = None, skip_bad_labels: bool = False
+    settings: Settings,
+    model: Path,
+    aoi: Aoi,
+    *,
+    tolerance: float | None = None,
+    flips: int | None = None,
+    skip_bad_labels: bool = False,
 ) -> TestScores:
     """Score an exported model on every tile of a source, apart from all data prepared for training.
 
@@ -41,6 +47,7 @@ def score_on_source(
         model: folder of the exported model.
         aoi: where the tiles and labels come from.
         tolerance: another than the model's own.
+        flips: another number of orientations to average than the model's own.
         skip_bad_labels: leave out labels that cannot be read.
     """
     folder = AoiFolder(settings.home.absolute() / "evaluation" / aoi.name)
@@ -49,24 +56,43 @@ def score_on_source(
     draw_masks(folder)
     tiles = pd.DataFrame(read_tile_index(folder.tiles).drop(columns="geometry"))
     tiles["mask_path"] = [str(mask_path(folder.masks, tile_id)) for tile_id in tiles["tile_id"]]
-    return score_exported(Runtime(model), tiles, read_polygon_table(folder.polygons), tolerance=tolerance)
+    polygons = read_polygon_table(folder.polygons)
+    return score_exported(Runtime(model), tiles, polygons, tolerance=tolerance, flips=flips)
 
 
 def score_exported(
-    runtime: Runtime, manifest: pd.DataFrame, polygons: gpd.GeoDataFrame, *, tolerance: float | None = None
+    runtime: Runtime,
+    manifest: pd.DataFrame,
+    polygons: gpd.GeoDataFrame,
+    *,
+    tolerance: float | None = None,
+    flips: int | None = None,
 ) -> TestScores:
-    """Score an exported model on labelled tiles, at its own tolerance unless another is given.
+    """Score an exported model on labelled tiles, as the service would run it unless told otherwise.
 
     Args:
         runtime: the model.
         manifest: rows of split manifests, or of a tile index with `mask_path`.
         polygons: the polygon table of these tiles.
         tolerance: another than the model's own.
+        flips: another number of orientations to average than the model's own.
     """
+    spec = runtime.spec
     predictions = predict_tiles(
-        manifest, runtime, gsd_m=runtime.spec.gsd_m, stride=runtime.spec.stride, progress=said("evaluate")
+        manifest,
+        runtime,
+        gsd_m=spec.gsd_m,
+        stride=spec.stride,
+        heads=spec.heads,
+        flips=spec.flips if flips is None else flips,
+        progress=said("evaluate"),
     )
-    return score_tiles(predictions, polygons, tolerance=runtime.spec.tolerance if tolerance is None else tolerance)
+    return score_tiles(
+        predictions,
+        polygons,
+        tolerance=spec.tolerance if tolerance is None else tolerance,
+        seed_level=spec.seed_level,
+    )
 
 
 def load_manifest(lake: Lake, aois: list[str]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from footprint_pipeline.evaluation import reports
-from footprint_pipeline.evaluation.scoring import TilePrediction
+from footprint_pipeline.evaluation.scoring import Answer, TilePrediction
 from footprint_pipeline.evaluation.tolerance import median_then_std, sweep
 
 
@@ -18,7 +18,8 @@ def prediction(height: int = 40, width: int = 60) -> TilePrediction:
     truth = np.zeros((height, width), np.uint8)
     truth[10:30, 10:30] = 1
     probability = np.roll(truth, 5, axis=1) * np.float32(0.9)
-    return TilePrediction("a", "Town", np.full((height, width, 3), 100, np.uint8), truth, probability)
+    image = np.full((height, width, 3), 100, np.uint8)
+    return TilePrediction("a", "Town", image, truth, probability, Answer(probability, None, (height, width)))
 
 
 def test_the_overlay_paints_each_kind_of_pixel() -> None:

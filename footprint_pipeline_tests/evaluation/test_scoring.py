@@ -19,7 +19,7 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> City:
 
 def bright(batch: np.ndarray) -> np.ndarray:
     """A network that takes bright pixels for roofs."""
-    return (batch[..., 0] > 0.6).astype(np.float32) * np.float32(0.9)
+    return (batch[..., :1] > 0.6).astype(np.float32) * np.float32(0.9)
 
 
 def predict(city: City, infer: object = bright, **options: float) -> Iterator[scoring.TilePrediction]:
@@ -61,7 +61,7 @@ def test_nothing_is_claimed_where_there_is_no_imagery(tmp_path: Path) -> None:
         pixels = tile.read()
         pixels[:, :20] = 0
         tile.write(pixels)
-    first = next(iter(predict(city, lambda batch: np.ones(batch.shape[:3], np.float32))))
+    first = next(iter(predict(city, lambda batch: np.ones((*batch.shape[:3], 1), np.float32))))
     assert not first.probability[:20].any()
     assert (first.probability[20:] == 1).all()
 
@@ -81,7 +81,7 @@ def test_a_network_that_is_right_scores_one(city: City) -> None:
 
 def test_a_network_that_sees_nothing_scores_zero_but_not_on_the_empty_tile(city: City) -> None:
     scores = scoring.score_tiles(
-        predict(city, lambda batch: np.zeros(batch.shape[:3], np.float32)), city.polygons, tolerance=0.5
+        predict(city, lambda batch: np.zeros((*batch.shape[:3], 1), np.float32)), city.polygons, tolerance=0.5
     )
     assert set(scores.metrics().values()) == {0.0}
     assert scores.tiles["pixel_f1"].tolist() == [0.0] * 7 + [1.0]

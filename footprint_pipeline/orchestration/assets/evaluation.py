@@ -2,22 +2,48 @@
 
 import dagster as dg
 import pandas as pd
+from pydantic import Field
 
+from footprint_pipeline.evaluation.spec import RULES, SweepSpec
 from footprint_pipeline.handover import TestEvaluation, ToleranceSweep, TrainedUnet
 from footprint_pipeline.orchestration.resources import Workplace
 
+_SWEEP = SweepSpec()
+
+
+class SweepConfig(dg.Config):
+    """How the tolerance and the seed level are chosen."""
+
+    rule: str = Field(_SWEEP.rule, description=f"One of {', '.join(RULES)}; the article's is median_then_std.")
+    slack: float = Field(
+        _SWEEP.slack, description="How far a balanced choice's median and pooled pixel F1 may be below the highest."
+    )
+    tolerances: int = Field(_SWEEP.tolerances, description="Building F1 is measured at so many tolerances at most.")
+    seed_levels: list[float] = Field(
+        list(_SWEEP.seed_levels), description="Levels tried for telling apart buildings that touch."
+    )
+    tiles: int = Field(_SWEEP.tiles, description="Building F1 is measured on so many validation tiles at most.")
+    flips: int = Field(_SWEEP.flips, description="Orientations that predictions are the mean of: 1, 2, 4 or 8.")
+
+    def spec(self) -> SweepSpec:
+        """The same as the core's spec."""
+        return SweepSpec(**self.model_dump())
+
 
 @dg.asset(group_name="evaluation", kinds={"keras", "mlflow"}, pool="gpu")
-def tolerance_sweep(workplace: Workplace, trained_unet: TrainedUnet) -> dg.Output[ToleranceSweep]:
-    """The tolerance of the footprints, chosen from 50 on the validation split by the article's rule."""
+def tolerance_sweep(workplace: Workplace, trained_unet: TrainedUnet, config: SweepConfig) -> dg.Output[ToleranceSweep]:
+    """The tolerance, and the level at which buildings that touch are told apart, chosen on the validation split."""
     from footprint_pipeline.orchestration.metadata import picture
     from footprint_pipeline.stages.judging import sweep_tolerance
 
-    swept, plot = sweep_tolerance(workplace.settings, trained_unet)
+    swept, plot = sweep_tolerance(workplace.settings, trained_unet, config.spec())
     return dg.Output(
         swept,
         metadata={
+            "rule": swept.rule,
             "tolerance": swept.tolerance,
+            "seed_level": "not separated" if swept.seed_level is None else swept.seed_level,
+            "building_f1": swept.building_f1,
             "median_tile_f1": swept.median_tile_f1,
             "std_tile_f1": swept.std_tile_f1,
             "pooled_pixel_f1": swept.pooled_pixel_f1,

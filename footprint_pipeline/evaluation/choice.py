@@ -1,0 +1,118 @@
+"""The tolerance and the seed level that footprints are made with, chosen on the validation split.
+
+The tolerance says how far buildings reach, the seed level where those that touch are told apart. What belongs here:
+the rules, and measuring building F1 at a coarse grid of both. The sweep over pixels is `tolerance`'s business.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from footprint_pipeline.evaluation.buildings import BuildingScore, score_buildings
+from footprint_pipeline.evaluation.scoring import Answer
+from footprint_pipeline.evaluation.spec import SweepSpec
+from footprint_pipeline.evaluation.tolerance import (
+    Choice,
+    SweepTable,
+    choice_at,
+    harmless,
+    highest_pooled,
+    median_then_std,
+)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What the network says of a tile, and the truth.
+
+    Attributes:
+        aoi: its AOI.
+        answer: the network's.
+        buildings: valid shapely polygons on the tile's grid, shape (N,).
+    """
+
+    aoi: str
+    answer: Answer
+    buildings: np.ndarray
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What was chosen, and why.
+
+    Attributes:
+        choice: the tolerance, and pixel F1 there.
+        seed_level: buildings that touch are told apart by interiors above it; None: they are not.
+        building_f1: SpaceNet's there, on the tiles measured, mean over AOIs.
+        measured: one row a candidate: `tolerance`, `seed_level` (NaN: not separated), `building_f1`.
+    """
+
+    choice: Choice
+    seed_level: float | None
+    building_f1: float
+    measured: pd.DataFrame
+
+
+def settle(table: SweepTable, tiles: Sequence[Labelled], spec: SweepSpec) -> Settled:
+    """Choose by the spec's rule; of equals the smaller tolerance, and not separating, wins.
+
+    Whatever the rule for the tolerance, the seed level is the one of the highest building F1 at it.
+
+    Args:
+        table: the sweep of all tiles.
+        tiles: those to measure building F1 on.
+        spec: the rule and the candidates.
+
+    Raises:
+        DatasetError: no tile has a building.
+    """
+    if spec.rule == "median_then_std":
+        candidates = [median_then_std(table)]
+    elif spec.rule == "pooled_pixel_f1":
+        candidates = [highest_pooled(table)]
+    else:
+        allowed = harmless(table, slack=spec.slack if spec.rule == "balanced" else 1.0)
+        spread = np.linspace(0, len(allowed) - 1, min(spec.tolerances, len(allowed))).round().astype(int)
+        candidates = [choice_at(table, int(position)) for position in allowed[spread]]
+    separable = any(tile.answer.interior is not None for tile in tiles)
+    levels = (None, *(spec.seed_levels if separable else ()))
+    f1 = building_f1(tiles, tolerances=[choice.tolerance for choice in candidates], seed_levels=levels)
+    best, level = np.unravel_index(int(np.argmax(f1)), f1.shape)
+    measured = pd.DataFrame(
+        [
+            {"tolerance": choice.tolerance, "seed_level": np.nan if at is None else at, "building_f1": value}
+            for choice, row in zip(candidates, f1.tolist(), strict=True)
+            for at, value in zip(levels, row, strict=True)
+        ]
+    )
+    return Settled(candidates[best], levels[level], float(f1[best, level]), measured)
+
+
+def building_f1(
+    tiles: Sequence[Labelled], *, tolerances: Sequence[float], seed_levels: Sequence[float | None]
+) -> np.ndarray:
+    """SpaceNet's building F1, mean over AOIs, at every tolerance and seed level; tiles are measured in threads.
+
+    Returns:
+        float64, shape (tolerances, seed levels); 0 where there is no tile.
+    """
+
+    def score(tile: Labelled) -> list[BuildingScore]:
+        found = (
+            tile.answer.footprints(tolerance=tolerance, seed_level=level)
+            for tolerance in tolerances
+            for level in seed_levels
+        )
+        return [score_buildings(each.polygons, each.confidence, tile.buildings) for each in found]
+
+    aois = sorted({tile.aoi for tile in tiles})
+    sums = {aoi: [BuildingScore()] * (len(tolerances) * len(seed_levels)) for aoi in aois}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for tile, scores in zip(tiles, pool.map(score, tiles), strict=True):
+            sums[tile.aoi] = [one + other for one, other in zip(sums[tile.aoi], scores, strict=True)]
+    f1 = np.array([[score.f1 for score in sums[aoi]] for aoi in aois]).reshape(len(aois), len(tolerances), -1)
+    return f1.mean(axis=0) if aois else np.zeros((len(tolerances), len(seed_levels)))

@@ -1,0 +1,47 @@
+"""How a trained network is judged: a frozen spec that holds the defaults once. Nothing heavy is imported here."""
+
+from dataclasses import dataclass
+
+from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.footprints.predict import FLIPS
+
+RULES = ("balanced", "median_then_std", "pooled_pixel_f1", "building_f1")
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """How the tolerance and the seed level are chosen.
+
+    Attributes:
+        rule: `balanced`: the highest building F1 of the tolerances that cost pixels at most the slack.
+            `median_then_std`: the article's, of the five highest median pixel F1s the one with the lowest deviation.
+            `pooled_pixel_f1`: the highest pixel F1 of all tiles taken as one. `building_f1`: the highest building F1.
+        slack: how far the median and the pooled pixel F1 of a balanced choice may be below the highest there is.
+        tolerances: building F1 is measured at so many tolerances at most.
+        seed_levels: and at these levels, where the network tells interiors; not separating is tried as well.
+        tiles: and on so many tiles at most, evenly spread over the validation split.
+        flips: orientations that the network's answer is the mean of, in the sweep and ever after.
+
+    Raises:
+        SettingsError: there is no such rule, or nothing could be chosen.
+    """
+
+    rule: str = "balanced"
+    slack: float = 0.003
+    tolerances: int = 8
+    seed_levels: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    tiles: int = 48
+    flips: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed_levels", tuple(self.seed_levels))
+        if self.rule not in RULES:
+            raise SettingsError(f"No rule is called {self.rule!r}.", fix=f"Choose one of {', '.join(RULES)}.")
+        if self.flips not in FLIPS:
+            raise SettingsError(f"flips is {self.flips}.", fix=f"Choose one of {', '.join(map(str, FLIPS))}.")
+        if self.slack < 0 or self.tolerances < 1 or self.tiles < 1 or not all(0 < x < 1 for x in self.seed_levels):
+            raise SettingsError(
+                f"Nothing can be chosen with slack {self.slack}, {self.tolerances} tolerances, {self.tiles} tiles, "
+                f"seed levels {', '.join(map(str, self.seed_levels))}.",
+                fix="Slack is at least 0, the numbers are at least 1, levels lie between 0 and 1.",
+            )

@@ -2,14 +2,20 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from footprint_pipeline.definitions import build_definitions
+from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.handover import ToleranceSweep
+from footprint_pipeline.model.search_space import SearchSpec
 from footprint_pipeline.model.spec import TrainingSpec
+from footprint_pipeline.model.spec_fields import fields_of
+from footprint_pipeline.model.spec_files import read_spec
+from footprint_pipeline.orchestration.assets.search import SearchConfig
 from footprint_pipeline.orchestration.assets.training import TrainingConfig
 from footprint_pipeline.orchestration.io_managers import JsonRecords
 from footprint_pipeline.orchestration.local import ROOT, prepare_home
@@ -17,8 +23,9 @@ from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.catalog import BUILT_IN
 from footprint_pipeline.spacenet.own_areas import add_aoi
 
+JOBS = ("dataset", "model", "whole_chain", "search")
 PARTITIONED = ("image_tiles", "building_polygons", "mask_tiles", "split_manifests", "dataset_report")
-UNPARTITIONED = ("trained_unet", "tolerance_sweep", "test_evaluation", "registered_model")
+UNPARTITIONED = ("hyperparameter_search", "trained_unet", "tolerance_sweep", "test_evaluation", "registered_model")
 
 
 def test_the_graph_is_a_line_from_tiles_to_the_registry(tmp_path: Path) -> None:
@@ -41,7 +48,7 @@ def test_an_area_that_the_user_added_is_a_partition(tmp_path: Path) -> None:
 
 
 def test_loading_the_definitions_imports_neither_keras_nor_tensorflow_nor_mlflow() -> None:
-    heavy = ("keras", "tensorflow", "mlflow", "openvino")
+    heavy = ("keras", "tensorflow", "mlflow", "openvino", "optuna")
     code = f"import sys, footprint_pipeline.definitions; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -64,9 +71,57 @@ def test_the_instance_file_is_valid_and_keeps_one_training_at_a_time(tmp_path: P
         assert instance.managed_python_loggers == ["footprint_pipeline"]
 
 
-def test_config_says_what_the_core_says() -> None:
+def test_jobs_hold_what_they_say(tmp_path: Path) -> None:
+    repository = build_definitions(Settings(home=tmp_path)).get_repository_def()
+    jobs = {name: {node.name for node in repository.get_job(name).nodes} for name in JOBS}
+    assert jobs["search"] == {"hyperparameter_search"}
+    assert jobs["model"] == set(UNPARTITIONED) - jobs["search"]
+    assert jobs["whole_chain"] == jobs["dataset"] | jobs["model"]
+
+
+def test_whatever_wants_the_gpu_waits_its_turn(tmp_path: Path) -> None:
+    graph = build_definitions(Settings(home=tmp_path)).resolve_asset_graph()
+    pooled = {node.key.to_user_string() for node in graph.asset_nodes if node.pools == {"gpu"}}
+    assert pooled == {"hyperparameter_search", "trained_unet", "tolerance_sweep", "test_evaluation"}
+
+
+def test_config_says_what_the_core_says(tmp_path: Path) -> None:
     assert TrainingConfig().spec() == TrainingSpec()
-    assert TrainingConfig(width=64, batch_norm=False, learning_rate=0.02).spec().network.width == 64
+    changed = TrainingConfig(network={"width": 64, "norm": "none"}, augmentation={"scale": [1, 2]}, learning_rate=0.02)
+    default = TrainingSpec()
+    assert changed.spec() == replace(
+        default,
+        network=replace(default.network, width=64, norm="none"),
+        augmentation=replace(default.augmentation, scale=(1.0, 2.0)),
+        learning_rate=0.02,
+    )
+    with pytest.raises(SettingsError, match="trained_unet: epochs is 0"):
+        TrainingConfig(epochs=0).spec()
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("epochs: 3\nbatch_size: 2\nnetwork: {width: 4}\n")
+    based = TrainingConfig(spec_file=str(recipe), batch_size=5, network={"depth": 2}).spec()
+    assert (based.epochs, based.batch_size, based.network.width, based.network.depth) == (3, 5, 4, 2)
+    space = tmp_path / "space.yaml"
+    space.write_text("learning_rate: {low: 1e-4, high: 1e-3}\n")
+    searched = SearchConfig(spec_file=str(recipe), space_file=str(space), max_minutes_per_trial=2).spec()
+    assert searched.base == replace(read_spec(recipe), max_minutes=2.0)
+    assert set(searched.space) == {"learning_rate"}
+    assert SearchConfig().spec() == SearchSpec()
+
+
+def test_people_see_in_the_ui_what_every_field_means_and_is(tmp_path: Path) -> None:
+    trained = (
+        build_definitions(Settings(home=tmp_path)).get_repository_def().get_job("model").get_node_named("trained_unet")
+    )
+    shown = trained.definition.config_schema.config_type.fields
+    for known in fields_of(TrainingSpec()):
+        *above, leaf = known.name.split(".")
+        inner = shown[above[0]].config_type.fields if above else shown
+        assert inner[leaf].description == known.description
+        assert inner[leaf].default_value == (list(known.default) if isinstance(known.default, tuple) else known.default)
+    for name in ("aois", "spec_file", "weights", "resume"):
+        assert shown[name].description
 
 
 def test_records_are_json_and_come_back_as_they_went(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.footprints.predict import predict_probability
 
 
@@ -34,3 +35,38 @@ def test_windows_are_blended_without_a_step() -> None:
 def test_answers_are_kept_within_zero_and_one() -> None:
     image = np.zeros((16, 16, 3), np.float32)
     assert predict_probability(image, lambda batch: batch[..., :1] + 7).max() == 1.0
+
+
+def nearness_to_the_right(batch: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(np.linspace(0, 1, batch.shape[2])[:, None], (*batch.shape[:3], 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("flips", [1, 2, 4, 8])
+@pytest.mark.parametrize("shape", [(64, 64), (32, 48), (100, 80)])
+def test_orientations_are_turned_back_before_they_are_averaged(flips: int, shape: tuple[int, int]) -> None:
+    seen: list[np.ndarray] = []
+
+    def watched(batch: np.ndarray) -> np.ndarray:
+        assert batch.flags.c_contiguous
+        seen.extend(batch)
+        return red(batch)
+
+    image = np.random.default_rng(1).random((*shape, 3), np.float32)
+    probability = predict_probability(image, watched, window=64, overlap=16, flips=flips)
+    assert probability == pytest.approx(image[..., :1], abs=1e-6)
+    windows = len(seen) // flips
+    assert len({each.tobytes() for each in seen}) == flips * windows
+
+
+def test_what_leans_to_one_side_is_evened_out() -> None:
+    image = np.zeros((32, 32, 3), np.float32)
+    once, twice, all_ways = (predict_probability(image, nearness_to_the_right, flips=flips) for flips in (1, 2, 8))
+    assert once.shape == twice.shape == (32, 32, 2)
+    assert once[0, -1, 0] == 1.0
+    assert twice == pytest.approx(0.5)
+    assert all_ways == pytest.approx(0.5)
+
+
+def test_three_orientations_are_no_choice() -> None:
+    with pytest.raises(SettingsError, match="flips is 3"):
+        predict_probability(np.zeros((16, 16, 3), np.float32), red, flips=3)

@@ -1,0 +1,130 @@
+import cv2
+import numpy as np
+import pytest
+import shapely
+
+from footprint_pipeline.footprints.separate import interior_of
+from footprint_pipeline.footprints.vectorize import vectorize
+
+HEADS = ("building", "border", "contact")
+SHAPE = (60, 80)
+
+
+def told(*buildings: np.ndarray, blur: float = 0.0) -> np.ndarray:
+    """What a network that knows says of buildings given as masks: rims are two pixels wide, contacts too."""
+    heads = np.zeros((*SHAPE, 3), np.float32)
+    near = np.zeros(SHAPE, np.uint8)
+    for mask in buildings:
+        heads[mask > 0, 0] = 1
+        heads[(mask > 0) & (cv2.erode(mask, np.ones((5, 5), np.uint8), borderValue=1) == 0), 1] = 1
+        near += cv2.dilate(mask, np.ones((3, 3), np.uint8))
+    heads[near > 1, 2] = 1
+    return cv2.GaussianBlur(heads, (0, 0), blur) if blur else heads
+
+
+def box(top: int, left: int, bottom: int, right: int) -> np.ndarray:
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[top:bottom, left:right] = 1
+    return mask
+
+
+def found(heads: np.ndarray, *, seed_level: float | None = 0.5, tolerance: float = 0.5) -> np.ndarray:
+    building = np.ascontiguousarray(heads[..., 0])
+    return vectorize(building, tolerance=tolerance, interior=interior_of(heads, HEADS), seed_level=seed_level).polygons
+
+
+def assert_cut(pieces: np.ndarray, whole: np.ndarray, *, lost: float = 0.0) -> None:
+    """The pieces are polygons, do not overlap, and are what they were cut from."""
+    assert shapely.is_valid(pieces).all()
+    assert set(shapely.get_type_id(pieces)) == {shapely.GeometryType.POLYGON}
+    together, before = shapely.union_all(pieces), shapely.union_all(whole)
+    assert together.area == pytest.approx(shapely.area(pieces).sum())
+    assert before.difference(together).area <= lost * before.area + 1e-6
+    assert together.difference(before).area < 1e-6
+
+
+@pytest.mark.parametrize("blur", [0.0, 1.0])
+def test_two_rectangles_that_touch_are_two_buildings(blur: float) -> None:
+    heads = told(box(10, 10, 40, 30), box(10, 30, 40, 60), blur=blur)
+    joined = found(heads, seed_level=None)
+    assert len(joined) == 1
+    pieces = sorted(found(heads), key=lambda piece: piece.bounds)
+    assert_cut(np.array(pieces), joined)
+    assert pieces[0].bounds == pytest.approx((10, 10, 30, 40), abs=1.01)
+    assert pieces[1].bounds == pytest.approx((30, 10, 60, 40), abs=1.01)
+
+
+def test_four_that_meet_in_a_corner_are_four() -> None:
+    heads = told(box(5, 5, 25, 30), box(5, 30, 25, 60), box(25, 5, 50, 30), box(25, 30, 50, 60))
+    pieces = found(heads)
+    assert_cut(pieces, found(heads, seed_level=None))
+    assert sorted(shapely.area(pieces)) == pytest.approx([500, 600, 625, 750], rel=0.08)
+
+
+def test_the_cut_follows_the_valley_and_not_the_middle_between_seeds() -> None:
+    building, inside = box(10, 10, 40, 70).astype(np.float32), np.full(SHAPE, 0.8, np.float32)
+    inside[:, 14:20], inside[:, 62:68] = 0.95, 0.95  # the seeds
+    inside[:, 25] = 0.3  # and between them the valley
+    pieces = vectorize(building, tolerance=0.5, interior=inside, seed_level=0.9).polygons
+    assert sorted(shapely.area(pieces)) == pytest.approx([30 * 15.5, 30 * 44.5], abs=35)
+
+
+def test_a_courtyard_stays_open_beside_a_neighbour_that_touches() -> None:
+    house = box(5, 5, 45, 45) - box(15, 15, 35, 35)
+    heads = told(house, box(5, 45, 45, 70))
+    pieces = found(heads)
+    assert_cut(pieces, found(heads, seed_level=None))
+    assert sorted(len(piece.interiors) for piece in pieces) == [0, 1]
+    with_yard = next(piece for piece in pieces if piece.interiors)
+    assert shapely.Polygon(with_yard.interiors[0]).area == pytest.approx(400, rel=0.05)
+
+
+def test_a_building_within_another_is_cut_out_of_it() -> None:
+    heads = told(box(5, 5, 55, 55) - box(20, 20, 40, 40), box(20, 20, 40, 40))
+    pieces = sorted(found(heads), key=shapely.area)
+    assert_cut(np.array(pieces), found(heads, seed_level=None))
+    assert [len(piece.interiors) for piece in pieces] == [0, 1]
+    assert pieces[0].area == pytest.approx(400, rel=0.15)
+
+
+def test_what_holds_one_seed_or_none_stays_as_it_is_to_the_last_bit() -> None:
+    heads = told(box(3, 3, 20, 20), box(3, 20, 20, 40), box(30, 5, 55, 30), box(30, 50, 33, 70), blur=0.7)
+    joined, pieces = found(heads, seed_level=None), found(heads)
+    assert (len(joined), len(pieces)) == (3, 4)
+    untouched = {shapely.to_wkb(polygon) for polygon in joined} & {shapely.to_wkb(polygon) for polygon in pieces}
+    assert len(untouched) == 2
+
+
+def test_a_network_that_tells_of_buildings_alone_separates_nothing() -> None:
+    heads = told(box(10, 10, 40, 30), box(10, 30, 40, 60))
+    assert interior_of(heads[..., :1], ("building",)) is None
+    alone = vectorize(np.ascontiguousarray(heads[..., 0]), tolerance=0.5, interior=None, seed_level=0.5)
+    assert len(alone) == 1
+
+
+@pytest.mark.parametrize("names", [("building", "border"), ("building", "contact"), HEADS])
+def test_any_other_head_takes_away_from_the_interior(names: tuple[str, ...]) -> None:
+    heads = np.random.default_rng(0).random((4, 5, len(names)), np.float32)
+    inside = interior_of(heads, names)
+    assert inside is not None
+    assert inside == pytest.approx(heads[..., 0] * (1 - heads[..., 1:]).prod(axis=-1))
+    assert (inside <= heads[..., 0]).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_gives_valid_pieces_that_lie_in_what_was_built_up(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    heads = np.stack([cv2.GaussianBlur(rng.random((200, 150), np.float32), (0, 0), 2.0) for _ in range(3)], axis=-1)
+    heads = (heads - heads.min()) / (heads.max() - heads.min())
+    joined = found(heads, seed_level=None, tolerance=0.6)
+    pieces = found(heads, seed_level=0.15, tolerance=0.6)
+    assert len(pieces) > len(joined) + 10
+    assert_cut(pieces, joined, lost=0.05)
+
+
+def test_on_the_edge_of_the_raster_buildings_are_cut_too() -> None:
+    heads = told(box(0, 0, 30, 40), box(0, 40, 30, 80))
+    pieces = sorted(found(heads), key=lambda piece: piece.bounds)
+    assert_cut(np.array(pieces), found(heads, seed_level=None))
+    assert pieces[0].bounds == pytest.approx((0, 0, 40, 30), abs=1.01)
+    assert pieces[1].bounds == pytest.approx((40, 0, 80, 30), abs=1.01)

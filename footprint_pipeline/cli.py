@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from footprint_pipeline import __version__
-from footprint_pipeline.cli_options import Command, Sections, data_options, spec_option, training_options
+from footprint_pipeline.cli_options import Command, Sections, data_options, spec_option, sweep_options, training_options
 from footprint_pipeline.errors import FootprintError
 from footprint_pipeline.model.search_space import OBJECTIVES
 from footprint_pipeline.settings import Settings, load_settings
@@ -87,6 +87,7 @@ def _log_to_stderr() -> None:
 @command
 @data_options
 @training_options
+@sweep_options
 def run(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
     """Do it all: fetch tiles, prepare them, train, choose the tolerance, evaluate, register and promote."""
     from footprint_pipeline.commands import pipeline
@@ -184,11 +185,12 @@ def search(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
 
 
 @command
-def tune(settings: Settings) -> dict[str, Any]:
-    """Choose the tolerance of the trained network on the validation split."""
+@sweep_options
+def tune(settings: Settings, **options: Any) -> dict[str, Any]:
+    """Choose the trained network's tolerance, and how buildings are told apart, on the validation split."""
     from footprint_pipeline.commands import pipeline
 
-    return pipeline.tune(settings)
+    return pipeline.tune(settings, **options)
 
 
 @command

@@ -11,8 +11,10 @@ from typing import Any, get_args, get_origin
 import click
 
 from footprint_pipeline.dataset.spec import MaskSpec, PolygonSpec, SplitSpec
+from footprint_pipeline.evaluation.spec import RULES, SweepSpec
+from footprint_pipeline.footprints.predict import FLIPS
 from footprint_pipeline.model.spec import TrainingSpec
-from footprint_pipeline.model.spec_fields import SpecField, change, fields_of, plain
+from footprint_pipeline.model.spec_fields import SpecField, change, descriptions, fields_of, plain
 from footprint_pipeline.model.spec_files import read_spec
 from footprint_pipeline.settings import Settings
 
@@ -113,6 +115,20 @@ def _shown(default: Any) -> str:
     if isinstance(default, bool):
         return " [yes]" if default else " [no]"
     return f" [{' '.join(map(str, default)) if isinstance(default, tuple) else default}]"
+
+
+def sweep_options(function: Command) -> Command:
+    """How tolerance and seed level are chosen; the function gets `sweep`, the config of the asset."""
+
+    @wraps(function)
+    def with_sweep(settings: Settings, rule: str, flips: str, **options: Any) -> dict[str, Any]:
+        return function(settings, sweep={"rule": rule, "flips": int(flips)}, **options)
+
+    spec, says = SweepSpec(), descriptions(SweepSpec)
+    option = partial(click.option, cls=Option, heading="Tolerance", show_default=True)
+    with_sweep = option("--flips", type=click.Choice(list(map(str, FLIPS))), default=str(spec.flips),
+                        help=says["flips"])(with_sweep)  # fmt: skip
+    return option("--rule", type=click.Choice(RULES), default=spec.rule, help=says["rule"])(with_sweep)
 
 
 def data_options(function: Command) -> Command:

@@ -93,7 +93,8 @@ def test_the_help_lists_every_field_under_a_heading(command: str) -> None:
     outcome = CliRunner().invoke(main, [command, "--help"])
     assert outcome.exit_code == 0
     headings = [line for line in outcome.stdout.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert headings == ["Options:", *(["Data:"] if command == "run" else []), "Recipe:", "Network:", "Training:"]
+    assert headings == ["Options:", *(["Data:"] if command == "run" else []), "Recipe:", "Network:", "Training:",
+                        *(["Tolerance:"] if command == "run" else [])]  # fmt: skip
     words = " ".join(outcome.stdout.split())
     for field in fields_of(TrainingSpec()):
         assert (field.description in words) == (not field.name.startswith("augmentation.")), field.name

@@ -25,6 +25,7 @@ def run(
     aois: tuple[str, ...],
     data: Mapping[str, Any],
     training: Mapping[str, Any],
+    sweep: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Prepare every source, then train, sweep, evaluate, register and promote on all of them."""
     started = time.monotonic()
@@ -33,7 +34,8 @@ def run(
     for area in areas:
         _materialize_dataset(settings, area, data)
     names = sorted(area.name for area in areas)
-    records = run_job("model", settings, config={"trained_unet": {"aois": names, **training}})
+    config = {"trained_unet": {"aois": names, **training}, "tolerance_sweep": sweep}
+    records = run_job("model", settings, config=config)
     evaluation, registered = records["test_evaluation"], records["registered_model"]
     home = settings.home
     return {
@@ -132,14 +134,18 @@ def train(settings: Settings, *, aois: tuple[str, ...], training: Mapping[str, A
     }
 
 
-def tune(settings: Settings) -> dict[str, Any]:
+def tune(settings: Settings, *, sweep: Mapping[str, Any]) -> dict[str, Any]:
     """Materialise `tolerance_sweep`."""
-    swept = run_job("model", settings, selection=["tolerance_sweep"])["tolerance_sweep"]
+    config = {"tolerance_sweep": sweep}
+    swept = run_job("model", settings, selection=["tolerance_sweep"], config=config)["tolerance_sweep"]
     return {
         **swept.model_dump(mode="json"),
         "_lines": [
             f"Tuned tolerance: {swept.tolerance:.2f} with median={swept.median_tile_f1:.4f} "
-            f"stdev={swept.std_tile_f1:.4f}. Next: footprint evaluate"
+            f"stdev={swept.std_tile_f1:.4f}",
+            f"  rule {swept.rule}, buildings that touch are "
+            f"{'not told apart' if swept.seed_level is None else f'told apart at level {swept.seed_level:.2f}'}",
+            "Next: footprint evaluate",
         ],
     }
 

@@ -1,0 +1,83 @@
+"""A search for real: tiny trainings on a tiny prepared city, a study on disk, runs in MLflow's SQLite."""
+
+from pathlib import Path
+
+import mlflow
+import optuna
+import pandas as pd
+import pytest
+
+from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.model.search_space import Choices, Range, SearchSpec
+from footprint_pipeline.model.spec import TrainingSpec, UNetSpec
+from footprint_pipeline.model.spec_files import read_spec
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.stages.search import search
+from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
+
+BASE = TrainingSpec(
+    network=UNetSpec(width=2, depth=1), chip_size=32, batch_size=4, epochs=2, chips_per_epoch=8, optimizer="sgd",
+    clip_norm=0.0, ema=0.0, loss="bce", precision="float32", learning_rate=0.01,
+)  # fmt: skip
+SPACE = {
+    "learning_rate": Choices((0.01, 1e38)),  # with the second the loss is soon no number
+    "network.width": Range(2, 4),
+    "network.heads": Choices((("building",), ("building", "border"))),
+}
+
+
+def say(spec: SearchSpec, home: Path, trials: int, **options: object) -> object:
+    return search(Settings(home=home), spec, [AOI], trials=trials, tags={"who": "test"}, **options)
+
+
+@pytest.mark.slow
+def test_trials_stand_side_by_side_and_the_same_search_goes_on(tmp_path: Path) -> None:
+    prepare_city(tmp_path)
+    spec = SearchSpec(base=BASE, space=SPACE, seed=2)
+    first = say(spec, tmp_path, 1)
+    assert (first.best_trial, len(first.trials)) == (0, 1)
+    assert read_spec(first.best_spec) == BASE  # the first trial is the base
+
+    # A process that is killed leaves a trial under way: it is begun again, and counts once.
+    storage = optuna.storages.RDBStorage(f"sqlite:///{first.best_spec.parent / 'study.db'}")
+    study = optuna.load_study(study_name=first.study, storage=storage)
+    study.enqueue_trial({"learning_rate": 1e38})
+    assert study.ask().suggest_categorical("learning_rate", [0.01, 1e38]) == 1e38
+    storage.remove_session()
+    storage.engine.dispose()
+
+    last = say(spec, tmp_path, 3)
+    assert (last.study, last.run_id) == (first.study, first.run_id)
+    assert len(last.trials) == 3
+    failed = last.trials[last.trials["error"] != ""]
+    assert len(failed) >= 1
+    assert set(failed["learning_rate"]) == {1e38}
+    assert failed["error"].str.contains("not a number").all()
+    complete = last.trials[last.trials["error"] == ""]
+    assert last.best_value == complete["val_f1"].max() == complete["val_f1"].iloc[0]
+
+    client = mlflow.MlflowClient(Settings(home=tmp_path).mlflow_uri)
+    parent = client.get_run(last.run_id)
+    assert (parent.info.status, parent.data.params["objective"]) == ("FINISHED", "val_f1")
+    assert parent.data.metrics["objective"] == pytest.approx(last.best_value)
+    children = client.search_runs([last.experiment_id], f"tags.mlflow.parentRunId = '{last.run_id}'")
+    assert sorted(run.info.status for run in children) == sorted(
+        ["FAILED"] * len(failed) + ["FINISHED"] * len(complete)
+    )
+    for row in complete.itertuples():
+        run = next(run for run in children if run.info.run_id == row.run_id)
+        assert run.data.metrics["objective"] == pytest.approx(row.val_f1)
+        assert set(BASE.flat()) <= set(run.data.params)
+        assert run.data.tags["search.study"] == last.study
+        assert run.data.tags["who"] == "test"
+    artifacts = {file.path for file in client.list_artifacts(last.run_id)}
+    assert {"best_spec.yaml", "trials.csv", "history.png", "base_spec.yaml"} <= artifacts
+    assert list(pd.read_csv(last.best_spec.parent / "trials.csv")["trial"]) == list(last.trials["trial"])
+    assert last.pictures["history"].startswith(b"\x89PNG")
+
+    again = say(spec, tmp_path, 2)  # nothing is left to do
+    assert again.trials.equals(last.trials)
+    with pytest.raises(SettingsError, match="searches with another recipe, space or objective"):
+        say(SearchSpec(base=BASE, space=SPACE, objective="val_loss"), tmp_path, 1, study=last.study)
+    with pytest.raises(SettingsError, match="cannot be called"):
+        say(spec, tmp_path, 1, study="../elsewhere")

@@ -18,10 +18,12 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
+from footprint_pipeline.errors import RegistryError
 from footprint_pipeline.footprints.mercator import tile_at, to_wgs84
 from footprint_pipeline.local_service import running_service
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.synthetic.city import CitySummary
+from footprint_pipeline.stages.weights import find_weights
 
 from .conftest import Footprint, Outcome, clean_environment
 
@@ -119,6 +121,8 @@ def test_dagster_has_every_asset_materialized_with_its_metadata(chain: Chain) ->
         assert metadata[asset][picture].value.startswith("![](data:image/png;base64,"), asset
     run_id = chain.outcome.answer["mlflow_run"]
     assert metadata["trained_unet"]["mlflow_run"].value.endswith(f"/runs/{run_id}")
+    assert metadata["trained_unet"]["parameters"].value > 0
+    assert metadata["trained_unet"]["gflop_per_512_px_tile"].value > 0
     assert metadata["registered_model"]["registry"].value.endswith("/models/building-footprints/versions/1")
 
 
@@ -199,6 +203,13 @@ def test_the_exported_files_are_what_the_registry_holds(chain: Chain, tmp_path: 
     assert (served.code, trained.code) == (0, 0), served.err + trained.err
     assert {path.name for path in (tmp_path / "ir").iterdir()} == {"model.xml", "model.bin", "spec.json"}
     assert Path(trained.answer["files"][0]).read_bytes()[:2] == b"PK"
+
+
+def test_a_training_may_start_from_a_registered_model(chain: Chain) -> None:
+    for name in ("champion", "1"):
+        assert find_weights(chain.settings, name).read_bytes()[:2] == b"PK"
+    with pytest.raises(RegistryError, match="no version 7"):
+        find_weights(chain.settings, "7")
 
 
 def test_the_command_answers_for_a_place_with_a_file_and_a_picture(

@@ -77,6 +77,7 @@ def trained_unet(
     from footprint_pipeline.evaluation.reports import learning_curves
     from footprint_pipeline.model.unet import gflop
     from footprint_pipeline.orchestration.metadata import picture
+    from footprint_pipeline.stages.runs import last_validation_picture
     from footprint_pipeline.stages.training import train_unet
 
     trained, history = train_unet(
@@ -87,6 +88,7 @@ def trained_unet(
         resume=config.resume,
         weights=find_weights(settings, config.weights) if config.weights else None,
     )
+    seen = last_validation_picture(settings, trained.run_id)
     return dg.Output(
         trained,
         metadata={
@@ -101,5 +103,6 @@ def trained_unet(
             "validation_loss": trained.validation_loss,
             "minutes": trained.seconds / 60,
             "learning_curves": picture(learning_curves(history)),
+            **({"validation": picture(seen)} if seen else {}),
         },
     )

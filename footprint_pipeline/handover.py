@@ -20,6 +20,7 @@ class TrainedUnet(_Record):
     network: str
     parameters: int
     stride: int
+    heads: tuple[str, ...] = ("building",)
     chip_size: int
     gsd_m: float
     aois: tuple[str, ...]

@@ -1,7 +1,7 @@
 """The MLflow model registry: register, promote by alias, resolve, pull. No Dagster, no Keras.
 
-A version holds the Keras model and, under `serving/`, the exported one with its spec. It works with
-mlflow-skinny, so the service needs nothing more.
+A version holds the Keras model, under `serving/` the exported one with its spec, and under `onnx/` the same network
+as ONNX. It works with mlflow-skinny, so the service needs nothing more.
 """
 
 import os
@@ -29,6 +29,10 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 SERVING_FOLDER = "serving"
 """Artifact folder of a version that holds the exported model."""
+ONNX_FOLDER = "onnx"
+"""Artifact folder of a version that holds `model.onnx`; apart, so that the service does not pull it."""
+WITHOUT_ONNX = "without_onnx"
+"""Tag of a version that has none: why."""
 
 
 @dataclass(frozen=True)
@@ -133,19 +137,41 @@ class Registry:
             RegistryError: no such version, or the registry cannot be reached.
         """
         found = self._find(alias=None, version=version)
+        return self._pull_file(found, "data", into / f"{self.model_name}-{found.version}.keras", "Keras model")
+
+    def pull_onnx(self, *, version: str, into: Path) -> list[Path]:
+        """Download a version as ONNX into a folder: `model.onnx`, and `spec.json`, which says how it is used.
+
+        Raises:
+            RegistryError: no such version, it was registered without ONNX, or the registry cannot be reached.
+        """
+        found = self._find(alias=None, version=version)
+        if WITHOUT_ONNX in found.tags:
+            raise RegistryError(
+                f"{self.model_name} version {found.version} has no ONNX model: {found.tags[WITHOUT_ONNX]}",
+                fix="Take --format openvino or keras.",
+            )
+        return [
+            self._pull_file(found, f"{ONNX_FOLDER}/model.onnx", into / "model.onnx", "ONNX model"),
+            self._pull_file(found, f"{SERVING_FOLDER}/{SPEC_FILE}", into / SPEC_FILE, "spec"),
+        ]
+
+    def _pull_file(self, found: ModelVersion, artifact: str, target: Path, what: str) -> Path:
+        """Download a file of a version, or the Keras file in a folder of it."""
         try:
             source = self.client.get_model_version_download_uri(self.model_name, found.version)
-            target = into / f"{self.model_name}-{found.version}.keras"
             with tempfile.TemporaryDirectory() as scratch:
-                fetched = mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"{source}/data", dst_path=scratch, tracking_uri=self.tracking_uri
+                fetched = Path(
+                    mlflow.artifacts.download_artifacts(
+                        artifact_uri=f"{source}/{artifact}", dst_path=scratch, tracking_uri=self.tracking_uri
+                    )
                 )
                 with atomic_path(target) as temporary:
-                    shutil.copyfile(next(Path(fetched).glob("*.keras")), temporary)
+                    shutil.copyfile(next(fetched.glob("*.keras")) if fetched.is_dir() else fetched, temporary)
         except (MlflowException, OSError, StopIteration) as error:
             raise RegistryError(
-                f"{self.model_name} version {found.version}: its Keras model cannot be pulled ({first_line(error)}).",
-                fix="Check that the registry's artifact store is reachable.",
+                f"{self.model_name} version {found.version}: its {what} cannot be pulled ({first_line(error)}).",
+                fix="Check that the registry's artifact store is reachable, or register the model again.",
             ) from None
         return target
 

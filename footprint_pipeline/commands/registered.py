@@ -12,13 +12,15 @@ from footprint_pipeline.stages.scoring import score_on_source, score_on_test_spl
 
 
 def export(settings: Settings, *, kind: str, alias: str | None, version: str | None, out: Path) -> dict[str, Any]:
-    """Write a registered model's files to a folder."""
+    """Write a registered model to a folder, as `openvino`, `onnx` or `keras`."""
     registry = Registry(settings.mlflow_uri, settings.model_name)
     found = registry.resolve(alias=None if version else alias or CHAMPION, version=version)
     out.mkdir(parents=True, exist_ok=True)
     if kind == "openvino":
         pulled = registry.pull(version=found.version, into=settings.home.absolute() / "pulled")
         written = [Path(shutil.copy2(path, out / path.name)) for path in sorted(pulled.iterdir())]
+    elif kind == "onnx":
+        written = registry.pull_onnx(version=found.version, into=out)
     else:
         written = [registry.pull_keras(version=found.version, into=out)]
     return {

@@ -9,16 +9,20 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+import keras
+
 from footprint_pipeline.evaluation.promotion import decide
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.handover import RegisteredModel, TestEvaluation, ToleranceSweep, TrainedUnet
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.model import tracking
-from footprint_pipeline.model.export import export_openvino, load_keras
-from footprint_pipeline.registry import CHALLENGER, CHAMPION, SERVING_FOLDER, Registry
+from footprint_pipeline.model.export import export_onnx, export_openvino, load_keras
+from footprint_pipeline.model.onnx_graph import UnknownLayerError
+from footprint_pipeline.registry import CHALLENGER, CHAMPION, ONNX_FOLDER, SERVING_FOLDER, WITHOUT_ONNX, Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.judging import of_split
+from footprint_pipeline.stages.precisions import compare_precisions
 from footprint_pipeline.stages.scoring import load_polygons, score_exported
 
 log = logging.getLogger(__name__)
@@ -27,9 +31,10 @@ log = logging.getLogger(__name__)
 def register_model(
     settings: Settings, trained: TrainedUnet, swept: ToleranceSweep, evaluation: TestEvaluation, *, min_area_m2: float
 ) -> RegisteredModel:
-    """Export the network, register both as one version, and promote it when it beats the champion.
+    """Export the network, register it in all forms as one version, and promote it when it beats the champion.
 
-    Both are scored afresh on the same test tiles, as the service would run them.
+    The service's arithmetic is chosen first. Then champion and candidate are scored afresh on the same test tiles, as
+    the service would run them.
     """
     registry = Registry(settings.mlflow_uri, settings.model_name)
     spec = ModelSpec(
@@ -39,6 +44,9 @@ def register_model(
         gsd_m=trained.gsd_m,
         chip_size=trained.chip_size,
         stride=trained.stride,
+        heads=trained.heads,
+        seed_level=swept.seed_level,
+        flips=swept.flips,
         min_area_m2=min_area_m2,
         aois=trained.aois,
         normalization=trained.normalization,
@@ -51,9 +59,15 @@ def register_model(
     polygons = load_polygons(lake, manifest)
     champion, champion_metrics = registry.champion(), None
     with tempfile.TemporaryDirectory() as scratch:
-        keras_file = tracking.download_keras(settings.mlflow_uri, trained.model_id, Path(scratch))
+        network = load_keras(tracking.download_keras(settings.mlflow_uri, trained.model_id, Path(scratch)))
         exported = Path(scratch) / SERVING_FOLDER
-        export_openvino(load_keras(keras_file), exported, chip_size=trained.chip_size)
+        export_openvino(network, exported, chip_size=trained.chip_size)
+        without_onnx = _export_onnx(network, Path(scratch) / ONNX_FOLDER, chip_size=trained.chip_size)
+        spec.write(exported)
+        precisions = compare_precisions(
+            exported, test=manifest, polygons=polygons, validation=of_split(settings, trained, "validation")
+        )
+        spec = spec.model_copy(update={"precision": precisions.chosen})
         spec.write(exported)
         if champion is not None:
             log.info("Scoring the champion, version %s, and the candidate on the same tiles", champion.version)
@@ -63,11 +77,17 @@ def register_model(
         else:
             verdict = decide(evaluation.metrics, None)
         tracking.add_to_model(settings.mlflow_uri, trained.model_id, exported, SERVING_FOLDER)
+        if not without_onnx:
+            tracking.add_to_model(settings.mlflow_uri, trained.model_id, Path(scratch) / ONNX_FOLDER, ONNX_FOLDER)
 
     version = registry.register(
         model_id=trained.model_id,
         run_id=trained.run_id,
-        tags=version_tags(spec, trained, verdict.promote, verdict.reason),
+        tags={
+            **version_tags(spec, trained, verdict.promote, verdict.reason),
+            **precisions.tags(),
+            **({WITHOUT_ONNX: without_onnx} if without_onnx else {}),
+        },
         description=f"{trained.network}; trained on {', '.join(trained.aois)}. "
         + ("Promoted: " if verdict.promote else "Not promoted: ")
         + verdict.reason
@@ -83,7 +103,19 @@ def register_model(
         reason=verdict.reason,
         metrics=evaluation.metrics,
         champion_metrics=champion_metrics,
+        precision=precisions.chosen,
+        precisions=dict(precisions.figures),
     )
+
+
+def _export_onnx(network: keras.Model, folder: Path, *, chip_size: int) -> str:
+    """Write the network as ONNX, or say why it cannot be."""
+    try:
+        export_onnx(network, folder, chip_size=chip_size)
+    except UnknownLayerError as error:
+        log.warning("No ONNX: %s", error.problem)
+        return error.problem
+    return ""
 
 
 def version_tags(spec: ModelSpec, trained: TrainedUnet, promoted: bool, reason: str) -> dict[str, str]:
@@ -97,6 +129,7 @@ def version_tags(spec: ModelSpec, trained: TrainedUnet, promoted: bool, reason: 
         "aois": ",".join(spec.aois),
         "normalization": json.dumps(stretches),
         "network": spec.network,
+        "heads": ",".join(spec.heads),
         "split_digest": trained.split_digest,
         "promoted": str(promoted).lower(),
         "verdict": reason,

@@ -21,7 +21,7 @@ def registered_model(
     tolerance_sweep: ToleranceSweep,
     test_evaluation: TestEvaluation,
 ) -> dg.Output[RegisteredModel]:
-    """The Keras model and its export as one registry version; champion when it beats the present one."""
+    """The Keras model and its exports as one registry version; champion when it beats the present one."""
     from footprint_pipeline.stages.registration import register_model
 
     registered = register_model(
@@ -34,6 +34,12 @@ def registered_model(
             "registry": workplace.version_url(registered.name, registered.version),
             "promoted": registered.promoted,
             "reason": registered.reason,
+            "precision": registered.precision,
+            **{
+                f"{name}_{precision}": value
+                for precision, figures in registered.precisions.items()
+                for name, value in figures.items()
+            },
             **{f"candidate_{name}": value for name, value in registered.metrics.items()},
             **{f"champion_{name}": value for name, value in (registered.champion_metrics or {}).items()},
         },

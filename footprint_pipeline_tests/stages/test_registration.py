@@ -1,0 +1,213 @@
+"""From a logged network to the registry and out of it again: real MLflow, a small city, untrained networks."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import mlflow
+import numpy as np
+import onnxruntime
+import openvino as ov
+import pytest
+from openvino import opset13 as ops
+
+from footprint_pipeline import handover
+from footprint_pipeline.commands.registered import export
+from footprint_pipeline.dataset.splits import digest
+from footprint_pipeline.errors import RegistryError
+from footprint_pipeline.footprints.normalization import UINT8
+from footprint_pipeline.footprints.runtime import Runtime, has_bfloat16
+from footprint_pipeline.footprints.spec import ModelSpec
+from footprint_pipeline.handover import RegisteredModel, ToleranceSweep, TrainedUnet
+from footprint_pipeline.lake import Lake
+from footprint_pipeline.model import tracking
+from footprint_pipeline.model.export import load_keras
+from footprint_pipeline.model.spec import HEADS, UNetSpec
+from footprint_pipeline.model.unet import build_unet
+from footprint_pipeline.registry import Registry
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.stages import precisions
+from footprint_pipeline.stages.precisions import calibration_chips, choose, compare_precisions
+from footprint_pipeline.stages.registration import register_model
+from footprint_pipeline.stages.scoring import load_manifest, load_polygons
+from footprint_pipeline_tests.footprints.red_city import write_model
+from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
+
+# mlflow.pyfunc warns of its own type hints when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:.*inferred as AnyType:UserWarning")
+
+NETWORK = UNetSpec(width=4, depth=1, norm="batch", residual=True, stem=2, heads=HEADS)
+SCORES = {"median_tile_f1": 0.5, "pooled_pixel_f1": 0.5, "building_f1": 0.5}
+
+
+def register(settings: Settings, network: keras.Model, **changes: object) -> RegisteredModel:
+    """Log a network as training does, and register it as if it had been judged."""
+    with tracking.start_run(
+        settings.mlflow_uri, "tests", artifacts=Lake(settings.home).artifacts, params={}, tags={}
+    ) as run:
+        model_id = run.log_model(network, stride=NETWORK.stride)
+    trained = TrainedUnet(
+        **{
+            "run_id": run.run_id, "experiment_id": run.experiment_id, "model_id": model_id, "network": "tiny",
+            "parameters": 1, "stride": NETWORK.stride, "chip_size": 64, "gsd_m": 0.5, "aois": (AOI,),
+            "split_digest": digest(load_manifest(Lake(settings.home), [])), "normalization": {AOI: UINT8}, "tiles": {},
+            "epochs": 1, "best_epoch": 0, "validation_loss": 1.0, "seconds": 1.0, "precision": "float32",
+            "heads": HEADS, **changes,
+        }
+    )  # fmt: skip
+    judged = {"run_id": run.run_id, "model_id": model_id, "tolerance": 0.6, "tiles": 1}
+    swept = ToleranceSweep(**judged, median_tile_f1=0.5, std_tile_f1=0.1, pooled_pixel_f1=0.5, seed_level=0.4, flips=2)
+    evaluated = handover.TestEvaluation(**judged, metrics=SCORES, by_aoi=[])
+    return register_model(settings, trained, swept, evaluated, min_area_m2=4.0)
+
+
+def two_hard_heads() -> keras.Model:
+    """A network with a layer that ONNX is not written for."""
+    image = keras.Input((None, None, 3), name="image")
+    x = keras.layers.SeparableConv2D(4, 3, padding="same", activation="relu", name="odd_one")(image)
+    return keras.Model(image, keras.layers.Conv2D(1, 1, activation="sigmoid")(x))
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    home = tmp_path_factory.mktemp("home")
+    prepare_city(home)
+    before = mlflow.get_tracking_uri()
+    yield Settings(home=home, tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture(scope="module")
+def network() -> keras.Model:
+    keras.utils.set_random_seed(2)
+    return build_unet(NETWORK)
+
+
+@pytest.fixture(scope="module")
+def first(settings: Settings, network: keras.Model) -> RegisteredModel:
+    return register(settings, network)
+
+
+def test_a_version_says_how_each_precision_does_and_serves_the_fastest_that_passes(
+    settings: Settings, first: RegisteredModel
+) -> None:
+    found = Registry(settings.mlflow_uri, settings.model_name).resolve(version=first.version)
+    measured = {"f32", "int8"} | ({"bf16"} if has_bfloat16() else set())
+    assert set(first.precisions) == measured
+    for precision in measured:
+        figures = first.precisions[precision]
+        assert set(figures) == {*SCORES, "f1_drop", "latency_ms"}
+        assert figures["latency_ms"] > 0
+        fall = first.precisions["f32"]["pooled_pixel_f1"] - figures["pooled_pixel_f1"]
+        assert float(found.tags[f"f1_drop_{precision}"]) == pytest.approx(fall, abs=1e-4)
+        assert float(found.tags[f"latency_ms_{precision}"]) == pytest.approx(figures["latency_ms"], rel=1e-3)
+    assert (first.precision, found.tags["precision_reason"]) == choose(first.precisions)
+    assert found.tags["precision"] == first.precision
+    assert found.tags["heads"] == "building,border,contact"
+    assert "without_onnx" not in found.tags
+    assert not [name for name in found.tags if name.startswith("skipped_int8")]
+
+
+def test_every_format_comes_out_complete(
+    settings: Settings, first: RegisteredModel, network: keras.Model, tmp_path: Path
+) -> None:
+    def files(kind: str) -> list[str]:
+        answer = export(settings, kind=kind, alias=None, version=first.version, out=tmp_path / kind)
+        assert answer["version"] == first.version
+        assert sorted(answer["files"]) == sorted(str(path) for path in (tmp_path / kind).iterdir())
+        return sorted(path.name for path in (tmp_path / kind).iterdir())
+
+    assert files("keras") == [f"building-footprints-{first.version}.keras"]
+    assert files("onnx") == ["model.onnx", "spec.json"]
+    assert files("openvino") == ["model.bin", "model.xml", "model_int8.bin", "model_int8.xml", "spec.json"]
+
+    batch = np.random.default_rng(0).random((1, 64, 32, 3), np.float32)
+    ours = keras.ops.convert_to_numpy(network(batch, training=False))
+    theirs = keras.ops.convert_to_numpy(load_keras(next((tmp_path / "keras").iterdir()))(batch, training=False))
+    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])
+    assert np.abs(theirs - ours).max() < 1e-6
+    assert np.abs(session.run(None, {"image": batch})[0] - ours).max() < 1e-4
+    assert np.abs(Runtime(tmp_path / "openvino", precision="f32")(batch) - ours).max() < 1e-4
+    assert 1e-5 < np.abs(Runtime(tmp_path / "openvino", precision="int8")(batch) - ours).mean() < 0.05
+    served = Runtime(tmp_path / "openvino")
+    assert served.precision == first.precision
+    spec = ModelSpec.read(tmp_path / "onnx")
+    assert spec == served.spec
+    assert (spec.heads, spec.seed_level, spec.flips, spec.tolerance, spec.gsd_m) == (HEADS, 0.4, 2, 0.6, 0.5)
+
+
+def test_what_cannot_be_had_is_said_and_the_version_is_made(
+    settings: Settings, first: RegisteredModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precisions, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(precisions, "CHIPS", 0)
+    second = register(settings, two_hard_heads(), heads=("building",))
+    assert second.champion_metrics is not None
+    assert list(second.precisions) == ["f32"]
+    assert second.precision == "f32"
+    tags = Registry(settings.mlflow_uri, settings.model_name).resolve(version=second.version).tags
+    assert tags["skipped_int8"] == "There are no chips to calibrate on."
+    assert "no bfloat16" in tags["skipped_bf16"]
+    with pytest.raises(RegistryError, match=r"has no ONNX model: Layer 'odd_one' \(SeparableConv2D\)"):
+        export(settings, kind="onnx", alias=None, version=second.version, out=tmp_path)
+
+
+def figures(**of: tuple[float, float]) -> dict[str, dict[str, float]]:
+    return {precision: {"f1_drop": fall, "latency_ms": time} for precision, (fall, time) in of.items()}
+
+
+@pytest.mark.parametrize(
+    ("of", "chosen"),
+    [
+        ({"f32": (0, 90), "bf16": (0.0001, 30), "int8": (0.0019, 20)}, "int8"),
+        ({"f32": (0, 90), "bf16": (0.0001, 30), "int8": (0.0021, 20)}, "bf16"),
+        ({"f32": (0, 90), "bf16": (0.0030, 30), "int8": (0.0021, 20)}, "f32"),
+        ({"f32": (0, 90), "bf16": (-0.003, 30), "int8": (-0.001, 31)}, "bf16"),
+        ({"f32": (0, 10), "int8": (0.0, 11)}, "f32"),
+        ({"f32": (0, 10)}, "f32"),
+    ],
+)
+def test_the_fastest_precision_that_costs_next_to_nothing_is_chosen(
+    of: dict[str, tuple[float, float]], chosen: str
+) -> None:
+    choice, reason = choose(figures(**of))
+    assert choice == chosen
+    assert all(precision in reason for precision in of)
+
+
+def write_answer(path: Path, probability: float) -> Path:
+    """A network that answers the same everywhere."""
+    image = ops.parameter(ov.PartialShape([-1, -1, -1, 3]), np.float32, name="image")
+    nothing = ops.matmul(image, ops.constant(np.zeros((3, 1), np.float32)), False, False)
+    ov.save_model(ov.Model([ops.add(nothing, ops.constant(np.float32(probability)))], [image], "same"), path)
+    return path
+
+
+def test_a_precision_that_loses_is_not_served_and_many_tiles_are_sampled(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precisions, "quantize", lambda folder, chips: write_answer(folder / "model_int8.xml", 0.1))
+    monkeypatch.setattr(precisions, "TEST_TILES", 3)
+    monkeypatch.setattr(
+        precisions, "_latencies", lambda runtimes: {precision: 9.0 - len(precision) for precision in runtimes}
+    )
+    write_answer(write_model(tmp_path, tolerance=0.5, stride=8) / "model.xml", 0.9)
+    lake = Lake(settings.home)
+    manifest = load_manifest(lake, [])
+    report = compare_precisions(tmp_path, test=manifest, polygons=load_polygons(lake, manifest), validation=manifest)
+    assert report.tiles == 3
+    assert report.figures["int8"]["pooled_pixel_f1"] == 0
+    assert report.figures["int8"]["f1_drop"] == report.figures["f32"]["pooled_pixel_f1"] > 0.1
+    assert report.chosen == ("bf16" if has_bfloat16() else "f32")
+    assert report.tags()["precision"] == report.chosen
+
+
+def test_chips_to_calibrate_on_are_what_the_network_sees(settings: Settings, tmp_path: Path) -> None:
+    manifest = load_manifest(Lake(settings.home), [])
+    spec = ModelSpec.read(write_model(tmp_path, gsd_m=1.0, chip_size=128, stride=16))
+    chips = calibration_chips(manifest, spec)
+    assert len(chips) == len(manifest)
+    assert {chip.shape for chip in chips} == {(1, 80, 96, 3)}  # tiles of 80 × 88 metres, filled up to the stride
+    assert all(chip.dtype == np.float32 and 0 <= chip.min() < chip.max() <= 1 for chip in chips)
+    small = ModelSpec.read(write_model(tmp_path, gsd_m=0.5, chip_size=64, stride=16))
+    assert {chip.shape for chip in calibration_chips(manifest, small)} == {(1, 64, 64, 3)}

@@ -55,6 +55,51 @@ def test_the_network_sees_its_own_resolution_and_a_multiple_of_its_stride(city: 
     assert scores.pooled_pixel_f1 > 0.9
 
 
+def test_buildings_are_told_apart_where_the_network_works_and_placed_on_the_tiles_grid() -> None:
+    """A gap of one pixel of the network's is none on a grid half as fine."""
+    at_network = np.zeros((80, 120), np.float32)
+    at_network[20:60, 20:61] = at_network[20:60, 62:100] = 1.0
+    found = scoring.Answer(at_network, None, (40, 50)).footprints(tolerance=0.5, seed_level=None)
+    left, right = sorted(polygon.bounds for polygon in found.polygons)
+    assert left == pytest.approx((20 * 50 / 120, 10, 61 * 50 / 120, 30), abs=0.26)
+    assert right == pytest.approx((62 * 50 / 120, 10, 100 * 50 / 120, 30), abs=0.26)
+
+
+def test_the_heads_make_the_interior(city: City) -> None:
+    def with_rims(batch: np.ndarray) -> np.ndarray:
+        roof = bright(batch)
+        return np.concatenate([roof, 0.5 * roof, np.full_like(roof, 0.25)], axis=-1)
+
+    shown = scoring.predict_tiles(
+        city.manifest, with_rims, gsd_m=0.25, stride=16, heads=("building", "border", "contact"), flips=4
+    )
+    first = next(shown)
+    assert first.answer.size == first.probability.shape == (40, 48)
+    assert first.answer.probability.shape == (80, 96)
+    assert first.answer.interior is not None
+    roofs = first.answer.probability > 0.5
+    assert roofs.any()
+    assert first.answer.interior[roofs] == pytest.approx(0.9 * 0.55 * 0.75)
+    plain = next(iter(predict(city, gsd_m=0.25)))
+    assert plain.answer.interior is None
+
+
+def test_a_seed_level_separates_what_is_scored(city: City) -> None:
+    def seen(batch: np.ndarray) -> np.ndarray:
+        roof = bright(batch)
+        rim = np.ones_like(roof)
+        rim[:, :, ::12] = 0  # a rim nearly everywhere: many small seeds
+        return np.concatenate([roof, 1 - rim], axis=-1)
+
+    def told() -> Iterator[scoring.TilePrediction]:
+        return scoring.predict_tiles(city.manifest, seen, gsd_m=0.25, stride=16, heads=("building", "border"))
+
+    whole = scoring.score_tiles(told(), city.polygons, tolerance=0.5)
+    cut = scoring.score_tiles(told(), city.polygons, tolerance=0.5, seed_level=0.5)
+    assert cut.by_aoi["proposals"].item() > whole.by_aoi["proposals"].item()
+    assert cut.pooled_pixel_f1 == whole.pooled_pixel_f1
+
+
 def test_nothing_is_claimed_where_there_is_no_imagery(tmp_path: Path) -> None:
     city = build_city(tmp_path, count=4)
     with rasterio.open(city.manifest["path"][0], "r+") as tile:

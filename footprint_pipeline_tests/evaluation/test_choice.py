@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+import shapely
+
+from footprint_pipeline.errors import DatasetError, SettingsError
+from footprint_pipeline.evaluation.choice import Labelled, building_f1, settle
+from footprint_pipeline.evaluation.scoring import Answer
+from footprint_pipeline.evaluation.spec import SweepSpec
+from footprint_pipeline.evaluation.tolerance import SweepTable, harmless, highest_pooled, stack, sweep_tile
+
+SIZE = (40, 80)
+LEFT, RIGHT = shapely.box(10, 10, 38, 30), shapely.box(38, 10, 70, 30)
+
+
+def table(f1: list[list[float]], tolerances: list[float]) -> SweepTable:
+    """A table whose tiles have these F1s, by 1,000 building pixels each."""
+    tp = np.rint(np.asarray(f1) * 1000).astype(np.int64)
+    return SweepTable(np.array(tolerances), tp, 1000 - tp, 1000 - tp)
+
+
+def two_that_touch(*, yard: float, seam: float, aoi: str = "Town", heads: bool = True) -> Labelled:
+    """Two houses side by side: sure roofs, a `yard` around them, and a `seam` in the interior where they meet."""
+    probability = np.zeros(SIZE, np.float32)
+    probability[:] = yard
+    probability[10:30, 10:70] = 0.95
+    interior = np.zeros(SIZE, np.float32)
+    interior[12:28, 12:68] = 0.9
+    interior[:, 36:40] = np.minimum(interior[:, 36:40], seam)
+    return Labelled(aoi, Answer(probability, interior if heads else None, SIZE), np.array([LEFT, RIGHT], object))
+
+
+def swept(*tiles: Labelled) -> SweepTable:
+    truth = np.zeros(SIZE, np.uint8)
+    truth[10:30, 10:70] = 1
+    return stack([sweep_tile(tile.answer.probability, truth) for tile in tiles])
+
+
+def test_the_highest_pooled_f1_is_not_the_highest_median() -> None:
+    swept = table([[0.9, 0.5], [0.9, 0.5], [0.0, 0.5], [0.0, 0.6], [0.9, 0.6]], [0.1, 0.2])
+    assert highest_pooled(swept).tolerance == 0.1
+    assert highest_pooled(table([[0.9, 0.8], [0.1, 0.4]], [0.1, 0.2])).tolerance == 0.2
+    assert highest_pooled(table([[0.5, 0.5]], [0.1, 0.2])).tolerance == 0.1
+
+
+def test_harmless_tolerances_cost_neither_the_median_nor_the_whole() -> None:
+    #      medians .800 .799 .797 .790, pooled .80 .799 .797 .790
+    flat = table([[0.800, 0.799, 0.797, 0.790]] * 3, [0.1, 0.2, 0.3, 0.4])
+    assert harmless(flat, slack=0.0031).tolist() == [0, 1, 2]
+    assert harmless(flat, slack=0.0).tolist() == [0]
+    # the median likes the first, the whole the second: the nearest to both is all there is
+    torn = table([[0.8, 0.7, 0.1], [0.8, 0.7, 0.1], [0.0, 0.6, 0.1]], [0.1, 0.2, 0.3])
+    assert harmless(torn, slack=0.003).tolist() == [1]
+
+
+def test_the_seed_level_is_the_one_that_finds_most_buildings() -> None:
+    tiles = [two_that_touch(yard=0.1, seam=0.45)]
+    settled = settle(swept(*tiles), tiles, SweepSpec(seed_levels=(0.2, 0.4, 0.6, 0.8)))
+    assert settled.seed_level == 0.6
+    assert settled.building_f1 == 1.0
+    assert set(settled.measured.columns) == {"tolerance", "seed_level", "building_f1"}
+    joined = settled.measured[settled.measured["seed_level"].isna()]
+    assert (joined["building_f1"] < 0.7).all()
+
+
+def test_without_interiors_nothing_is_separated() -> None:
+    tiles = [two_that_touch(yard=0.1, seam=0.45, heads=False)]
+    settled = settle(swept(*tiles), tiles, SweepSpec())
+    assert settled.seed_level is None
+    assert settled.measured["seed_level"].isna().all()
+
+
+def test_not_separating_wins_a_draw() -> None:
+    alone = Labelled("Town", two_that_touch(yard=0.1, seam=0.9).answer, np.array([LEFT.union(RIGHT)], object))
+    assert settle(swept(alone), [alone], SweepSpec()).seed_level is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "lowest", "highest"),
+    [
+        ("median_then_std", 0.5, 0.6),
+        ("pooled_pixel_f1", 0.5, 0.6),
+        ("balanced", 0.06, 0.6),
+        ("building_f1", 0.06, 0.46),
+    ],
+)
+def test_rules_by_what_they_look_at(rule: str, lowest: float, highest: float) -> None:
+    """Labels that include most of the yards: pixels like them, houses are then too large."""
+    tile = two_that_touch(yard=0.5, seam=0.4)
+    truth = np.zeros(SIZE, np.uint8)
+    truth[3:37, 3:77] = 1
+    settled = settle(
+        stack([sweep_tile(tile.answer.probability, truth)]), [tile], SweepSpec(rule=rule, slack=0.5, tolerances=12)
+    )
+    assert lowest <= settled.choice.tolerance <= highest
+
+
+def test_a_balanced_choice_stays_within_its_slack() -> None:
+    tile = two_that_touch(yard=0.5, seam=0.4)
+    truth = np.zeros(SIZE, np.uint8)
+    truth[3:37, 3:77] = 1
+    counts = stack([sweep_tile(tile.answer.probability, truth)])
+    settled = settle(counts, [tile], SweepSpec(slack=0.003))
+    assert settled.choice.median_f1 == pytest.approx(counts.f1.max(), abs=0.003)
+    assert settled.building_f1 < settle(counts, [tile], SweepSpec(rule="building_f1")).building_f1
+
+
+def test_building_f1_is_the_mean_over_cities() -> None:
+    right, wrong = two_that_touch(yard=0.1, seam=0.4), two_that_touch(yard=0.1, seam=0.9, aoi="Rio")
+    f1 = building_f1([right, right, wrong], tolerances=[0.3, 0.5], seed_levels=[None, 0.5])
+    whole = building_f1([wrong], tolerances=[0.3], seed_levels=[None])[0, 0]
+    assert f1.shape == (2, 2)
+    assert f1[:, 1] == pytest.approx((1 + whole) / 2)
+    assert f1[:, 0] == pytest.approx(whole)
+
+
+def test_no_building_no_choice() -> None:
+    empty = SweepTable(np.array([0.5]), *(np.zeros((2, 1), np.int64) for _ in range(3)))
+    for rule in ("balanced", "median_then_std", "pooled_pixel_f1", "building_f1"):
+        with pytest.raises(DatasetError, match="No tile of the validation split has a building"):
+            settle(empty, [], SweepSpec(rule=rule))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rule": "best"}, {"slack": -0.1}, {"tolerances": 0}, {"tiles": 0}, {"seed_levels": (0.5, 1.0)}, {"flips": 3}],
+)
+def test_what_cannot_be_done_is_said(wrong: dict[str, object]) -> None:
+    with pytest.raises(SettingsError):
+        SweepSpec(**wrong)

@@ -1,6 +1,5 @@
 """What to build and how to train it: frozen specs that hold the defaults once. No Keras here."""
 
-import math
 from dataclasses import asdict, dataclass, field
 
 from footprint_pipeline.dataset.augmentation import AugmentationSpec
@@ -160,14 +159,13 @@ class TrainingSpec:
         ):  # fmt: skip
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}.", fix="It must be greater than zero.")
-        for name, most in (
-            ("warm_up", 1.0), ("weight_decay", math.inf), ("momentum", 1.0), ("clip_norm", math.inf), ("ema", 1.0),
-            ("balance", 1.0), ("gpus", math.inf),
-        ):  # fmt: skip
+        for name in ("weight_decay", "clip_norm", "gpus"):
+            if not getattr(self, name) >= 0:
+                raise SettingsError(f"{name} is {getattr(self, name)}.", fix="It must not be below zero.")
+        for name in ("warm_up", "momentum", "ema", "balance"):
             value = getattr(self, name)
-            if not 0 <= value <= most or value == most and name in ("momentum", "ema"):
-                fix = "It must not be below zero." if most == math.inf else "It must be between 0 and 1."
-                raise SettingsError(f"{name} is {value}.", fix=fix)
+            if not 0 <= value <= 1 or (value == 1 and name in ("momentum", "ema")):
+                raise SettingsError(f"{name} is {value}.", fix="It must be from 0 to 1; momentum and ema below 1.")
         if not self.head_weights or min(self.head_weights) < 0 or self.head_weights[0] == 0:
             raise SettingsError(
                 f"head_weights are {list(self.head_weights)}.", fix="The first is above zero, none is below."

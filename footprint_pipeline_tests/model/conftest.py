@@ -7,7 +7,7 @@ from footprint_pipeline.dataset.augmentation import AugmentationSpec
 from footprint_pipeline.dataset.cache import BUILDING, VALID, TileCache
 from footprint_pipeline.model.spec import TrainingSpec, UNetSpec
 
-TINY = UNetSpec(width=4, depth=2, dropout=0.1)
+TINY = UNetSpec(width=4, depth=1, dropout=0.1)
 CALM = AugmentationSpec(translate_px=4, rotate_deg=5, scale=(1.0, 1.1))
 
 

@@ -32,6 +32,22 @@ def test_a_right_answer_costs_nothing_also_where_there_is_no_building(name: str)
     assert value(loss(TRUTH, 1 - right)) > 10
 
 
+def test_the_focal_loss_looks_away_from_what_is_nearly_right() -> None:
+    focal = -(0.2**2 * math.log(0.8) + 0.4**2 * math.log(0.6)) / 2
+    assert value(build_loss("focal_dice")(TRUTH, PROBABILITY)) == pytest.approx(4 * focal + DICE, abs=1e-6)
+
+
+def test_heads_count_by_weight_the_last_weight_for_all_that_are_left() -> None:
+    truth, said = np.repeat(TRUTH, 3, axis=-1), np.repeat(PROBABILITY, 3, axis=-1)
+    assert value(build_loss("bce")(truth, said)) == pytest.approx(3 * CROSS_ENTROPY, abs=1e-6)
+    weighted = build_loss("bce", head_weights=(1.0, 0.5))(truth, said)
+    assert value(weighted) == pytest.approx(2 * CROSS_ENTROPY, abs=1e-6)
+    spoilt = np.concatenate([PROBABILITY, 1 - PROBABILITY], axis=-1)
+    assert value(build_loss("bce", head_weights=(1.0, 0.0))(np.repeat(TRUTH, 2, axis=-1), spoilt)) == pytest.approx(
+        CROSS_ENTROPY, abs=1e-6
+    )
+
+
 def test_an_unknown_loss_is_named() -> None:
     with pytest.raises(SettingsError, match="No loss is called 'mse'"):
         build_loss("mse")

@@ -16,6 +16,17 @@ from footprint_pipeline.model.spec import ARTICLE, NARROW, TrainingSpec, UNetSpe
         ({"max_minutes": 0}, "max_minutes is 0"),
         ({"chips_per_epoch": -5}, "chips_per_epoch is -5"),
         ({"gsd_m": 0.0}, "gsd_m is 0.0"),
+        ({"max_batches": 0}, "max_batches is 0"),
+        ({"ema": 1.0}, "ema is 1.0"),
+        ({"momentum": -0.1}, "momentum is -0.1"),
+        ({"warm_up": 1.5}, "warm_up is 1.5"),
+        ({"balance": 2.0}, "balance is 2.0"),
+        ({"clip_norm": float("nan")}, "clip_norm is nan"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"gpus": -1}, "gpus is -1"),
+        ({"schedule": "step"}, "Choose one of cosine, constant."),
+        ({"head_weights": (0.0, 1.0)}, "head_weights are [0.0, 1.0]"),
+        ({"head_weights": ()}, "head_weights are []"),
     ],
 )
 def test_what_makes_no_sense_is_named(options: dict, said: str) -> None:
@@ -28,7 +39,7 @@ def test_a_flat_spec_names_every_choice_once() -> None:
     flat = TrainingSpec(network=NARROW).flat()
     assert (flat["network.width"], flat["augmentation.rotate_deg"], flat["loss"]) == (16, 30.0, "bce_dice")
     assert not any(isinstance(value, dict) for value in flat.values())
-    assert {"seed", "chip_size", "network.batch_norm", "augmentation.scale"} <= set(flat)
+    assert {"seed", "chip_size", "network.norm", "augmentation.scale"} <= set(flat)
 
 
 def test_the_stride_doubles_with_every_level() -> None:

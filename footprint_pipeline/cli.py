@@ -17,6 +17,7 @@ import click
 from footprint_pipeline import __version__
 from footprint_pipeline.cli_options import Command, Sections, data_options, spec_option, sweep_options, training_options
 from footprint_pipeline.errors import FootprintError
+from footprint_pipeline.footprints.predict import FLIPS
 from footprint_pipeline.model.search_space import OBJECTIVES
 from footprint_pipeline.settings import Settings, load_settings
 
@@ -199,10 +200,11 @@ def tune(settings: Settings, **options: Any) -> dict[str, Any]:
 @click.option("--alias", help="Which registered model, by alias. [champion]")
 @click.option("--version", help="Which registered model, by number.")
 @click.option("--tolerance", type=click.FloatRange(0, 1, min_open=True), help="Another tolerance than the model's own.")
+@click.option("--flips", type=click.Choice(list(map(str, FLIPS))), help="Orientations to average. [the model's own]")
 @click.option("--skip-bad-labels", is_flag=True, help="Leave out labels that cannot be read; list them in a CSV.")
 def evaluate(settings: Settings, **options: Any) -> dict[str, Any]:
     """Score the trained network on the test split; or, with --source, a registered model on any labelled tiles."""
-    if any(options[name] for name in ("source", "aoi", "alias", "version", "tolerance")):
+    if any(options[name] for name in ("source", "aoi", "alias", "version", "tolerance", "flips")):
         from footprint_pipeline.commands import registered
 
         return registered.score(settings, **options)

@@ -38,18 +38,20 @@ def score(
     alias: str | None,
     version: str | None,
     tolerance: float | None,
+    flips: str | None,
     skip_bad_labels: bool,
 ) -> dict[str, Any]:
     """Score a registered model on a source, or on the test splits of what is prepared."""
     registry = Registry(settings.mlflow_uri, settings.model_name)
     found = registry.resolve(alias=None if version else alias or CHAMPION, version=version)
     model = registry.pull(version=found.version, into=settings.home.absolute() / "pulled")
+    as_told: dict[str, Any] = {"tolerance": tolerance, "flips": int(flips) if flips else None}
     if source is not None:
         area = resolve_source(source, settings.home)
         area = replace(area, name=aoi or area.name)
-        scores = score_on_source(settings, model, area, tolerance=tolerance, skip_bad_labels=skip_bad_labels)
+        scores = score_on_source(settings, model, area, **as_told, skip_bad_labels=skip_bad_labels)
     else:
-        scores = score_on_test_splits(settings, model, [aoi] if aoi else [], tolerance=tolerance)
+        scores = score_on_test_splits(settings, model, [aoi] if aoi else [], **as_told)
     names = sorted(scores.by_aoi["aoi"])
     return {
         "version": found.version,

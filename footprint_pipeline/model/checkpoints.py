@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         TrainingError: it cannot be written; the former one is whole.
     """
     said = {"history": checkpoint.history, "seconds": checkpoint.seconds}
-    parts = {"said": np.frombuffer(json.dumps(said).encode(), np.uint8)}
+    parts: dict[str, Any] = {"said": np.frombuffer(json.dumps(said).encode(), np.uint8)}
     for name, values in (("state", checkpoint.state), ("best", checkpoint.best)):
         parts.update({f"{name}.{number}": value for number, value in enumerate(values)})
     try:

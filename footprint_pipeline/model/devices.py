@@ -79,6 +79,6 @@ def choose_precision(wanted: str, devices: tuple[str, ...]) -> str:
 def _devices() -> tuple[str, ...]:
     if keras.config.backend() != "torch":
         return tuple(keras.distribution.list_devices())
-    import torch  # Keras trains on one device with it
+    import torch  # type: ignore[import-not-found,unused-ignore]  # Keras trains on one device with it
 
     return ("gpu:0",) if torch.cuda.is_available() else ("cpu:0",)

@@ -1,5 +1,7 @@
 """Metrics that Keras follows during training. What decides is measured in `evaluation`."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -18,7 +20,7 @@ class PixelF1(keras.metrics.Metric):  # type: ignore[misc]  # keras has no types
         self.said = self.add_variable((), initializer="zeros", name="said")
         self.true = self.add_variable((), initializer="zeros", name="true")
 
-    def update_state(self, y_true: object, y_pred: object, sample_weight: object = None) -> None:
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Add a batch: both (B, H, W, heads)."""
         truth = ops.cast(y_true[..., 0], "float32")
         said = ops.cast(ops.greater(y_pred[..., 0], 0.5), "float32")

@@ -5,6 +5,7 @@ there. The rate is computed within the step, on every backend; the host speaks u
 """
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,7 +27,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore
     def __init__(self, spec: TrainingSpec, *, total_steps: int) -> None:
         super().__init__()
         self.spec, self.total_steps = spec, total_steps
-        self._line: keras.Variable | None = None
+        self._line: Any = None
 
     def attach(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Keep the line with this optimizer."""

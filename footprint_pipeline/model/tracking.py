@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 MODEL_NAME = "unet"
 """Name of the logged model within its run."""
-PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "numpy", "opencv-python-headless", "mlflow")
+PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless", "mlflow")
 
 
 class TrainingRun:
@@ -37,39 +38,73 @@ class TrainingRun:
     def __init__(self, run: mlflow.ActiveRun) -> None:
         self.run_id: str = run.info.run_id
         self.experiment_id: str = run.info.experiment_id
+        self._logged: set[int] | None = None
+        self._due: dict[int, dict[str, float]] = {}
 
     def log_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Metrics of an epoch, as they come. A server that is away for a while does not end a training."""
+        """Metrics of one epoch, 0-based."""
+        self.log_epochs({epoch: metrics})
+
+    def log_epochs(self, entries: dict[int, dict[str, float]]) -> None:
+        """Metrics by epoch, as they come; an epoch that is there already stays as it is.
+
+        A server that is away for a while does not end a training: what it missed is logged with a later epoch.
+        """
+        self._due |= entries
         try:
-            mlflow.log_metrics({name: value for name, value in metrics.items() if np.isfinite(value)}, step=epoch)
+            if self._logged is None:
+                history = mlflow.MlflowClient().get_metric_history(self.run_id, "loss")
+                self._logged = {metric.step for metric in history}
+            for epoch in sorted(self._due):
+                if epoch not in self._logged:
+                    finite = {name: value for name, value in self._due[epoch].items() if np.isfinite(value)}
+                    mlflow.log_metrics(finite, step=epoch, run_id=self.run_id)
+                    self._logged.add(epoch)
+                del self._due[epoch]
         except MlflowException as error:
-            log.warning("Epoch %d is missing in MLflow: %s", epoch + 1, without_credentials(first_line(error)))
+            log.warning("MLflow lacks %d epochs for now: %s", len(self._due), without_credentials(first_line(error)))
+
+    def try_picture(self, name: str, png: bytes) -> None:
+        """A PNG as an artifact, or a line in the log when it cannot be had there."""
+        try:
+            self.log_picture(name, png)
+        except (MlflowException, OSError) as error:
+            log.warning("%s is missing in MLflow: %s", name, without_credentials(first_line(error)))
 
     def log_picture(self, name: str, png: bytes) -> None:
         """A PNG as an artifact."""
         log_files(self.run_id, {name: png})
 
-    def log_model(self, model: keras.Model, *, stride: int) -> str:
+    def log_model(self, model: keras.Model, *, stride: int, heads: tuple[str, ...] = ("building",)) -> str:
         """Log the network with its signature, without running it, and return the logged model's id."""
         signature = ModelSignature(
             inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1, 3), "image")]),
-            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1, 1), "building")]),
+            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1, len(heads)), "probability")]),
         )
         logged = mlflow.keras.log_model(
             model,
             name=MODEL_NAME,
             signature=signature,
             pip_requirements=[f"{name}=={number}" for name, number in package_versions().items()],
-            metadata={"stride": stride, "input": "RGB in [0, 1]"},
+            metadata={"stride": stride, "input": "RGB in [0, 1]", "heads": list(heads)},
         )
         return str(logged.model_id)
 
 
 @contextmanager
 def start_run(
-    tracking_uri: str, experiment: str, *, artifacts: Path | None, params: dict[str, object], tags: dict[str, str]
+    tracking_uri: str,
+    experiment: str,
+    *,
+    artifacts: Path | None,
+    params: dict[str, object],
+    tags: dict[str, str],
+    run_id: str | None = None,
+    parent_run_id: str | None = None,
 ) -> Iterator[TrainingRun]:
     """Open an MLflow run; it ends as FAILED when the block raises, as KILLED when it is interrupted.
+
+    What the machine does meanwhile is logged with it.
 
     Args:
         tracking_uri: MLflow server or database.
@@ -77,21 +112,32 @@ def start_run(
         artifacts: folder for artifacts when the URI is a database; None leaves it to the server.
         params: what to log at once.
         tags: the same.
+        run_id: go on with this run, unless it is gone or finished.
+        parent_run_id: run that it is a child of.
 
     Raises:
         RegistryError: MLflow cannot be reached.
     """
     try:
         mlflow.set_tracking_uri(tracking_uri)
-        found = _experiment(experiment, artifacts)
-        run = mlflow.start_run(experiment_id=found.experiment_id, tags={**tags, **_environment()})
+        experiment_id = _experiment(experiment, artifacts).experiment_id
+        unfinished = run_id if run_id and _is_unfinished(run_id, experiment_id) else None
+        run = mlflow.start_run(
+            run_id=unfinished,
+            experiment_id=experiment_id,
+            nested=parent_run_id is not None,
+            parent_run_id=parent_run_id,
+            tags={**tags, **_environment()},
+            log_system_metrics=True,
+        )
     except MlflowException as error:
         raise RegistryError(
             f"MLflow at {without_credentials(tracking_uri)} does not answer as it should ({first_line(error)}).",
             fix="Check that it runs and that MLFLOW_TRACKING_URI names it.",
         ) from None
     try:
-        mlflow.log_params(params)
+        if unfinished is None:
+            mlflow.log_params(params)
         yield TrainingRun(run)
     except Exception:
         mlflow.end_run("FAILED")
@@ -101,6 +147,14 @@ def start_run(
         raise
     else:
         mlflow.end_run("FINISHED")
+
+
+def _is_unfinished(run_id: str, experiment_id: str) -> bool:
+    try:
+        info = mlflow.get_run(run_id).info
+    except MlflowException:
+        return False
+    return bool(info.lifecycle_stage == "active" and info.experiment_id == experiment_id and info.status != "FINISHED")
 
 
 def log_files(run_id: str, files: dict[str, bytes]) -> None:
@@ -165,8 +219,25 @@ def _experiment(name: str, artifacts: Path | None) -> Experiment:
 
 
 def _environment() -> dict[str, str]:
+    commit = _git_commit()
     return {
         "python": ".".join(map(str, sys.version_info[:3])),
         "keras_backend": keras.config.backend(),
         **{f"version.{name}": number for name, number in package_versions().items()},
+        **({"git_commit": commit} if commit else {}),
     }
+
+
+def _git_commit() -> str | None:
+    """The commit that is checked out, with `-dirty` when files differ from it; None outside of a checkout."""
+    here = Path(__file__)
+    git = ["git", "-C", str(here.parent)]
+    try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", here.name], check=True, capture_output=True, timeout=10)
+        told = subprocess.run(
+            [*git, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            check=True, capture_output=True, timeout=10, text=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.stdout.strip()

@@ -7,7 +7,7 @@ it knows nothing of MLflow or Dagster. Who wants to know how it goes is a `Watch
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,9 @@ from footprint_pipeline.model.unet import build_unet, check_chip_size
 from footprint_pipeline.model.watching import Watcher
 
 log = logging.getLogger(__name__)
+
+
+Batches = Generator[tuple[np.ndarray, np.ndarray], None, None]
 
 
 @dataclass(frozen=True)
@@ -143,10 +146,12 @@ def keras_infer(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
 
 @contextmanager
-def _batches(chips: TrainingChips, *, steps: int, epoch: int) -> Iterator[Iterator[tuple[np.ndarray, np.ndarray]]]:
+def _batches(chips: TrainingChips, *, steps: int, epoch: int) -> Iterator[Batches]:
     """Batches from this epoch on, made ahead by threads, which end with the block."""
     threads = min(8, os.cpu_count() or 2)
-    made = stream(chips, steps_per_epoch=steps, start=(epoch, 0), threads=threads, ahead=threads + 2)
+    made: Batches = stream(  # type: ignore[assignment]  # it is a generator
+        chips, steps_per_epoch=steps, start=(epoch, 0), threads=threads, ahead=threads + 2
+    )
     try:
         yield made
     finally:

@@ -3,8 +3,20 @@
 Imports Keras and MLflow, so whoever must stay light imports it inside a function.
 """
 
+import hashlib
 import logging
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
 
+import numpy as np
+
+from footprint_pipeline.dataset.cache import TileCache
 from footprint_pipeline.dataset.caching import build_cache, model_gsd
 from footprint_pipeline.dataset.checks.record import require_passed
 from footprint_pipeline.dataset.splits import digest
@@ -13,29 +25,59 @@ from footprint_pipeline.evaluation import reports
 from footprint_pipeline.handover import TrainedUnet
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.model import tracking
+from footprint_pipeline.model.checkpoints import (
+    alone_in,
+    checkpoint_key,
+    clear,
+    forget_old,
+    remember_run,
+    remembered_run,
+)
 from footprint_pipeline.model.spec import TrainingSpec
+from footprint_pipeline.model.spec_files import to_yaml
+from footprint_pipeline.model.tensorboard import EventFile
 from footprint_pipeline.model.training import train
 from footprint_pipeline.model.unet import describe
 from footprint_pipeline.settings import Settings
+from footprint_pipeline.stages.live import ToCaller, ToMlflow, ToTensorBoard, bar_or_lines
 from footprint_pipeline.stages.scoring import load_manifest
 
 log = logging.getLogger(__name__)
 
 
 def train_unet(
-    settings: Settings, spec: TrainingSpec, aois: list[str], *, tags: dict[str, str]
+    settings: Settings,
+    spec: TrainingSpec,
+    aois: list[str],
+    *,
+    tags: dict[str, str],
+    resume: bool = True,
+    weights: Path | None = None,
+    parent_run_id: str | None = None,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    progress: bool | None = None,
 ) -> tuple[TrainedUnet, list[dict[str, float]]]:
     """Train on the prepared AOIs and log it all to MLflow; the history, one dict an epoch, comes along.
+
+    A training that was interrupted, by whatever, goes on when the same one is asked for again: of the same spec,
+    tiles, and start. It is logged to the same MLflow run.
 
     Args:
         settings: where state lives.
         spec: how to train.
         aois: AOIs to train on; every prepared one when empty.
         tags: put on the MLflow run.
+        resume: False forgets what an interrupted training has done.
+        weights: `.keras` or `.weights.h5` file to start from, as far as it fits; at random when None.
+        parent_run_id: MLflow run that this one is a child of.
+        on_epoch: called after every epoch with its number (0-based) and metrics.
+        progress: a bar on stderr; by default where that is a terminal. Without, lines in the log.
 
     Raises:
         DatasetError: an AOI is not prepared, or failed a blocking check.
-        TrainingError: there is nothing to train on, or the loss is not a number.
+        TrainingError: there is nothing to train on, the loss is not a number, the weights do not fit, or the same
+            training is running in another process.
+        RegistryError: MLflow cannot be reached.
     """
     lake = Lake(settings.home.absolute())
     manifest = load_manifest(lake, aois)
@@ -44,23 +86,44 @@ def train_unet(
         require_passed(lake.aoi(name))
     taught = manifest[manifest["split"] == "train"]
     gsd_m = spec.gsd_m or model_gsd(taught)
-    cache = build_cache(manifest[manifest["split"] != "test"], lake.cache, gsd_m=gsd_m)
+    stamp = digest(manifest)
+    cache = build_cache(manifest[manifest["split"] != "test"], lake.cache, gsd_m=gsd_m, channels=spec.network.heads)
     tiles = {split: int(count) for split, count in manifest["split"].value_counts().items()}
     params = {
-        **spec.flat(), "aois": ",".join(names), "split_digest": digest(manifest), "gsd_m": round(gsd_m, 4),
+        **spec.flat(), "aois": ",".join(names), "split_digest": stamp, "gsd_m": round(gsd_m, 4),
         **{f"tiles.{split}": count for split, count in tiles.items()},
     }  # fmt: skip
-    with tracking.start_run(
-        settings.mlflow_uri,
-        settings.experiment,
-        artifacts=None if settings.mlflow_uri.startswith("http") else lake.artifacts,
-        params=params,
-        tags={**tags, "aois": ",".join(names), "split_digest": digest(manifest)},
-    ) as run:
-        result = train(spec, cache, lake.checkpoints / run.run_id, on_epoch=run.log_epoch)
-        run.log_picture("training/learning_curves.png", reports.learning_curves(result.history))
-        model_id = run.log_model(result.model, stride=spec.network.stride)
-        parameters = int(result.model.count_params())
+    if weights is not None:
+        params["weights"] = weights.name
+    key = checkpoint_key(
+        spec=asdict(spec), split=stamp, aois=names, gsd_m=gsd_m, tiles=_contents(cache), parent=parent_run_id,
+        weights=hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
+    )  # fmt: skip
+    folder = lake.checkpoints / key
+    with _sigterm_is_ctrl_c(), alone_in(folder):
+        if not resume:
+            clear(folder)
+        with tracking.start_run(
+            settings.mlflow_uri,
+            settings.experiment,
+            artifacts=None if settings.mlflow_uri.startswith("http") else lake.artifacts,
+            params=params,
+            tags={**tags, "aois": ",".join(names), "split_digest": stamp},
+            run_id=remembered_run(folder),
+            parent_run_id=parent_run_id,
+        ) as run:
+            remember_run(folder, run.run_id)
+            tracking.log_files(run.run_id, {"training/spec.yaml": to_yaml(spec).encode()})
+            with EventFile(lake.home / "tensorboard" / run.run_id) as events:
+                watchers = [ToMlflow(run), ToTensorBoard(events), bar_or_lines(progress)]
+                if on_epoch is not None:
+                    watchers.append(ToCaller(on_epoch))
+                result = train(spec, cache, folder, resume=True, weights=weights, watchers=watchers)
+            run.log_picture("training/learning_curves.png", reports.learning_curves(result.history))
+            model_id = run.log_model(result.model, stride=spec.network.stride, heads=spec.network.heads)
+        shutil.rmtree(folder)
+    forget_old(lake.checkpoints)
+    parameters = int(result.model.count_params())
     trained = TrainedUnet(
         run_id=run.run_id,
         experiment_id=run.experiment_id,
@@ -68,10 +131,11 @@ def train_unet(
         network=describe(spec.network, parameters),
         parameters=parameters,
         stride=spec.network.stride,
+        heads=spec.network.heads,
         chip_size=spec.chip_size,
         gsd_m=gsd_m,
         aois=names,
-        split_digest=digest(manifest),
+        split_digest=stamp,
         normalization={str(aoi): normalization(next(rows.itertuples())) for aoi, rows in taught.groupby("aoi")},
         tiles=tiles,
         epochs=len(result.history),
@@ -81,3 +145,26 @@ def train_unet(
         precision=result.precision,
     )
     return trained, result.history
+
+
+def _contents(cache: TileCache) -> str:
+    """What the tiles hold: a cache's folder is named for that."""
+    return Path(str(cache.images.filename)).parent.name if isinstance(cache.images, np.memmap) else ""
+
+
+@contextmanager
+def _sigterm_is_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end a training as Ctrl-C does, unless somebody else has seen to it."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -216,7 +216,8 @@ def test_what_is_trained_in_bfloat16_comes_out_in_float32(cache: TileCache, tmp_
 def test_the_articles_recipe_is_plain_gradient_descent() -> None:
     spec = TrainingSpec(
         network=replace(ARTICLE, width=2, depth=1), loss="bce", optimizer="sgd", learning_rate=0.02,
-        schedule="constant", warm_up=0.0, weight_decay=0.0, clip_norm=0.0, ema=0.0, chip_size=32, batch_size=2, precision="float32",
+        schedule="constant", warm_up=0.0, weight_decay=0.0, clip_norm=0.0, ema=0.0, chip_size=32, batch_size=2,
+        precision="float32",
     )  # fmt: skip
     learner, _ = build_learner(spec, devices=("cpu:0",), total_steps=10)
     assert learner.average is None

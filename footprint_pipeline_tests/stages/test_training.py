@@ -1,0 +1,120 @@
+"""The training stage: interrupted, gone on with, and seen in MLflow and TensorBoard."""
+
+import re
+import signal
+from pathlib import Path
+
+import cv2
+import mlflow
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from footprint_pipeline.dataset.augmentation import AugmentationSpec
+from footprint_pipeline.errors import TrainingError
+from footprint_pipeline.evaluation.reports import FOUND, MISSED, WRONG
+from footprint_pipeline.lake import Lake
+from footprint_pipeline.model.checkpoints import alone_in
+from footprint_pipeline.model.spec import TrainingSpec, UNetSpec
+from footprint_pipeline.model.spec_files import read_spec
+from footprint_pipeline.model.watching import Shown
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.stages.live import bar_or_lines, validation_picture
+from footprint_pipeline.stages.training import train_unet
+from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
+
+SPEC = TrainingSpec(
+    network=UNetSpec(width=4, depth=1, dropout=0.1, heads=("building", "border")),
+    augmentation=AugmentationSpec(scale=(0.9, 1.2)), chip_size=64, batch_size=4, epochs=3, max_batches=3,
+    precision="float32", learning_rate=1e-2,
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_terminated_training_goes_on_in_the_same_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO")
+    prepare_city(tmp_path)
+    settings = Settings(home=tmp_path)
+    mlflow.set_tracking_uri(settings.mlflow_uri)
+    experiment = mlflow.create_experiment(settings.experiment, artifact_location=Lake(tmp_path).artifacts.as_uri())
+    parent = mlflow.MlflowClient().create_run(experiment)
+    heard: list[int] = []
+
+    def terminate(epoch: int, entry: dict[str, float]) -> None:
+        heard.append(epoch)
+        if epoch == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    def go(**options: object) -> tuple:
+        return train_unet(settings, SPEC, [], tags={"who": "a test"}, parent_run_id=parent.info.run_id, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(on_epoch=terminate, progress=True)
+    assert "epoch 1/3" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    (run,) = mlflow.search_runs([experiment], filter_string="tags.who = 'a test'", output_format="list")
+    assert run.info.status == "KILLED"
+    (folder,) = Lake(tmp_path).checkpoints.iterdir()
+    with alone_in(folder), pytest.raises(TrainingError, match="running already, in another process"):
+        go()
+
+    trained, history = go(on_epoch=lambda epoch, entry: heard.append(epoch))
+    assert heard == [0, 1, 2]
+    assert "Going on after epoch 2" in caplog.text
+    assert (trained.run_id, trained.epochs, trained.heads) == (run.info.run_id, 3, ("building", "border"))
+    assert list(Lake(tmp_path).checkpoints.iterdir()) == []
+
+    run = mlflow.get_run(trained.run_id)
+    assert run.info.status == "FINISHED"
+    client = mlflow.MlflowClient()
+    for name in ("loss", "val_f1", "learning_rate"):
+        logged = client.get_metric_history(trained.run_id, name)
+        assert [(metric.step, metric.value) for metric in logged] == [
+            (epoch, pytest.approx(entry[name])) for epoch, entry in enumerate(history)
+        ]
+    assert run.data.params["ema"] == "0.998"
+    assert run.data.params["network.heads"] == "('building', 'border')"
+    tags = run.data.tags
+    assert (tags["mlflow.parentRunId"], tags["aois"]) == (parent.info.run_id, AOI)
+    assert (tags["keras_backend"], tags["split_digest"]) == ("tensorflow", trained.split_digest)
+    assert tags["version.keras"]
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", tags.get("git_commit", "0" * 40))
+    files = Path(mlflow.artifacts.download_artifacts(run_id=trained.run_id, dst_path=str(tmp_path / "artifacts-of")))
+    assert read_spec(files / "training" / "spec.yaml") == SPEC
+    picture = cv2.imread(str(files / "validation" / "epoch_0003.png"))
+    assert picture.shape[0] == 512
+
+    scalars: dict[str, list[int]] = {}
+    for path in sorted((tmp_path / "tensorboard" / trained.run_id).iterdir()):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                scalars.setdefault(value.tag, []).append(event.step)
+    assert scalars["loss/validation"] == [1, 2, 3]
+    assert scalars["validation"] == [1, 3]
+
+
+def test_found_is_green_wrong_red_and_missed_blue() -> None:
+    truth, said = np.zeros((1, 4, 4), np.uint8), np.zeros((1, 4, 4), np.float32)
+    truth[0, 0], said[0, 0, :2], said[0, 3] = 1, 0.9, 0.9
+    picture = validation_picture(Shown(np.full((1, 4, 4, 3), 200, np.uint8), truth, said))
+    assert (picture.shape, picture.dtype) == ((512, 256, 3), np.uint8)
+    assert (picture[:256] == 200).all()
+    judged = picture[256:]
+    for (y, x), colour in (((10, 10), FOUND), ((10, 250), MISSED), ((250, 10), WRONG)):
+        assert np.argmax(judged[y, x]) == np.argmax(colour)
+    assert (judged[128, 128] == 100).all()
+
+
+def test_lines_take_the_place_of_the_bar_where_nobody_looks(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr("footprint_pipeline.stages.live.SAY_EVERY_S", 0.0)
+    watcher = bar_or_lines(None)  # pytest's stderr is no terminal
+    watcher.on_begin([], epochs=2, steps=7)
+    watcher.on_step(0, 3, 0.25)
+    watcher.on_epoch(0, {})
+    assert "epoch 1, step 4/7  loss 0.2500" in caplog.text
+    assert capsys.readouterr().err == ""

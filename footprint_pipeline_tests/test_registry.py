@@ -161,7 +161,7 @@ def test_pulling_brings_the_exported_model_and_brings_it_once(
     assert sorted(path.name for path in folder.iterdir()) == ["model.bin", "model.xml", "spec.json"]
     assert folder.name == f"1-{trained.run_id[:8]}"
     batch = np.random.default_rng(0).random((1, 16, 16, 3), np.float32)
-    ours = keras.ops.convert_to_numpy(trained.network(batch))[..., 0]
+    ours = keras.ops.convert_to_numpy(trained.network(batch))
     assert np.abs(Runtime(folder, threads=1, precision="f32")(batch) - ours).max() < 1e-4
     assert [path.name for path in (tmp_path / "pulled").iterdir()] == [folder.name]
 
@@ -201,6 +201,9 @@ def test_a_version_without_an_exported_model_is_named(trained: Trained, registry
     bare = registry.register(model_id=model_id, run_id=run.run_id, tags={}, description="")
     with pytest.raises(RegistryError, match=f"version {bare}: its exported model cannot be pulled"):
         registry.pull(version=bare, into=tmp_path)
+    with pytest.raises(RegistryError, match=f"version {bare}: its ONNX model cannot be pulled") as caught:
+        registry.pull_onnx(version=bare, into=tmp_path)
+    assert "register the model again" in caught.value.fix
     assert list(tmp_path.iterdir()) == []
 
 
@@ -253,6 +256,7 @@ def test_whatever_is_asked_of_it_a_server_that_is_down_is_a_registry_error(
     for ask in (
         lambda: registry.pull(alias=CHAMPION, into=tmp_path),
         lambda: registry.pull_keras(version="1", into=tmp_path),
+        lambda: registry.pull_onnx(version="1", into=tmp_path),
         lambda: registry.point(CHAMPION, "1"),
         lambda: registry.tag("1", {"a": "b"}),
         lambda: registry.register(model_id="m", run_id="r", tags={}, description=""),

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -77,10 +78,14 @@ def test_the_exported_networks_answer_as_keras_does(name: str, tmp_path: Path) -
         assert np.abs(session.run(None, {"image": batch})[0] - ours).max() < 1e-4
 
 
-def test_a_layer_that_onnx_does_not_know_is_named_and_keras_exports_it_to_openvino(tmp_path: Path) -> None:
+def with_an_odd_layer() -> keras.Model:
     image = keras.Input((None, None, 3), name="image")
     x = keras.layers.SeparableConv2D(4, 3, padding="same", name="odd_one")(image)
-    network = keras.Model(image, keras.layers.Conv2D(1, 1, activation="sigmoid")(x))
+    return keras.Model(image, keras.layers.Conv2D(1, 1, activation="sigmoid")(x))
+
+
+def test_a_layer_that_onnx_does_not_know_is_named_and_keras_exports_it_to_openvino(tmp_path: Path) -> None:
+    network = with_an_odd_layer()
     with pytest.raises(UnknownLayerError, match=r"Layer 'odd_one' \(SeparableConv2D\) cannot be written as ONNX"):
         export_onnx(network, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -101,17 +106,20 @@ def test_an_export_that_answers_otherwise_is_refused(
     assert not (tmp_path / "model.onnx").exists()
 
 
-@pytest.mark.slow  # a process of its own, with another backend
-def test_a_network_on_jax_is_exported_too(tmp_path: Path) -> None:
-    network = build(UNetSpec(width=2, depth=1))
+@pytest.mark.slow  # a process of its own on another backend, and one more for the layer that is not known
+@pytest.mark.parametrize("odd", [False, True])
+def test_a_network_on_jax_is_exported_too(tmp_path: Path, odd: bool) -> None:
+    network = with_an_odd_layer() if odd else build(UNetSpec(width=2, depth=1))
     network.save(tmp_path / "m.keras")
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "footprint_pipeline.model.export", tmp_path / "m.keras", tmp_path],
         env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == [str(tmp_path / "model.xml"), str(tmp_path / "model.onnx")]
-    assert "| tensorflow\n" not in done.stderr
+    assert done.stdout.split() == [str(tmp_path / name) for name in ("model.xml", "model.onnx")[: 1 if odd else 2]]
+    assert re.search(r"\|\s+jax\n", done.stderr)
+    assert not re.search(r"\|\s+tensorflow\n", done.stderr)
+    assert ("Layer 'odd_one'" in done.stderr) == odd
     write_spec(tmp_path)
     batch = np.random.default_rng(0).random((1, 32, 32, 3), np.float32)
     assert np.abs(Runtime(tmp_path, threads=1, precision="f32")(batch) - answer(network, batch)).max() < 1e-4

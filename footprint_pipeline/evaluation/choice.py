@@ -60,7 +60,8 @@ class Settled:
 def settle(table: SweepTable, tiles: Sequence[Labelled], spec: SweepSpec) -> Settled:
     """Choose by the spec's rule; of equals the smaller tolerance, and not separating, wins.
 
-    Whatever the rule for the tolerance, the seed level is the one of the highest building F1 at it.
+    Whatever the rule for the tolerance, the seed level is the one of the highest building F1: at the tolerance, or at
+    the middle one of several candidates, which are then measured at this level alone.
 
     Args:
         table: the sweep of all tiles.
@@ -80,20 +81,28 @@ def settle(table: SweepTable, tiles: Sequence[Labelled], spec: SweepSpec) -> Set
         candidates = [choice_at(table, int(position)) for position in allowed[spread]]
     separable = any(tile.answer.interior is not None for tile in tiles)
     levels = (None, *(spec.seed_levels if separable else ()))
-    f1 = building_f1(tiles, tolerances=[choice.tolerance for choice in candidates], seed_levels=levels)
-    best, level = np.unravel_index(int(np.argmax(f1)), f1.shape)
+    middle = candidates[(len(candidates) - 1) // 2]
+    at_levels = building_f1(tiles, tolerances=[middle.tolerance], seed_levels=levels, min_area_m2=spec.min_area_m2)
+    level = levels[int(np.argmax(at_levels))]
+    tolerances = [choice.tolerance for choice in candidates]
+    at_tolerances = building_f1(tiles, tolerances=tolerances, seed_levels=[level], min_area_m2=spec.min_area_m2)
+    best = int(np.argmax(at_tolerances))
     measured = pd.DataFrame(
-        [
-            {"tolerance": choice.tolerance, "seed_level": np.nan if at is None else at, "building_f1": value}
-            for choice, row in zip(candidates, f1.tolist(), strict=True)
-            for at, value in zip(levels, row, strict=True)
-        ]
-    )
-    return Settled(candidates[best], levels[level], float(f1[best, level]), measured)
+        {
+            "tolerance": [middle.tolerance] * len(levels) + tolerances,
+            "seed_level": np.array([*levels, *[level] * len(tolerances)], float),
+            "building_f1": np.concatenate([at_levels.ravel(), at_tolerances.ravel()]),
+        }
+    ).drop_duplicates(["tolerance", "seed_level"])
+    return Settled(candidates[best], level, float(at_tolerances.ravel()[best]), measured)
 
 
 def building_f1(
-    tiles: Sequence[Labelled], *, tolerances: Sequence[float], seed_levels: Sequence[float | None]
+    tiles: Sequence[Labelled],
+    *,
+    tolerances: Sequence[float],
+    seed_levels: Sequence[float | None],
+    min_area_m2: float = 0.0,
 ) -> np.ndarray:
     """SpaceNet's building F1, mean over AOIs, at every tolerance and seed level; tiles are measured in threads.
 
@@ -103,7 +112,7 @@ def building_f1(
 
     def score(tile: Labelled) -> list[BuildingScore]:
         found = (
-            tile.answer.footprints(tolerance=tolerance, seed_level=level)
+            tile.answer.footprints(tolerance=tolerance, seed_level=level, min_area_m2=min_area_m2)
             for tolerance in tolerances
             for level in seed_levels
         )

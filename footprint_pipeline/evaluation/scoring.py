@@ -36,15 +36,23 @@ class Answer:
         probability: of a building, float32 in [0, 1], shape (h, w); 0 where there is no imagery.
         interior: how sure a pixel lies inside one building, the same; None when the network does not tell.
         size: height and width of the tile on its own grid, pixels.
+        gsd_m: metres a pixel, on the network's grid.
     """
 
     probability: np.ndarray
     interior: np.ndarray | None
     size: tuple[int, int]
+    gsd_m: float
 
-    def footprints(self, *, tolerance: float, seed_level: float | None) -> Footprints:
-        """The buildings, on the tile's own grid; see `vectorize`."""
-        found = vectorize(self.probability, tolerance=tolerance, interior=self.interior, seed_level=seed_level)
+    def footprints(self, *, tolerance: float, seed_level: float | None, min_area_m2: float = 0.0) -> Footprints:
+        """The buildings, on the tile's own grid; see `vectorize`. Those of a smaller area are left out."""
+        found = vectorize(
+            self.probability,
+            tolerance=tolerance,
+            interior=self.interior,
+            seed_level=seed_level,
+            min_area_px=min_area_m2 / self.gsd_m**2,
+        )
         height, width = self.probability.shape
         if (height, width) == self.size:
             return found
@@ -137,7 +145,7 @@ def predict_tiles(
             image=scale.to_uint8(image),
             truth=read_mask(Path(row.mask_path)),
             probability=probability,
-            answer=Answer(np.ascontiguousarray(told[..., 0]), interior_of(told, heads), image.shape[:2]),
+            answer=Answer(np.ascontiguousarray(told[..., 0]), interior_of(told, heads), image.shape[:2], gsd_m),
         )
         if progress is not None:
             progress(done, len(manifest))
@@ -149,6 +157,7 @@ def score_tiles(
     *,
     tolerance: float,
     seed_level: float | None = None,
+    min_area_m2: float = 0.0,
     min_area_px: float = MIN_AREA_PX,
     on_tile: Callable[[TilePrediction, float], None] | None = None,
 ) -> TestScores:
@@ -159,6 +168,7 @@ def score_tiles(
         polygons: the polygon table of their AOIs.
         tolerance: a pixel is a building where probability > 1 - tolerance.
         seed_level: buildings that touch are told apart by interiors above it; None: they are not.
+        min_area_m2: smaller footprints are no proposals, square metres, as in the service.
         min_area_px: smaller polygons on either side are left out, square pixels.
         on_tile: called with every prediction and its pixel F1, to keep some for pictures.
 
@@ -172,7 +182,7 @@ def score_tiles(
         tp, fp, fn = (
             int(counts[0, 0]) for counts in (pixels.true_positives, pixels.false_positives, pixels.false_negatives)
         )
-        found = prediction.answer.footprints(tolerance=tolerance, seed_level=seed_level)
+        found = prediction.answer.footprints(tolerance=tolerance, seed_level=seed_level, min_area_m2=min_area_m2)
         buildings = score_buildings(found.polygons, found.confidence, truth_of(prediction), min_area_px=min_area_px)
         f1 = float(pixels.f1[0, 0])
         rows.append(

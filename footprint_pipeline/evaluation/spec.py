@@ -1,4 +1,4 @@
-"""How a trained network is judged: a frozen spec that holds the defaults once. Nothing heavy is imported here."""
+"""How a trained network's tolerance is chosen: a frozen spec that holds the defaults once. No data, no network."""
 
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ class SweepSpec:
         tolerances: building F1 is measured at so many tolerances at most.
         seed_levels: and at these levels, where the network tells interiors; not separating is tried as well.
         tiles: and on so many tiles at most, evenly spread over the validation split.
+        min_area_m2: smaller footprints are no buildings, square metres.
         flips: orientations that the network's answer is the mean of, in the sweep and ever after.
 
     Raises:
@@ -31,6 +32,7 @@ class SweepSpec:
     tolerances: int = 8
     seed_levels: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
     tiles: int = 48
+    min_area_m2: float = 4.0
     flips: int = 1
 
     def __post_init__(self) -> None:
@@ -39,9 +41,14 @@ class SweepSpec:
             raise SettingsError(f"No rule is called {self.rule!r}.", fix=f"Choose one of {', '.join(RULES)}.")
         if self.flips not in FLIPS:
             raise SettingsError(f"flips is {self.flips}.", fix=f"Choose one of {', '.join(map(str, FLIPS))}.")
-        if self.slack < 0 or self.tolerances < 1 or self.tiles < 1 or not all(0 < x < 1 for x in self.seed_levels):
+        if (
+            min(self.slack, self.min_area_m2) < 0
+            or self.tolerances < 1
+            or self.tiles < 1
+            or not all(0 < x < 1 for x in self.seed_levels)
+        ):
             raise SettingsError(
                 f"Nothing can be chosen with slack {self.slack}, {self.tolerances} tolerances, {self.tiles} tiles, "
-                f"seed levels {', '.join(map(str, self.seed_levels))}.",
-                fix="Slack is at least 0, the numbers are at least 1, levels lie between 0 and 1.",
+                f"{self.min_area_m2} square metres, seed levels {', '.join(map(str, self.seed_levels))}.",
+                fix="Slack and area are at least 0, the numbers are at least 1, levels lie between 0 and 1.",
             )

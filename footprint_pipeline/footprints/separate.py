@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import shapely
 
-MIN_SEED_PX = 8
+MIN_SEED_PX = 16
 """Smaller parts of the interior are no building, pixels; nor are pieces that a cut leaves, square pixels."""
 _SMOOTHING_PX = 1.0
 """How far a line between two buildings may stray from the pixels' edges: enough to smooth their steps."""

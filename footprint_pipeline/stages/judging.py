@@ -78,6 +78,7 @@ def sweep_tolerance(settings: Settings, trained: TrainedUnet, spec: SweepSpec = 
         rule=spec.rule,
         seed_level=settled.seed_level,
         flips=spec.flips,
+        min_area_m2=spec.min_area_m2,
         building_f1=settled.building_f1,
     )
     tracking.log_metrics(
@@ -105,6 +106,7 @@ def evaluate_test(
         load_polygons(Lake(settings.home.absolute()), manifest),
         tolerance=swept.tolerance,
         seed_level=swept.seed_level,
+        min_area_m2=swept.min_area_m2,
         on_tile=lambda prediction, f1: _keep_spread(shown, prediction, f1),
     )
     sheet = reports.contact_sheet(
@@ -142,7 +144,7 @@ def _predictions(
         load_network(settings, trained),
         gsd_m=trained.gsd_m,
         stride=trained.stride,
-        heads=getattr(trained, "heads", ("building",)),
+        heads=trained.heads,
         flips=flips,
         progress=said(what),
     )

@@ -92,6 +92,7 @@ def score_exported(
         polygons,
         tolerance=spec.tolerance if tolerance is None else tolerance,
         seed_level=spec.seed_level,
+        min_area_m2=spec.min_area_m2,
     )
 
 

@@ -26,7 +26,7 @@ def two_that_touch(*, yard: float, seam: float, aoi: str = "Town", heads: bool =
     interior = np.zeros(SIZE, np.float32)
     interior[12:28, 12:68] = 0.9
     interior[:, 36:40] = np.minimum(interior[:, 36:40], seam)
-    return Labelled(aoi, Answer(probability, interior if heads else None, SIZE), np.array([LEFT, RIGHT], object))
+    return Labelled(aoi, Answer(probability, interior if heads else None, SIZE, 0.5), np.array([LEFT, RIGHT], object))
 
 
 def swept(*tiles: Labelled) -> SweepTable:
@@ -122,7 +122,15 @@ def test_no_building_no_choice() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"rule": "best"}, {"slack": -0.1}, {"tolerances": 0}, {"tiles": 0}, {"seed_levels": (0.5, 1.0)}, {"flips": 3}],
+    [
+        {"rule": "best"},
+        {"slack": -0.1},
+        {"tolerances": 0},
+        {"tiles": 0},
+        {"min_area_m2": -1.0},
+        {"seed_levels": (0.5, 1.0)},
+        {"flips": 3},
+    ],
 )
 def test_what_cannot_be_done_is_said(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError):

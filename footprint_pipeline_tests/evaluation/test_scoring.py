@@ -59,8 +59,10 @@ def test_buildings_are_told_apart_where_the_network_works_and_placed_on_the_tile
     """A gap of one pixel of the network's is none on a grid half as fine."""
     at_network = np.zeros((80, 120), np.float32)
     at_network[20:60, 20:61] = at_network[20:60, 62:100] = 1.0
-    found = scoring.Answer(at_network, None, (40, 50)).footprints(tolerance=0.5, seed_level=None)
+    found = scoring.Answer(at_network, None, (40, 50), 0.25).footprints(tolerance=0.5, seed_level=None)
     left, right = sorted(polygon.bounds for polygon in found.polygons)
+    large = scoring.Answer(at_network, None, (40, 50), 0.25)
+    assert len(large.footprints(tolerance=0.5, seed_level=None, min_area_m2=40 * 40 * 0.25**2)) == 1
     assert left == pytest.approx((20 * 50 / 120, 10, 61 * 50 / 120, 30), abs=0.26)
     assert right == pytest.approx((62 * 50 / 120, 10, 100 * 50 / 120, 30), abs=0.26)
 

@@ -123,6 +123,8 @@ def version_tags(spec: ModelSpec, trained: TrainedUnet, promoted: bool, reason: 
     stretches = {aoi: stretch.model_dump() for aoi, stretch in spec.normalization.items()}
     return {
         "tolerance": f"{spec.tolerance:.2f}",
+        "seed_level": "none" if spec.seed_level is None else f"{spec.seed_level:.2f}",
+        "flips": str(spec.flips),
         "gsd_m": f"{spec.gsd_m:.4f}",
         "input_size": str(spec.chip_size),
         "stride": str(spec.stride),

@@ -104,6 +104,7 @@ def test_a_version_says_how_each_precision_does_and_serves_the_fastest_that_pass
     assert (first.precision, found.tags["precision_reason"]) == choose(first.precisions)
     assert found.tags["precision"] == first.precision
     assert found.tags["heads"] == "building,border,contact"
+    assert (found.tags["seed_level"], found.tags["flips"]) == ("0.40", "2")
     assert "without_onnx" not in found.tags
     assert not [name for name in found.tags if name.startswith("skipped_int8")]
 

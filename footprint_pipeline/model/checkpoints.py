@@ -82,7 +82,7 @@ def load_checkpoint(folder: Path, shapes: list[tuple[int, ...]]) -> Checkpoint |
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as parts:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as parts:
             said = json.loads(bytes(parts["said"]))
             state, best = (
                 [parts[f"{name}.{number}"] for number in range(sum(key.startswith(f"{name}.") for key in parts.files))]

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from footprint_pipeline.model.devices import choose_precision, compile_step
-from footprint_pipeline.model.losses import build_loss
+from footprint_pipeline.model.losses import Loss, build_loss
 from footprint_pipeline.model.metrics import building_metrics
 from footprint_pipeline.model.schedule import Schedule, build_optimizer
 from footprint_pipeline.model.spec import TrainingSpec
@@ -92,6 +92,17 @@ class Learner(keras.Model):  # type: ignore[misc]  # keras has no types
         return [part.reshape(weight.shape).astype(weight.dtype) for part, weight in zip(parts, weights, strict=True)]
 
 
+class _OfBatch(keras.losses.Loss):  # type: ignore[misc]  # keras has no types
+    """A loss of a batch as one number a chip: a lone number is not shared out among devices."""
+
+    def __init__(self, loss: Loss, *, name: str) -> None:
+        super().__init__(name=name, dtype="float32")
+        self._loss = loss
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self._loss(y_true, y_pred) * ops.ones_like(y_pred[:, 0, 0, 0])
+
+
 def build_learner(spec: TrainingSpec, *, devices: tuple[str, ...], total_steps: int) -> tuple[Learner, Schedule]:
     """A compiled learner from a random start, and the schedule of its rate.
 
@@ -114,7 +125,7 @@ def build_learner(spec: TrainingSpec, *, devices: tuple[str, ...], total_steps: 
     optimizer, schedule = build_optimizer(spec, total_steps=total_steps)
     learner.compile(
         optimizer,
-        build_loss(spec.loss, head_weights=spec.head_weights),
+        _OfBatch(build_loss(spec.loss, head_weights=spec.head_weights), name=spec.loss),
         metrics=building_metrics(),
         jit_compile=compile_step(xla=spec.xla, devices=devices),
     )

@@ -23,6 +23,9 @@ from footprint_pipeline.stages.live import bar_or_lines, validation_picture
 from footprint_pipeline.stages.training import train_unet
 from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
 
+# mlflow.pyfunc warns of its own type hints when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:.*inferred as AnyType:UserWarning")
+
 SPEC = TrainingSpec(
     network=UNetSpec(width=4, depth=1, dropout=0.1, heads=("building", "border")),
     augmentation=AugmentationSpec(scale=(0.9, 1.2)), chip_size=64, batch_size=4, epochs=3, max_batches=3,

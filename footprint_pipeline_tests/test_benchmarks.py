@@ -1,6 +1,7 @@
 """Benchmarks stay alive: each runs on little input and answers in the one form. Nothing is judged by it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,33 @@ import footprint_pipeline
 
 ROOT = Path(footprint_pipeline.__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text("utf-8"))
+ABSENT = ["tensorflow", "torch", "pandas", "pyarrow", "geopandas", "shapely", "rasterio", "mlflow", "pydantic"]
 
 
 def test_there_are_benchmarks() -> None:
-    assert {"batches", "download", "labels", "masks"} <= set(NAMES)
+    assert {"batches", "download", "labels", "masks", "training"} <= set(NAMES)
+
+
+def test_training_is_measured_where_numpy_opencv_and_keras_are_all_there_is() -> None:
+    code = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {ABSENT}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import benchmarks.training
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.slow

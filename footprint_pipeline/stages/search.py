@@ -9,7 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.errors import RegistryError, SettingsError, TrainingError
 from footprint_pipeline.lake import Lake
+from footprint_pipeline.model.checkpoints import alone_in
 from footprint_pipeline.model.search_space import OBJECTIVES, Choices, Range, SearchSpec, own_point, recipe_at
 from footprint_pipeline.model.spec_fields import plain
 from footprint_pipeline.registry import first_line, without_credentials  # sets MLflow up before it is imported
@@ -57,7 +58,7 @@ def search(
     Raises:
         DatasetError: an AOI is not prepared.
         SettingsError: the study of that name searches something else.
-        TrainingError: not one trial has succeeded.
+        TrainingError: not one trial has succeeded, or the study is under way in another process.
         RegistryError: MLflow cannot be reached.
     """
     lake = Lake(settings.home.absolute())
@@ -67,7 +68,8 @@ def search(
     if not re.fullmatch(r"\w[\w.-]*", study):
         raise SettingsError(f"A study cannot be called {study!r}.", fix="Use letters, digits, '_', '-' and '.'.")
     try:
-        with _opened(lake.home / "search" / study, study, spec, made_from) as opened:
+        folder = lake.home / "search" / study
+        with _held(folder, study), _opened(folder, study, spec, made_from) as opened:
             tags = {**tags, "search.study": study}
             run = SearchRun(settings, lake, opened, spec, {**tags, "aois": ",".join(sorted(set(manifest["aoi"])))})
             with run.going():
@@ -146,10 +148,22 @@ def _digest(spec: SearchSpec, data: str) -> str:
 
 
 @contextmanager
+def _held(folder: Path, name: str) -> Iterator[None]:
+    """No other process has this study while the block runs."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone_in(folder))
+        except TrainingError:
+            raise TrainingError(
+                f"The study {name} is under way in another process ({folder}).", fix="Wait for it, or end it."
+            ) from None
+        yield
+
+
+@contextmanager
 def _opened(folder: Path, name: str, spec: SearchSpec, made_from: str) -> Iterator[optuna.Study]:
     """The study, begun or gone on with; trials that were interrupted are lined up again."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder.mkdir(parents=True, exist_ok=True)
     storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / 'study.db').as_posix()}")
     try:
         study = optuna.create_study(

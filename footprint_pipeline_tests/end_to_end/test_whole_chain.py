@@ -201,7 +201,14 @@ def test_the_exported_files_are_what_the_registry_holds(chain: Chain, tmp_path: 
         "export", "--format", "keras", "--out", tmp_path / "keras", "--home", chain.home, "--json", env=chain.env
     )
     assert (served.code, trained.code) == (0, 0), served.err + trained.err
-    assert {path.name for path in (tmp_path / "ir").iterdir()} == {"model.xml", "model.bin", "spec.json"}
+    assert {path.name for path in (tmp_path / "ir").iterdir()} == {
+        "model.xml", "model.bin", "model_int8.xml", "model_int8.bin", "spec.json",
+    }  # fmt: skip
+    onnx = footprint(
+        "export", "--format", "onnx", "--out", tmp_path / "onnx", "--home", chain.home, "--json", env=chain.env
+    )
+    assert onnx.code == 0, onnx.err
+    assert {path.name for path in (tmp_path / "onnx").iterdir()} == {"model.onnx", "spec.json"}
     assert Path(trained.answer["files"][0]).read_bytes()[:2] == b"PK"
 
 

@@ -39,6 +39,8 @@ def take_weights(network: keras.Model, path: Path) -> tuple[int, int]:
             warnings.simplefilter("ignore")  # one for each layer that does not fit
             network.load_weights(path, skip_mismatch=True)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        for layer, values in zip(layers, former, strict=True):
+            layer.set_weights(values)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TrainingError(
             f"{path} holds no weights that can be read ({reason}).", fix="Give a .keras or .weights.h5 file."

@@ -13,6 +13,7 @@ from footprint_pipeline.model.conductor import Conductor
 from footprint_pipeline.model.learner import build_learner
 from footprint_pipeline.model.losses import build_loss
 from footprint_pipeline.model.spec import ARTICLE, TrainingSpec, UNetSpec
+from footprint_pipeline.model.start import take_weights
 from footprint_pipeline.model.training import TrainingResult, keras_infer, steps_per_epoch, train
 from footprint_pipeline.model.unet import build_unet
 from footprint_pipeline.model.watching import Shown, Watcher
@@ -150,6 +151,7 @@ def test_time_runs_out_after_the_epoch_under_way(cache: TileCache, tmp_path: Pat
     assert result.history[-1]["learning_rate"] < 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hook", "batch", "said"),
     [
@@ -239,6 +241,7 @@ def test_steps_cover_the_ground_once_unless_told_otherwise(cache: TileCache) -> 
     assert steps_per_epoch(toy_spec(chips_per_epoch=9, max_batches=5), cache) == 3
 
 
+@pytest.mark.slow
 def test_weights_that_fit_are_taken_and_counted(
     cache: TileCache, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -246,17 +249,20 @@ def test_weights_that_fit_are_taken_and_counted(
     other = build_unet(replace(NORMED, heads=("building", "border")))
     other.save(tmp_path / "other.keras")
     other.save_weights(tmp_path / "other.weights.h5")
-    spec = toy_spec(network=NORMED, epochs=1, chips_per_epoch=4, optimizer="sgd", learning_rate=1e-9)
-    for name in ("other.keras", "other.weights.h5"):
-        model = train(spec, cache, tmp_path / "run", weights=tmp_path / name).model
-        layers = len([layer for layer in model.layers if layer.weights])
-        assert f"{layers - 2} of {layers} layers start from {name}" in caplog.text
-        assert np.allclose(model.layers[1].get_weights()[0], other.layers[1].get_weights()[0], atol=1e-5)
-        assert np.isfinite(model.layers[-1].get_weights()[0]).all()
-
     build_unet(replace(NORMED, width=6, heads=("building", "border"))).save_weights(tmp_path / "wide.weights.h5")
-    with pytest.raises(TrainingError, match=r"No layer of wide.weights.h5 fits"):
-        train(spec, cache, tmp_path / "run", weights=tmp_path / "wide.weights.h5")
     (tmp_path / "no.keras").write_text("no")
-    with pytest.raises(TrainingError, match=r"no.keras holds no weights"):
-        train(spec, cache, tmp_path / "run", weights=tmp_path / "no.keras")
+
+    spec = toy_spec(network=NORMED, epochs=1, chips_per_epoch=4, optimizer="sgd", learning_rate=1e-9)
+    model = train(spec, cache, tmp_path / "run", weights=tmp_path / "other.keras").model
+    layers = len([layer for layer in model.layers if layer.weights])
+    assert f"{layers - 2} of {layers} layers start from other.keras" in caplog.text
+    assert np.allclose(model.layers[1].get_weights()[0], other.layers[1].get_weights()[0], atol=1e-5)
+    assert np.isfinite(model.layers[-1].get_weights()[0]).all()
+
+    network = build_unet(NORMED)
+    before = network.get_weights()
+    for name, said in (("wide.weights.h5", "No layer of wide.weights.h5 fits"), ("no.keras", "holds no weights")):
+        with pytest.raises(TrainingError, match=said):
+            take_weights(network, tmp_path / name)
+    assert all(map(np.array_equal, network.get_weights(), before))
+    assert take_weights(network, tmp_path / "other.weights.h5") == (layers - 2, layers)

@@ -20,7 +20,7 @@ help: ## list what there is
 install: $(RUN_STAMP) ## make .venv and install everything from the hashed lock file
 
 run: $(RUN_STAMP) ## the whole chain on a generated city, offline: data, training, registry, footprints
-	$(BIN)/footprint run --max-minutes $(DEMO_MINUTES) --epochs 60 --size 128 --batch-size 16
+	$(BIN)/footprint run --spec configs/quick.yaml --max-minutes $(DEMO_MINUTES)
 	$(BIN)/footprint ask
 
 ui: $(RUN_STAMP) ## Dagster UI on :3000 and MLflow UI on :5000, on the state that `make run` left

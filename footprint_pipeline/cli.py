@@ -79,7 +79,7 @@ def _log_to_stderr() -> None:
     handler.setFormatter(_Plain("%(asctime)s  %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("footprint_pipeline").setLevel(logging.INFO)
-    for noisy in ("mlflow.store.db.utils", "alembic"):
+    for noisy in ("mlflow.store.db.utils", "mlflow.system_metrics.system_metrics_monitor", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # TensorFlow's C++ side greets on stderr; errors still show.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

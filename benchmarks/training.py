@@ -28,7 +28,7 @@ from footprint_pipeline.model.conductor import LOOK_EVERY_S
 from footprint_pipeline.model.devices import choose_devices
 from footprint_pipeline.model.learner import build_learner
 from footprint_pipeline.model.spec import ARTICLE, DEFAULT, TrainingSpec, UNetSpec
-from footprint_pipeline.model.training import _batches
+from footprint_pipeline.model.training import batches_ahead
 from footprint_pipeline.model.unet import gflop
 
 SHARE_GOAL, INPUT_GOAL = 45, 0.95
@@ -149,7 +149,7 @@ class Step:
 
     def fed(self) -> float:
         """Images a second, with augmented chips."""
-        with _batches(self._chips, steps=FOREVER, epoch=0) as batches:
+        with batches_ahead(self._chips, steps=FOREVER, epoch=0) as batches:
             return self._fit(batches)
 
     def _fit(self, batches: Iterable) -> float:

@@ -112,7 +112,7 @@ def train(
                 f"{learner.network.count_params():,}", precision, ", ".join(devices), spec.epochs, steps,
                 spec.batch_size, spec.chip_size,
             )  # fmt: skip
-            with _batches(chips, steps=steps, epoch=len(conductor.history)) as batches:
+            with batches_ahead(chips, steps=steps, epoch=len(conductor.history)) as batches:
                 learner.fit(
                     batches,
                     validation_data=_ValidationData(validation),
@@ -146,7 +146,7 @@ def keras_infer(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
 
 @contextmanager
-def _batches(chips: TrainingChips, *, steps: int, epoch: int) -> Iterator[Batches]:
+def batches_ahead(chips: TrainingChips, *, steps: int, epoch: int) -> Iterator[Batches]:
     """Batches from this epoch on, made ahead by threads, which end with the block."""
     threads = min(8, os.cpu_count() or 2)
     made: Batches = stream(  # type: ignore[assignment]  # it is a generator

@@ -67,13 +67,14 @@ def compile_step(*, xla: bool, devices: tuple[str, ...]) -> bool:
 
 
 def choose_precision(wanted: str, devices: tuple[str, ...]) -> str:
-    """The Keras dtype policy; `auto` is bfloat16 on an accelerator or on a CPU with matrix units for it."""
+    """The Keras dtype policy; `auto` is bfloat16 on an accelerator, and where TensorFlow has a CPU's units for it."""
     if wanted != "auto":
         return wanted
     if not devices[0].startswith("cpu"):
         return "mixed_bfloat16"
     cpu = Path("/proc/cpuinfo")
-    return "mixed_bfloat16" if cpu.exists() and "amx_bf16" in cpu.read_text() else "float32"
+    units = keras.config.backend() == "tensorflow" and cpu.exists() and "amx_bf16" in cpu.read_text()
+    return "mixed_bfloat16" if units else "float32"
 
 
 def _devices() -> tuple[str, ...]:

@@ -4,6 +4,7 @@ Log lines go to stderr. With `--json` the last line of stdout is one JSON object
 success, 1 on an error that was explained, 2 on wrong usage.
 """
 
+import gc
 import json
 import logging
 import os
@@ -47,11 +48,14 @@ def command(function: Command) -> click.Command:
     def run(home: Path | None, as_json: bool, **options: Any) -> None:
         _log_to_stderr()
         try:
-            answer = function(load_settings(home=home), **options)
+            answer: dict[str, Any] | None = function(load_settings(home=home), **options)
         except FootprintError as error:
             click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
+            answer = None
+        if answer is None:
+            gc.collect()  # TensorFlow complains when what was under way goes only as Python ends
             click.echo("Interrupted. What was finished is kept; run the same command again to go on.", err=True)
             sys.exit(130)
         lines = answer.pop("_lines", [])

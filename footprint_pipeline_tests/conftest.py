@@ -30,6 +30,17 @@ class Bucket:
                 self.put(f"{prefix}{path.relative_to(folder).as_posix()}", path.read_bytes())
 
 
+@pytest.fixture(autouse=True)
+def mlflow_forgets() -> Iterator[None]:
+    """MLflow puts the address it is told into the environment, where the settings of the next test would find it."""
+    former = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    if former is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = former
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     nowhere = str(tmp_path_factory.mktemp("aws") / "none")

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from footprint_pipeline.dataset.splits import digest
@@ -69,7 +71,8 @@ def search(
         raise SettingsError(f"A study cannot be called {study!r}.", fix="Use letters, digits, '_', '-' and '.'.")
     try:
         folder = lake.home / "search" / study
-        with _held(folder, study), _opened(folder, study, spec, made_from) as opened:
+        with _held(folder, study):
+            opened = _opened(folder, study, spec, made_from)
             tags = {**tags, "search.study": study}
             run = SearchRun(settings, lake, opened, spec, {**tags, "aois": ",".join(sorted(set(manifest["aoi"])))})
             with run.going():
@@ -160,27 +163,29 @@ def _held(folder: Path, name: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _opened(folder: Path, name: str, spec: SearchSpec, made_from: str) -> Iterator[optuna.Study]:
+def open_journal(folder: Path) -> JournalStorage:
+    """Where the study in a folder is written down: a file that every trial adds to.
+
+    Not one of Optuna's databases: opening one switches off the loggers of the whole process.
+    """
+    return JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+
+
+def _opened(folder: Path, name: str, spec: SearchSpec, made_from: str) -> optuna.Study:
     """The study, begun or gone on with; trials that were interrupted are lined up again."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / 'study.db').as_posix()}")
-    try:
-        study = optuna.create_study(
-            storage=storage, study_name=name, direction=OBJECTIVES[spec.objective], load_if_exists=True
+    study = optuna.create_study(
+        storage=open_journal(folder), study_name=name, direction=OBJECTIVES[spec.objective], load_if_exists=True
+    )
+    if study.user_attrs.get("made_from", made_from) != made_from:
+        raise SettingsError(
+            f"The study {name} searches with another recipe, space or objective, or on other data.",
+            fix=f"Give another name, or delete {folder} to begin it anew.",
         )
-        if study.user_attrs.get("made_from", made_from) != made_from:
-            raise SettingsError(
-                f"The study {name} searches with another recipe, space or objective, or on other data.",
-                fix=f"Give another name, or delete {folder} to begin it anew.",
-            )
-        study.set_user_attr("made_from", made_from)
-        if not study.trials:
-            study.enqueue_trial(own_point(spec))
-        for trial in study.get_trials(states=(TrialState.RUNNING,)):
-            study.tell(trial.number, state=TrialState.FAIL)
-            study.enqueue_trial(trial.params)  # its training goes on where it was
-        yield study
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
+    study.set_user_attr("made_from", made_from)
+    if not study.trials:
+        study.enqueue_trial(own_point(spec))
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+        study.enqueue_trial(trial.params)  # its training goes on where it was
+    return study

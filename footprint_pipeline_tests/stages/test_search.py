@@ -13,7 +13,7 @@ from footprint_pipeline.model.search_space import Choices, Range, SearchSpec
 from footprint_pipeline.model.spec import TrainingSpec, UNetSpec
 from footprint_pipeline.model.spec_files import read_spec
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.stages.search import search
+from footprint_pipeline.stages.search import open_journal, search
 from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
 
 BASE = TrainingSpec(
@@ -41,12 +41,9 @@ def test_trials_stand_side_by_side_and_the_same_search_goes_on(tmp_path: Path) -
     assert read_spec(first.best_spec) == BASE  # the first trial is the base
 
     # A process that is killed leaves a trial under way: it is begun again, and counts once.
-    storage = optuna.storages.RDBStorage(f"sqlite:///{first.best_spec.parent / 'study.db'}")
-    study = optuna.load_study(study_name=first.study, storage=storage)
+    study = optuna.load_study(study_name=first.study, storage=open_journal(first.best_spec.parent))
     study.enqueue_trial({"learning_rate": 1e38})
     assert study.ask().suggest_categorical("learning_rate", [0.01, 1e38]) == 1e38
-    storage.remove_session()
-    storage.engine.dispose()
 
     last = say(spec, tmp_path, 2)
     assert (last.study, last.run_id, len(last.trials)) == (first.study, first.run_id, 2)

@@ -2,6 +2,7 @@
 
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -33,9 +34,17 @@ SPEC = TrainingSpec(
 )  # fmt: skip
 
 
+@pytest.fixture
+def nobody_minds_sigterm() -> Iterator[None]:
+    """Dagster, in the same process, leaves a handler behind."""
+    former = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, former)
+
+
 @pytest.mark.slow
 def test_a_terminated_training_goes_on_in_the_same_run(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], nobody_minds_sigterm: None
 ) -> None:
     caplog.set_level("INFO")
     prepare_city(tmp_path)

@@ -21,6 +21,7 @@ import footprint_pipeline
 from footprint_pipeline.definitions import build_definitions
 from footprint_pipeline.errors import DatasetError, SettingsError
 from footprint_pipeline.files import atomic_path
+from footprint_pipeline.orchestration.lost_runs import end_lost_runs, wait_for_pool
 from footprint_pipeline.settings import Settings
 
 ROOT = Path(footprint_pipeline.__file__).parents[1]
@@ -71,6 +72,10 @@ def run_job(
     }
     run_id = str(uuid.uuid4())
     with dg.DagsterInstance.get() as instance:
+        end_lost_runs(instance)
+        wanted = [node.definition for node in job.nodes if not selection or node.name in selection]
+        for pool in {pool for definition in wanted for pool in definition.pools}:
+            wait_for_pool(instance, pool)
         try:
             result = job.execute_in_process(
                 instance=instance,
@@ -121,6 +126,8 @@ def run_ui(settings: Settings, *, host: str, port: int, mlflow_port: int) -> int
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONWARNINGS": "ignore",
     }
+    with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+        end_lost_runs(instance)
     programs = Path(sys.executable).parent
     commands = [
         [programs / "dagster", "dev", "-w", ROOT / "workspace.yaml", "--host", host, "--port", str(port)],

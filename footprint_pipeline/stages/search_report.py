@@ -162,7 +162,7 @@ def table(trials: Sequence[FrozenTrial], *, objective: str, direction: str) -> p
 
 def pictures(study: optuna.Study) -> dict[str, bytes]:
     """The objective trial by trial, and, when there is enough to tell from, what mattered for it. PNG by name."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), plt.rc_context():  # Optuna sets a style for good
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         found = {"history": _png(optuna.visualization.matplotlib.plot_optimization_history(study))}
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

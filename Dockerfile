@@ -18,6 +18,7 @@ WORKDIR /app
 COPY pyproject.toml README.md LICENSE dagster.yaml ./
 COPY footprint_pipeline footprint_pipeline
 COPY serving serving
+COPY configs configs
 COPY deploy deploy
 # Editable, for the code finds dagster.yaml beside itself. The command `footprint` comes with it.
 # dagster.yaml holds the common settings; deploy/postgres-storage.yaml adds where this instance keeps its state.

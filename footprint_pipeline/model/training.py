@@ -91,6 +91,7 @@ def train(
     )
     validation = _validation_chips(spec, cache, devices=len(devices))
     checkpoints.mkdir(parents=True, exist_ok=True)
+    keras.utils.clear_session()  # else the networks of a search stay in memory
     keras.utils.set_random_seed(spec.seed)
     with spread_over(devices):
         learner, schedule = build_learner(spec, devices=devices, total_steps=spec.epochs * steps)

@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import keras
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -111,7 +110,6 @@ def _one_trial(
     point = {name: _suggest(trial, name, axis) for name, axis in spec.space.items()}
     told = ", ".join(f"{name} {value}" for name, value in point.items())
     log.info("%s: trial %d of %d: %s", study.study_name, done + 1, total, told)
-    keras.utils.clear_session()  # else the networks of all trials stay in memory
     named = {"search.trial": str(trial.number), "mlflow.runName": f"{study.study_name} {trial.number}"}
     try:
         recipe = recipe_at(spec, point)

@@ -92,6 +92,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_gone_on_from_is_said_and_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING")
     save_checkpoint(tmp_path, checkpoint(1))
     assert load_checkpoint(tmp_path, [(2, 4), (), (2,)]) is None
     assert "made by another version" in caplog.text

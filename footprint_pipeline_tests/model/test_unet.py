@@ -84,6 +84,7 @@ def test_an_encoder_that_does_not_exist_is_refused() -> None:
 
 
 def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING")
     def no_network(*args: object, weights: str | None, **kwargs: object) -> keras.Model:
         if weights == "imagenet":
             raise Exception("URL fetch failure: Name or service not known")

@@ -1,7 +1,7 @@
 import pytest
 
 from footprint_pipeline.errors import SettingsError
-from footprint_pipeline.model.spec import ARTICLE, NARROW, TrainingSpec, UNetSpec
+from footprint_pipeline.model.spec import ARTICLE, TrainingSpec, UNetSpec
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_what_makes_no_sense_is_named(options: dict, said: str) -> None:
 
 
 def test_a_flat_spec_names_every_choice_once() -> None:
-    flat = TrainingSpec(network=NARROW).flat()
+    flat = TrainingSpec(network=UNetSpec(width=16)).flat()
     assert (flat["network.width"], flat["augmentation.rotate_deg"], flat["loss"]) == (16, 30.0, "bce_dice")
     assert not any(isinstance(value, dict) for value in flat.values())
     assert {"seed", "chip_size", "network.norm", "augmentation.scale"} <= set(flat)

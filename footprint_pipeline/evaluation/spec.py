@@ -20,7 +20,7 @@ class SweepSpec:
         tolerances: building F1 is measured at so many tolerances at most.
         seed_levels: and at these levels, where the network tells interiors; not separating is tried as well.
         tiles: and on so many tiles at most, evenly spread over the validation split.
-        min_area_m2: smaller footprints are no buildings, square metres.
+        min_area_m2: smaller footprints are no buildings, square metres; the service leaves them out as well.
         flips: orientations that the network's answer is the mean of, in the sweep and ever after.
 
     Raises:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def register_model(
-    settings: Settings, trained: TrainedUnet, swept: ToleranceSweep, evaluation: TestEvaluation, *, min_area_m2: float
+    settings: Settings, trained: TrainedUnet, swept: ToleranceSweep, evaluation: TestEvaluation
 ) -> RegisteredModel:
     """Export the network, register it in all forms as one version, and promote it when it beats the champion.
 
@@ -47,7 +47,7 @@ def register_model(
         heads=trained.heads,
         seed_level=swept.seed_level,
         flips=swept.flips,
-        min_area_m2=min_area_m2,
+        min_area_m2=swept.min_area_m2,
         aois=trained.aois,
         normalization=trained.normalization,
         metrics=evaluation.metrics,

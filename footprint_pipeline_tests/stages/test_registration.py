@@ -56,9 +56,11 @@ def register(settings: Settings, network: keras.Model, **changes: object) -> Reg
         }
     )  # fmt: skip
     judged = {"run_id": run.run_id, "model_id": model_id, "tolerance": 0.6, "tiles": 1}
-    swept = ToleranceSweep(**judged, median_tile_f1=0.5, std_tile_f1=0.1, pooled_pixel_f1=0.5, seed_level=0.4, flips=2)
+    swept = ToleranceSweep(
+        **judged, median_tile_f1=0.5, std_tile_f1=0.1, pooled_pixel_f1=0.5, seed_level=0.4, flips=2, min_area_m2=4.0
+    )
     evaluated = handover.TestEvaluation(**judged, metrics=SCORES, by_aoi=[])
-    return register_model(settings, trained, swept, evaluated, min_area_m2=4.0)
+    return register_model(settings, trained, swept, evaluated)
 
 
 def two_hard_heads() -> keras.Model:

@@ -23,7 +23,10 @@ class SweepConfig(dg.Config):
         list(_SWEEP.seed_levels), description="Levels tried for telling apart buildings that touch."
     )
     tiles: int = Field(_SWEEP.tiles, description="Building F1 is measured on so many validation tiles at most.")
-    min_area_m2: float = Field(_SWEEP.min_area_m2, description="Smaller footprints are no buildings, square metres.")
+    min_area_m2: float = Field(
+        _SWEEP.min_area_m2,
+        description="Smaller footprints are no buildings, square metres; the service leaves them out as well.",
+    )
     flips: int = Field(_SWEEP.flips, description="Orientations that predictions are the mean of: 1, 2, 4 or 8.")
 
     def spec(self) -> SweepSpec:

@@ -1,21 +1,13 @@
 """From a scored network to the registry: a version, and perhaps a new champion."""
 
 import dagster as dg
-from pydantic import Field
 
 from footprint_pipeline.handover import RegisteredModel, TestEvaluation, ToleranceSweep, TrainedUnet
 from footprint_pipeline.orchestration.resources import Workplace
 
 
-class RegisterConfig(dg.Config):
-    """What the service does with the model."""
-
-    min_area_m2: float = Field(4.0, description="The service drops smaller footprints, square metres.", ge=0)
-
-
 @dg.asset(group_name="registry", kinds={"mlflow", "openvino"})
 def registered_model(
-    config: RegisterConfig,
     workplace: Workplace,
     trained_unet: TrainedUnet,
     tolerance_sweep: ToleranceSweep,
@@ -24,9 +16,7 @@ def registered_model(
     """The Keras model and its exports as one registry version; champion when it beats the present one."""
     from footprint_pipeline.stages.registration import register_model
 
-    registered = register_model(
-        workplace.settings, trained_unet, tolerance_sweep, test_evaluation, min_area_m2=config.min_area_m2
-    )
+    registered = register_model(workplace.settings, trained_unet, tolerance_sweep, test_evaluation)
     return dg.Output(
         registered,
         metadata={

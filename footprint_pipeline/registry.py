@@ -251,6 +251,21 @@ class NoSuchVersionError(RegistryError):
     """The registry answers, but has no such alias or version."""
 
 
+def experiment_id(client: MlflowClient, name: str, *, artifacts: Path | None) -> str:
+    """The MLflow experiment of this name, made when it is not there.
+
+    Args:
+        client: where it is.
+        name: of the experiment.
+        artifacts: folder for its artifacts when no server keeps them; None leaves them to the server.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    location = artifacts.absolute().as_uri() if artifacts is not None else None
+    return str(client.create_experiment(name, artifact_location=location))
+
+
 def without_credentials(text: str) -> str:
     """The text with user names and passwords cut out of the addresses in it; MLflow's own messages hold them."""
     return re.sub(r"(?<=://)[^/\s]*@", "", text)

@@ -17,13 +17,12 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 import keras
 import mlflow
 import numpy as np
-from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from footprint_pipeline.errors import RegistryError
-from footprint_pipeline.registry import first_line, without_credentials
+from footprint_pipeline.registry import experiment_id, first_line, without_credentials
 
 log = logging.getLogger(__name__)
 
@@ -120,11 +119,11 @@ def start_run(
     """
     try:
         mlflow.set_tracking_uri(tracking_uri)
-        experiment_id = _experiment(experiment, artifacts).experiment_id
-        unfinished = run_id if run_id and _is_unfinished(run_id, experiment_id) else None
+        made_in = experiment_id(mlflow.MlflowClient(), experiment, artifacts=artifacts)
+        unfinished = run_id if run_id and _is_unfinished(run_id, made_in) else None
         run = mlflow.start_run(
             run_id=unfinished,
-            experiment_id=experiment_id,
+            experiment_id=made_in,
             nested=parent_run_id is not None,
             parent_run_id=parent_run_id,
             tags={**tags, **_environment()},
@@ -208,14 +207,6 @@ def package_versions() -> dict[str, str]:
         except ImportError:
             continue
     return found
-
-
-def _experiment(name: str, artifacts: Path | None) -> Experiment:
-    found = mlflow.get_experiment_by_name(name)
-    if found is not None:
-        return found
-    location = artifacts.absolute().as_uri() if artifacts is not None else None
-    return mlflow.get_experiment(mlflow.create_experiment(name, artifact_location=location))
 
 
 def _environment() -> dict[str, str]:

@@ -133,7 +133,8 @@ def log_report(settings: Settings, report: DatasetReport) -> tuple[str, str] | N
     Returns:
         Ids of the experiment and of the run; None, with a warning in the log, when MLflow is away.
     """
-    from footprint_pipeline.registry import first_line, without_credentials  # sets MLflow up before it is imported
+    # MLflow is set up by the registry, so it comes first.
+    from footprint_pipeline.registry import experiment_id, first_line, without_credentials
 
     import mlflow  # isort: skip
     from mlflow.entities import Metric, RunTag
@@ -144,14 +145,9 @@ def log_report(settings: Settings, report: DatasetReport) -> tuple[str, str] | N
     uri = settings.mlflow_uri
     try:
         client = mlflow.MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(f"{settings.experiment}-data")
-        artifacts = None if uri.startswith("http") else Lake(settings.home.absolute()).artifacts.as_uri()
-        experiment_id: str = (
-            found.experiment_id
-            if found
-            else client.create_experiment(f"{settings.experiment}-data", artifact_location=artifacts)
-        )
-        run_id: str = client.create_run(experiment_id, run_name=f"dataset {aoi}").info.run_id
+        artifacts = None if uri.startswith("http") else Lake(settings.home.absolute()).artifacts
+        made_in = experiment_id(client, f"{settings.experiment}-data", artifacts=artifacts)
+        run_id: str = client.create_run(made_in, run_name=f"dataset {aoi}").info.run_id
         now = int(time.time() * 1000)
         metrics = [Metric(name, float(value), now, 0) for name, value in report.numbers(aoi).items()]
         client.log_batch(run_id, metrics=metrics, tags=[RunTag(name, value) for name, value in tags.items()])
@@ -169,7 +165,7 @@ def log_report(settings: Settings, report: DatasetReport) -> tuple[str, str] | N
             aoi, without_credentials(uri), without_credentials(first_line(error)),
         )  # fmt: skip
         return None
-    return experiment_id, run_id
+    return made_in, run_id
 
 
 def _check_prepared(lake: Lake, names: Sequence[str]) -> None:

@@ -13,11 +13,11 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
-from footprint_pipeline import registry  # noqa: F401  (sets MLflow up before it is imported)
 from footprint_pipeline.files import atomic_path
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.model.search_space import OBJECTIVES, SearchSpec, recipe_at
 from footprint_pipeline.model.spec_files import to_yaml
+from footprint_pipeline.registry import experiment_id  # sets MLflow up before it is imported
 from footprint_pipeline.settings import Settings
 
 from mlflow import MlflowClient  # isort: skip
@@ -69,14 +69,9 @@ class SearchRun:
         self.client = MlflowClient(settings.mlflow_uri)
         run = self._known(study.user_attrs.get("mlflow_run"))
         if run is None:
-            found = self.client.get_experiment_by_name(settings.experiment)
-            artifacts = None if settings.mlflow_uri.startswith("http") else lake.artifacts.as_uri()
-            experiment_id = (
-                found.experiment_id
-                if found
-                else self.client.create_experiment(settings.experiment, artifact_location=artifacts)
-            )
-            run = self.client.create_run(experiment_id, run_name=study.study_name, tags={**tags, "stage": "search"})
+            artifacts = None if settings.mlflow_uri.startswith("http") else lake.artifacts
+            made_in = experiment_id(self.client, settings.experiment, artifacts=artifacts)
+            run = self.client.create_run(made_in, run_name=study.study_name, tags={**tags, "stage": "search"})
             for name, axis in {"objective": spec.objective, **{f"space.{n}": a for n, a in spec.space.items()}}.items():
                 self.client.log_param(run.info.run_id, name, axis)
             self.client.log_text(run.info.run_id, to_yaml(spec.base), "base_spec.yaml")

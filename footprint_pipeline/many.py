@@ -1,4 +1,4 @@
-"""What work on hundreds of thousands of geometries at once needs, whatever the work."""
+"""What work on very many things needs, whatever the work: geometries by the hundred thousand, or a few of many."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -23,6 +23,11 @@ def collector_paused() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """At most `most` positions of `count`, evenly from the first to the last: int, ascending, each once."""
+    return np.linspace(0, count - 1, min(most, count)).round().astype(int)
 
 
 def in_threads(function: Callable[[np.ndarray], np.ndarray], geometry: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import shapely
 
-from footprint_pipeline.many import collector_paused, in_threads
+from footprint_pipeline.many import collector_paused, in_threads, spread
 
 
 @pytest.mark.parametrize("count", [0, 1, 8193, 30_000])
@@ -23,3 +23,11 @@ def test_the_collector_is_left_as_it_was() -> None:
     with pytest.raises(ZeroDivisionError), collector_paused():
         _ = 1 / 0
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "positions"),
+    [(0, 3, []), (1, 3, [0]), (3, 3, [0, 1, 2]), (3, 9, [0, 1, 2]), (9, 3, [0, 4, 8]), (9, 1, [0])],
+)
+def test_a_few_of_many_are_spread_from_the_first_to_the_last(count: int, most: int, positions: list[int]) -> None:
+    assert spread(count, most).tolist() == positions

@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike
 from footprint_pipeline.dataset.augmentation import AugmentationSpec, draw_warp, jitter_look, mirrored_window, warp
 from footprint_pipeline.dataset.cache import CHANNELS, VALID, TileCache
 from footprint_pipeline.errors import DatasetError
+from footprint_pipeline.many import spread
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,7 @@ class FixedChips:
             height, width = self.cache.tile(position)[1].shape
             for top in _starts(height, self.size):
                 found.extend((position, top, left) for left in _starts(width, self.size))
-        keep = np.unique(np.linspace(0, len(found) - 1, min(self.limit, len(found))).round().astype(int))
-        return [found[i] for i in keep]
+        return [found[i] for i in spread(len(found), self.limit)]
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """As `TrainingChips.batch`; the last batch may be smaller."""

@@ -23,6 +23,7 @@ from footprint_pipeline.evaluation.tolerance import (
     highest_pooled,
     median_then_std,
 )
+from footprint_pipeline.many import spread
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ def settle(table: SweepTable, tiles: Sequence[Labelled], spec: SweepSpec) -> Set
         candidates = [highest_pooled(table)]
     else:
         allowed = harmless(table, slack=spec.slack if spec.rule == "balanced" else 1.0)
-        spread = np.linspace(0, len(allowed) - 1, min(spec.tolerances, len(allowed))).round().astype(int)
-        candidates = [choice_at(table, int(position)) for position in allowed[spread]]
+        tried = allowed[spread(len(allowed), spec.tolerances)]
+        candidates = [choice_at(table, int(position)) for position in tried]
     separable = any(tile.answer.interior is not None for tile in tiles)
     levels = (None, *(spec.seed_levels if separable else ()))
     middle = candidates[(len(candidates) - 1) // 2]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from footprint_pipeline.dataset.batches import FixedChips
+from footprint_pipeline.many import spread
 
 
 @dataclass(frozen=True)
@@ -54,5 +55,5 @@ def chips_to_show(chips: FixedChips, *, at_most: int = 4) -> tuple[np.ndarray, n
     candidates = np.flatnonzero(truth.any(axis=(1, 2)))
     if len(candidates) == 0:
         candidates = np.arange(len(truth))
-    picked = np.linspace(0, len(candidates) - 1, min(at_most, len(candidates))).round().astype(int)
+    picked = spread(len(candidates), at_most)
     return images[candidates[picked]], truth[candidates[picked]]

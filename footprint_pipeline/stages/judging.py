@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from footprint_pipeline.dataset.splits import digest
@@ -27,6 +26,7 @@ from footprint_pipeline.evaluation.tolerance import stack, sweep_tile
 from footprint_pipeline.footprints.predict import Infer
 from footprint_pipeline.handover import TestEvaluation, ToleranceSweep, TrainedUnet
 from footprint_pipeline.lake import Lake
+from footprint_pipeline.many import spread
 from footprint_pipeline.model import tracking
 from footprint_pipeline.model.export import load_keras
 from footprint_pipeline.model.training import keras_infer
@@ -44,12 +44,12 @@ def sweep_tolerance(settings: Settings, trained: TrainedUnet, spec: SweepSpec = 
     manifest = of_split(settings, trained, "validation")
     polygons = load_polygons(Lake(settings.home.absolute()), manifest)
     buildings_of = tile_buildings(polygons)
-    spread = set(np.linspace(0, len(manifest) - 1, min(spec.tiles, len(manifest))).round().astype(int).tolist())
+    measured = set(spread(len(manifest), spec.tiles).tolist())
     tables, tile_ids, sample = [], [], []
     for number, prediction in enumerate(_predictions(settings, trained, manifest, flips=spec.flips, what="sweep")):
         tables.append(sweep_tile(prediction.probability, prediction.truth))
         tile_ids.append(prediction.tile_id)
-        if number in spread:
+        if number in measured:
             sample.append(Labelled(prediction.aoi, prediction.answer, buildings_of(prediction)))
     table = stack(tables)
     settled = settle(table, sample, spec)

@@ -17,6 +17,7 @@ from footprint_pipeline.dataset.tiles import normalization, read_tile
 from footprint_pipeline.errors import ModelError
 from footprint_pipeline.footprints.runtime import Runtime, has_bfloat16
 from footprint_pipeline.footprints.spec import ModelSpec, Precision
+from footprint_pipeline.many import spread
 from footprint_pipeline.model.quantization import quantize
 from footprint_pipeline.stages.scoring import score_exported
 
@@ -92,7 +93,7 @@ def compare_precisions(
     except ModelError as error:
         skipped["int8"] = error.problem
         log.warning("No int8: %s", error.problem)
-    tiles = _spread(test, TEST_TILES)
+    tiles = test.iloc[spread(len(test), TEST_TILES)]
     figures: dict[Precision, dict[str, float]] = {}
     for precision, runtime in runtimes.items():
         log.info("Scoring %d test tiles in %s", len(tiles), precision)
@@ -124,7 +125,7 @@ def calibration_chips(tiles: pd.DataFrame, spec: ModelSpec) -> list[np.ndarray]:
     """A chip each of some of these tiles, as the network sees them: float32 in [0, 1], shape (1, H, W, 3)."""
     rng = np.random.default_rng(0)
     chips = []
-    for row in _spread(tiles, CHIPS).itertuples():
+    for row in tiles.iloc[spread(len(tiles), CHIPS)].itertuples():
         image, _ = read_tile(Path(row.path))
         image = resample(normalization(row).to_uint8(image), grid_size(row, spec.gsd_m))
         top, left = (int(rng.integers(max(0, side - spec.chip_size) + 1)) for side in image.shape[:2])
@@ -132,13 +133,6 @@ def calibration_chips(tiles: pd.DataFrame, spec: ModelSpec) -> list[np.ndarray]:
         missing = [(0, -side % spec.stride) for side in chip.shape[:2]]
         chips.append(np.pad(chip, [*missing, (0, 0)], mode="symmetric")[None])
     return chips
-
-
-def _spread(tiles: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most so many rows, from the first to the last."""
-    if len(tiles) <= most:
-        return tiles
-    return tiles.iloc[np.linspace(0, len(tiles) - 1, most).round().astype(int)]
 
 
 def _latencies(runtimes: dict[Precision, Runtime]) -> dict[Precision, float]:

@@ -1,0 +1,77 @@
+"""The table of recipes: what its rows say, and that a row is trained, tuned and judged once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import footprint_pipeline
+from benchmarks.quality.rows import Row, read_rows
+from footprint_pipeline.errors import SettingsError
+
+ROOT = Path(footprint_pipeline.__file__).parents[1]
+QUALITY = ROOT / "benchmarks" / "quality"
+
+
+def test_every_row_is_a_recipe_of_its_own() -> None:
+    rows = read_rows(QUALITY / "recipes.yaml")
+    split = pd.read_csv(QUALITY / "split.csv", dtype=str)
+
+    told = [(row.recipe(ROOT / "configs"), row.tune, row.aois, row.keep, row.begin) for row in rows]
+
+    assert all(told.count(each) == 1 for each in told)
+    assert {aoi for row in rows for aoi in (*row.aois, *row.keep)} <= set(split["aoi"])
+
+
+def test_a_row_keeps_the_first_training_tiles_of_an_area_and_its_test_tiles() -> None:
+    splits = ["train", "test", "train", "train", "validation", "train", "validation"]
+    table = pd.DataFrame({"aoi": [*"AAAAABB"], "tile_id": [*"1234567"], "split": splits})
+
+    used = Row("few", keep={"A": 2}).tiles(table)
+
+    assert used["split"].tolist() == ["train", "test", "train", "guard", "guard", "train", "validation"]
+    assert table["split"].tolist() == splits
+
+
+@pytest.mark.parametrize("text", ["late: {begin: early}\nearly: {}\n", "odd: {colour: blue}\n"])
+def test_a_row_that_cannot_be_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rows.yaml").write_text(text)
+
+    with pytest.raises(SettingsError, match=r"row (late|odd)"):
+        read_rows(tmp_path / "rows.yaml")
+
+
+@pytest.mark.slow
+def test_rows_are_worked_out_once_and_told_in_a_table(tmp_path: Path) -> None:
+    tiny = "{epochs: 1, chips_per_epoch: 8, chip_size: 32, batch_size: 4, network: {width: 4, depth: 2}}"
+    (tmp_path / "rows.yaml").write_text(
+        f"small: {{spec: {tiny}}}\n"
+        "turned: {untrained: small, tune: [--flips, '2']}\n"
+        f"further: {{begin: small, keep: {{AOI_0_Synthetic: 2}}, spec: {tiny}}}\n"
+    )
+    home = tmp_path / "city"
+    footprint = str(Path(sys.executable).with_name("footprint"))
+    subprocess.run([footprint, "prepare", "--home", str(home), "--tiles", "12", "--split", "tile"], check=True)
+    manifest = pd.read_parquet(next(home.glob("lake/*/split_manifest.parquet")))
+    manifest.assign(aoi="AOI_0_Synthetic")[["aoi", "tile_id", "split"]].to_csv(tmp_path / "split.csv", index=False)
+
+    def table(*options: str) -> str:
+        source = next(home.glob("lake/*/raw/*"))
+        told = ["--area", f"AOI_0_Synthetic={source}", "--split", str(tmp_path / "split.csv")]
+        told += ["--work", str(tmp_path / "work"), "--rows", str(tmp_path / "rows.yaml")]
+        return subprocess.run(
+            [sys.executable, "-m", "benchmarks.quality", *told, *options],
+            cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
+        ).stdout  # fmt: skip
+
+    told = table("--row", "all", "--latency")
+    rows = [line for line in told.splitlines() if line.startswith(("| small", "| turned", "| further"))]
+
+    assert len(rows) == 3
+    assert all(row.count(" / ") == 2 for row in rows)
+    answers = {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "answers").iterdir()}
+    assert len(answers) == 3
+    assert "| small" in table("--row", "all")
+    assert answers == {path: path.stat().st_mtime_ns for path in answers}

@@ -18,6 +18,7 @@ import click
 from footprint_pipeline import __version__
 from footprint_pipeline.cli_options import Command, Sections, data_options, spec_option, sweep_options, training_options
 from footprint_pipeline.errors import FootprintError
+from footprint_pipeline.evaluation.spec import MIN_AREA_PX
 from footprint_pipeline.footprints.predict import FLIPS
 from footprint_pipeline.model.search_space import OBJECTIVES
 from footprint_pipeline.settings import Settings, load_settings
@@ -215,6 +216,23 @@ def evaluate(settings: Settings, **options: Any) -> dict[str, Any]:
     from footprint_pipeline.commands import pipeline
 
     return pipeline.evaluate(settings)
+
+
+@command
+@click.option("--truth", type=_FILE, required=True, help="CSV of what is there: ImageId, BuildingId, PolygonWKT_Pix.")
+@click.option("--proposals", type=_FILE, required=True, help="CSV of what is claimed: the same, and Confidence.")
+@click.option(
+    "--min-area",
+    type=click.FloatRange(0),
+    default=MIN_AREA_PX,
+    show_default=True,
+    help="Leave out smaller polygons on either side, square pixels.",
+)
+def score(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
+    """Score building polygons of any origin as SpaceNet does: its own CSV tables, matched at IoU >= 0.5."""
+    from footprint_pipeline.commands import score as command_module
+
+    return command_module.score(**options)
 
 
 @command

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
-IOU_THRESHOLD = 0.5
-MIN_AREA_PX = 20.0
-"""Smaller polygons are no buildings, square pixels; as in CosmiQ's solaris."""
+from footprint_pipeline.evaluation.spec import IOU_THRESHOLD, MIN_AREA_PX
 
 
 @dataclass(frozen=True)
@@ -46,14 +44,49 @@ class BuildingScore:
         return 2 * self.true_positives / max(whole, 1)
 
 
-def score_buildings(
+@dataclass(frozen=True)
+class Matches:
+    """Which proposal of an image found which building.
+
+    Attributes:
+        partner: position of the building that a proposal found, int64, shape (P,); -1: none.
+        iou: intersection over union with it, float64, shape (P,); 0: none.
+        proposed: bool, shape (P,): the proposals that count, being large enough.
+        there: bool, shape (N,): the buildings that count.
+    """
+
+    partner: np.ndarray
+    iou: np.ndarray
+    proposed: np.ndarray
+    there: np.ndarray
+
+    @property
+    def right(self) -> np.ndarray:
+        """bool, shape (P,): proposals that found a building."""
+        return self.partner >= 0
+
+    @property
+    def found(self) -> np.ndarray:
+        """bool, shape (N,): buildings that were found."""
+        found = np.zeros(len(self.there), bool)
+        found[self.partner[self.right]] = True
+        return found
+
+    @property
+    def score(self) -> BuildingScore:
+        """The counts."""
+        hits = int(self.right.sum())
+        return BuildingScore(hits, int(self.proposed.sum()) - hits, int(self.there.sum()) - hits)
+
+
+def match_buildings(
     proposals: np.ndarray,
     confidence: np.ndarray,
     truth: np.ndarray,
     *,
     iou_threshold: float = IOU_THRESHOLD,
     min_area_px: float = MIN_AREA_PX,
-) -> BuildingScore:
+) -> Matches:
     """Match the proposals of one image with its buildings.
 
     Args:
@@ -63,24 +96,38 @@ def score_buildings(
         iou_threshold: least intersection over union of a match.
         min_area_px: smaller polygons on either side are left out.
     """
-    keep = shapely.area(proposals) >= min_area_px
-    proposals, confidence = proposals[keep], confidence[keep]
-    truth = truth[shapely.area(truth) >= min_area_px]
-    if not len(proposals) or not len(truth):
-        return BuildingScore(0, len(proposals), len(truth))
-
-    proposals = proposals[np.argsort(-confidence, kind="stable")]
-    tree = shapely.STRtree(truth)
-    left, right = tree.query(proposals, predicate="intersects")
+    area, true_area = shapely.area(proposals), shapely.area(truth)
+    matches = Matches(
+        partner=np.full(len(proposals), -1),
+        iou=np.zeros(len(proposals)),
+        proposed=area >= min_area_px,
+        there=true_area >= min_area_px,
+    )
+    left, right = shapely.STRtree(truth).query(proposals, predicate="intersects")
+    counted = matches.proposed[left] & matches.there[right]
+    left, right = left[counted], right[counted]
     overlap = shapely.area(shapely.intersection(proposals[left], truth[right]))
-    iou = overlap / (shapely.area(proposals[left]) + shapely.area(truth[right]) - overlap)
+    iou = overlap / (area[left] + true_area[right] - overlap)
 
+    rank = np.empty(len(proposals), int)
+    rank[np.argsort(-confidence, kind="stable")] = np.arange(len(proposals))
     pairs = (iou >= iou_threshold).nonzero()[0]
-    pairs = pairs[np.lexsort((right[pairs], -iou[pairs], left[pairs]))]
+    pairs = pairs[np.lexsort((right[pairs], -iou[pairs], rank[left[pairs]]))]
     taken = np.zeros(len(truth), bool)
-    matched = np.zeros(len(proposals), bool)
     for pair in pairs:
-        if not matched[left[pair]] and not taken[right[pair]]:
-            matched[left[pair]] = taken[right[pair]] = True
-    hits = int(matched.sum())
-    return BuildingScore(hits, len(proposals) - hits, len(truth) - hits)
+        if matches.partner[left[pair]] < 0 and not taken[right[pair]]:
+            taken[right[pair]] = True
+            matches.partner[left[pair]], matches.iou[left[pair]] = right[pair], iou[pair]
+    return matches
+
+
+def score_buildings(
+    proposals: np.ndarray,
+    confidence: np.ndarray,
+    truth: np.ndarray,
+    *,
+    iou_threshold: float = IOU_THRESHOLD,
+    min_area_px: float = MIN_AREA_PX,
+) -> BuildingScore:
+    """The counts of `match_buildings`, whose arguments it takes."""
+    return match_buildings(proposals, confidence, truth, iou_threshold=iou_threshold, min_area_px=min_area_px).score

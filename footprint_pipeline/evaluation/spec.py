@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.footprints.predict import FLIPS
 
+IOU_THRESHOLD = 0.5
+"""Least intersection over union of a proposal and the building that it finds."""
+MIN_AREA_PX = 20.0
+"""Smaller polygons are no buildings, square pixels; as in CosmiQ's solaris."""
 RULES = ("balanced", "median_then_std", "pooled_pixel_f1", "building_f1")
 
 

@@ -1,0 +1,149 @@
+"""SpaceNet's own tables, scored: whose ever proposals against whose ever truth.
+
+A table has the columns `ImageId`, `BuildingId`, `PolygonWKT_Pix` and, of proposals, `Confidence`. A row whose polygon
+is empty, or whose `BuildingId` is -1, says that its image was looked at. What counts as found is `buildings`' business.
+"""
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import shapely
+
+from footprint_pipeline.errors import LabelError
+from footprint_pipeline.evaluation.buildings import MIN_AREA_PX, BuildingScore, match_buildings
+from footprint_pipeline.spacenet.wkt import polygons_from_wkt
+
+log = logging.getLogger(__name__)
+
+SIZES_PX = (0.0, 100.0, 400.0, 1600.0, np.inf)
+"""Bounds of the size classes, square pixels: sides of about 10, 20 and 40."""
+
+_IMAGE, _BUILDING, _POLYGON, _CONFIDENCE = "ImageId", "BuildingId", "PolygonWKT_Pix", "Confidence"
+_AOI = re.compile(r"AOI_\d+_[^_]+", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class SubmissionScore:
+    """Scores of a table of proposals.
+
+    Attributes:
+        f1: SpaceNet's, mean over AOIs.
+        by_aoi: one row an AOI: `aoi`, `images`, `tp`, `fp`, `fn`, `precision`, `recall`, `f1`.
+        by_size: one row a size class: `from_px`, `to_px` (square pixels) and the same counts and ratios. A building
+            counts where its own area puts it, a false proposal where its.
+        by_image: one row an image: `image`, `aoi` and the same counts and ratios.
+    """
+
+    f1: float
+    by_aoi: pd.DataFrame
+    by_size: pd.DataFrame
+    by_image: pd.DataFrame
+
+
+def read_submission(path: Path) -> pd.DataFrame:
+    """A table of proposals or of truth.
+
+    Args:
+        path: CSV.
+
+    Returns:
+        DataFrame of image (str), polygon (shapely, valid, pixels; None where the row only names its image) and
+        confidence (float64; 1 where the table does not say), in the file's order.
+
+    Raises:
+        LabelError: it cannot be read, lacks a column, or a row is no polygon; names the row.
+    """
+    fix = f"Give a CSV with the columns {_IMAGE}, {_BUILDING}, {_POLYGON} and, of proposals, {_CONFIDENCE}."
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except (OSError, ValueError) as error:  # ValueError: empty, not a table, or not UTF-8
+        raise LabelError(f"{path}: cannot be read as CSV ({str(error).partition(chr(10))[0]}).", fix=fix) from None
+    table = table.rename(columns=str.strip)
+    if missing := [name for name in (_IMAGE, _BUILDING, _POLYGON) if name not in table]:
+        raise LabelError(f"{path}: has no column {', '.join(missing)}.", fix=fix)
+    text = table[_POLYGON].str.strip()
+    polygon = polygons_from_wkt(text)
+    nothing = (pd.to_numeric(table[_BUILDING], errors="coerce") == -1).to_numpy() | shapely.is_empty(polygon)
+    wrong = ~nothing & ~np.isin(shapely.get_type_id(polygon), (3, 6))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise LabelError(f"{path}, row {row + 2}: {text.iloc[row][:60]!r} is no polygon.", fix=fix)
+    confidence = pd.to_numeric(table.get(_CONFIDENCE, pd.Series("1", table.index)), errors="coerce").to_numpy(float)
+    if (unsure := ~nothing & ~np.isfinite(confidence)).any():
+        row = int(np.argmax(unsure))
+        raise LabelError(f"{path}, row {row + 2}: its {_CONFIDENCE} is no number.", fix=fix)
+    image = table[_IMAGE].str.strip()
+    twice = int(pd.DataFrame({"image": image, "building": table[_BUILDING]})[~nothing].duplicated().sum())
+    if twice:
+        log.warning("%s: %d rows have the ids of a row before them; each counts as a building", path.name, twice)
+    invalid = ~nothing & ~shapely.is_valid(polygon)
+    polygon[invalid] = shapely.make_valid(polygon[invalid], method="structure", keep_collapsed=False)
+    polygon[nothing | (shapely.area(polygon) == 0)] = None
+    return pd.DataFrame({"image": image, "polygon": polygon, "confidence": confidence})
+
+
+def score_submission(
+    truth: pd.DataFrame, proposals: pd.DataFrame, *, min_area_px: float = MIN_AREA_PX
+) -> SubmissionScore:
+    """Score proposals image by image; both tables are of `read_submission`.
+
+    Proposals on an image that the truth does not name are all false.
+
+    Args:
+        truth: what is there.
+        proposals: what is claimed.
+        min_area_px: smaller polygons on either side are left out, square pixels.
+    """
+    there, claimed = _by_image(truth), _by_image(proposals)
+    if strange := claimed.keys() - there.keys():
+        log.warning("%d images of the proposals are not in the truth, such as %s", len(strange), min(strange))
+    nothing = truth.iloc[:0]
+    rows, sizes = [], np.zeros((3, len(SIZES_PX) - 1), int)
+    for image in sorted(there.keys() | claimed.keys()):
+        buildings = there.get(image, nothing)["polygon"].to_numpy()
+        answer = claimed.get(image, nothing)
+        polygons = answer["polygon"].to_numpy()
+        matches = match_buildings(polygons, answer["confidence"].to_numpy(), buildings, min_area_px=min_area_px)
+        area, true_area = shapely.area(polygons), shapely.area(buildings)
+        sizes += [
+            np.histogram(true_area[matches.found], SIZES_PX)[0],
+            np.histogram(area[matches.proposed & ~matches.right], SIZES_PX)[0],
+            np.histogram(true_area[matches.there & ~matches.found], SIZES_PX)[0],
+        ]
+        aoi = _AOI.match(image)
+        rows.append({"image": image, "aoi": aoi[0] if aoi else "all", **_ratios(matches.score)})
+    by_image = pd.DataFrame(rows, columns=["image", "aoi", *_ratios(BuildingScore())])
+    by_aoi = pd.DataFrame(
+        [
+            {"aoi": aoi, "images": len(images), **_ratios(BuildingScore(*images[["tp", "fp", "fn"]].sum()))}
+            for aoi, images in by_image.groupby("aoi")
+        ],
+        columns=["aoi", "images", *_ratios(BuildingScore())],
+    )
+    by_size = pd.DataFrame(
+        [
+            {"from_px": low, "to_px": high, **_ratios(BuildingScore(*map(int, counts)))}
+            for low, high, counts in zip(SIZES_PX[:-1], SIZES_PX[1:], sizes.T, strict=True)
+        ]
+    )
+    return SubmissionScore(float(by_aoi["f1"].mean()) if len(by_aoi) else 0.0, by_aoi, by_size, by_image)
+
+
+def _by_image(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The polygons of every image that is named, perhaps none."""
+    return {str(image): rows[rows["polygon"].notna()] for image, rows in table.groupby("image", sort=False)}
+
+
+def _ratios(score: BuildingScore) -> dict[str, float]:
+    return {
+        "tp": int(score.true_positives),
+        "fp": int(score.false_positives),
+        "fn": int(score.false_negatives),
+        "precision": score.precision,
+        "recall": score.recall,
+        "f1": score.f1,
+    }

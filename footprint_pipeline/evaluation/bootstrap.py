@@ -1,0 +1,112 @@
+"""How far scores would differ on other tiles of the same places: tiles drawn anew, with putting back, area by area.
+
+Two networks are compared on the same draws: what a tile is worth to both does not blur the difference.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from footprint_pipeline.errors import ShapeMismatchError
+from footprint_pipeline.evaluation.tolerance import pixel_f1
+
+FIGURES = ("median_tile_f1", "pooled_pixel_f1", "building_f1")
+DRAWS = 2000
+_AT_ONCE = 250
+_KINDS = ("tp", "fp", "fn")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure, and where 95 % of the draws lie.
+
+    Attributes:
+        median: of the draws.
+        low: 2.5 % of the draws lie below.
+        high: 2.5 % lie above.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.4f} ({self.low:.4f} to {self.high:.4f})"
+
+
+def intervals(tiles: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Interval]:
+    """The three figures of a set of scored tiles, each with its interval.
+
+    Args:
+        tiles: as of `TestScores.tiles`.
+        draws: how many.
+        seed: of the draws.
+    """
+    return {name: interval(values) for name, values in resampled(tiles, draws=draws, seed=seed).items()}
+
+
+def differences(tiles: pd.DataFrame, others: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Interval]:
+    """By how much the first scores lie above the second, on the same tiles.
+
+    Args:
+        tiles: scores of one network, as of `TestScores.tiles`.
+        others: scores of another.
+        draws: how many.
+        seed: of the draws.
+
+    Raises:
+        ShapeMismatchError: they are not of the same tiles.
+    """
+    keys = ["aoi", "tile_id"]
+    one, other = (table.sort_values(keys, ignore_index=True) for table in (tiles, others))
+    if not one[keys].equals(other[keys]):
+        raise ShapeMismatchError(f"{len(one)} tiles are compared with {len(other)} tiles that are not the same.")
+    ours, theirs = (resampled(table, draws=draws, seed=seed) for table in (one, other))
+    return {name: interval(ours[name] - theirs[name]) for name in FIGURES}
+
+
+def interval(values: np.ndarray) -> Interval:
+    """Of draws, float64, shape (draws,)."""
+    low, median, high = np.quantile(values, [0.025, 0.5, 0.975])
+    return Interval(float(median), float(low), float(high))
+
+
+def resampled(tiles: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> dict[str, np.ndarray]:
+    """The three figures of every draw, float64, shape (draws,); the same rows and seed are the same draws.
+
+    A draw takes as many tiles of an AOI as there are, some more than once and some not at all.
+    """
+    rng = np.random.default_rng(seed)
+    areas = [np.flatnonzero(tiles["aoi"] == aoi) for aoi in sorted(tiles["aoi"].unique())]
+    pixels = tiles[[f"pixel_{kind}" for kind in _KINDS]].to_numpy(np.int64)
+    buildings = tiles[[f"building_{kind}" for kind in _KINDS]].to_numpy(np.int64)
+    f1 = tiles["pixel_f1"].to_numpy(float)
+    order = np.argsort(f1, kind="stable")
+    order = order[(pixels[order, 0] + pixels[order, 2]) > 0]
+    found: dict[str, list[np.ndarray]] = {name: [] for name in FIGURES}
+    for start in range(0, draws, _AT_ONCE):
+        times = np.zeros((min(_AT_ONCE, draws - start), len(tiles)), np.int64)
+        for members in areas:
+            times[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), len(times))
+        by_area = [_building_f1(times[:, members] @ buildings[members]) for members in areas]
+        found["building_f1"].append(np.mean(by_area, axis=0))
+        found["pooled_pixel_f1"].append(pixel_f1(*(times @ pixels).T))
+        found["median_tile_f1"].append(_median(f1[order], times[:, order]))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _building_f1(counts: np.ndarray) -> np.ndarray:
+    """F1 of counts, shape (draws, 3); 0 where there is nothing at all, as `BuildingScore` has it."""
+    tp, fp, fn = counts.T
+    return 2 * tp / np.maximum(2 * tp + fp + fn, 1)
+
+
+def _median(ascending: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Medians of ascending values, shape (N,), each taken so many times, shape (draws, N); 0 where none is taken."""
+    if not len(ascending):
+        return np.zeros(len(times))
+    upto = times.cumsum(axis=1)
+    taken = upto[:, -1]
+    middle = [ascending[(upto > rank[:, None]).argmax(axis=1)] for rank in ((taken - 1) // 2, taken // 2)]
+    return np.where(taken > 0, (middle[0] + middle[1]) / 2, 0.0)

@@ -244,6 +244,35 @@ def register(settings: Settings) -> dict[str, Any]:
 
 
 @command
+@click.argument("version")
+@click.option("--force", is_flag=True, help="Whatever it scores, and without looking.")
+def promote(settings: Settings, **options: Any) -> dict[str, Any]:
+    """Make a registered VERSION the champion, if it beats the present one on the test splits of what is prepared."""
+    from footprint_pipeline.commands import promotion
+
+    return promotion.promote(settings, **options)
+
+
+@command
+def rollback(settings: Settings) -> dict[str, Any]:
+    """Make the former champion the champion again."""
+    from footprint_pipeline.commands import promotion
+
+    return promotion.rollback(settings)
+
+
+@command
+@click.argument("first")
+@click.argument("second")
+@click.option("--out", type=_FILE, help="PNG to draw the tiles on which they differ most. [in the home folder]")
+def compare(settings: Settings, **options: Any) -> dict[str, Any]:
+    """Score two registered models, by number or alias, on the same test tiles: figures, differences, pictures."""
+    from footprint_pipeline.commands import promotion
+
+    return promotion.compare(settings, **options)
+
+
+@command
 @click.option(
     "--format", "kind", type=click.Choice(["openvino", "onnx", "keras"]), default="openvino", show_default=True
 )

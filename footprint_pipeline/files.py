@@ -1,12 +1,19 @@
-"""Writing files: room for them first, and a crash leaves the old file or the new one, never half of one."""
+"""Writing files: room first, one writer at a time; a crash leaves the old file or the new one, never half of one."""
 
+import logging
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from footprint_pipeline.errors import SourceError
+
+if sys.platform != "win32":
+    import fcntl
+
+_log = logging.getLogger(__name__)
 
 _RESERVE = 64 << 20
 """Bytes that stay free on a disk."""
@@ -43,6 +50,36 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(former)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, *, waiting: str) -> Iterator[bool]:
+    """Hold the lock of a file, made if need be, once nobody else does; whoever dies lets go of it.
+
+    Args:
+        path: of the lock; the file stays, empty.
+        waiting: line to log when somebody else holds it.
+
+    Yields:
+        Whether it is held; not where there is no such thing (Windows, some network disks).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as handle:
+        yield _lock(handle.fileno(), waiting)
+
+
+def _lock(handle: int, waiting: str) -> bool:
+    if sys.platform == "win32":
+        return False
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log.info(waiting)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
 
 
 def require_room(folder: Path, needed: int, what: str) -> None:

@@ -72,6 +72,7 @@ class RegisteredModel(_Record):
     reason: str
     metrics: dict[str, float]
     champion_metrics: dict[str, float] | None
+    differences: dict[str, float] = {}
     precision: str = "bf16"
     precisions: dict[str, dict[str, float]] = {}
 

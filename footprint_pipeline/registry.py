@@ -43,6 +43,7 @@ class Registered:
     version: str
     run_id: str
     tags: dict[str, str]
+    description: str = ""
 
 
 class Registry:
@@ -83,7 +84,9 @@ class Registry:
             RegistryError: there is none, or the registry cannot be reached.
         """
         found = self._find(alias=alias, version=version)
-        return Registered(self.model_name, str(found.version), found.run_id or "", dict(found.tags))
+        return Registered(
+            self.model_name, str(found.version), found.run_id or "", dict(found.tags), found.description or ""
+        )
 
     def champion(self) -> Registered | None:
         """The present champion, None when there is none."""
@@ -219,6 +222,17 @@ class Registry:
         try:
             for key, value in tags.items():
                 self.client.set_model_version_tag(self.model_name, version, key, value)
+        except MlflowException as error:
+            raise self._unreachable(error) from None
+
+    def describe(self, version: str, description: str) -> None:
+        """Say something else of a version, for people.
+
+        Raises:
+            RegistryError: no such version, or the registry cannot be reached.
+        """
+        try:
+            self.client.update_model_version(self.model_name, version, description)
         except MlflowException as error:
             raise self._unreachable(error) from None
 

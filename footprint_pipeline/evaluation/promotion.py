@@ -1,32 +1,59 @@
-"""Candidate against champion: who serves?"""
+"""Candidate against champion: who serves? What belongs here: the rule. Scores are `scoring`'s, draws `bootstrap`'s."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-DECIDING = ("building_f1", "pooled_pixel_f1")
-"""The figure that decides, then the one that breaks a tie."""
+from footprint_pipeline.evaluation.bootstrap import Interval, differences
+from footprint_pipeline.evaluation.scoring import TestScores
+from footprint_pipeline.evaluation.spec import PromotionSpec
+
+DECIDING = "building_f1"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the candidate is promoted, and why, as a sentence for people."""
+    """Whether the candidate is promoted, and why.
+
+    Attributes:
+        promote: whether it takes the champion's place.
+        reason: a sentence for people, without its full stop.
+        differences: by how much each figure lies above the champion's, on the same draws; None without a champion.
+    """
 
     promote: bool
     reason: str
+    differences: dict[str, Interval] | None = None
+
+    def figures(self) -> dict[str, float]:
+        """The differences by name: `building_f1_median`, `building_f1_low` and so on; nothing without a champion."""
+        return {
+            f"{name}_{end}": value
+            for name, difference in (self.differences or {}).items()
+            for end, value in asdict(difference).items()
+        }
 
 
-def decide(candidate: dict[str, float], champion: dict[str, float] | None) -> Verdict:
-    """Promote a candidate that beats the champion on the same test split.
+def decide(candidate: TestScores, champion: TestScores | None, spec: PromotionSpec) -> Verdict:
+    """Promote a candidate that passes the floors and is better than the champion as far as the test tiles can tell.
 
     Args:
-        candidate: figures by name, at least those of `DECIDING`.
+        candidate: its scores.
         champion: the champion's on the same tiles; None when there is no champion.
+        spec: floors, and how sure one must be.
+
+    Raises:
+        ShapeMismatchError: the scores are not of the same tiles.
     """
-    if champion is None:
+    apart = None if champion is None else differences(candidate.tiles, champion.tiles, draws=spec.draws)
+    figures = candidate.metrics()
+    for name, floor in (("building_f1", spec.min_building_f1), ("pooled_pixel_f1", spec.min_pooled_pixel_f1)):
+        if figures[name] < floor:
+            return Verdict(False, f"{name} {figures[name]:.4f} is below the floor of {floor:.4f}", apart)
+    if apart is None:
         return Verdict(True, "there was no champion")
-    for name in DECIDING:
-        ours, theirs = candidate[name], champion[name]
-        if ours > theirs:
-            return Verdict(True, f"{name} {ours:.4f} beats the champion's {theirs:.4f}")
-        if ours < theirs:
-            return Verdict(False, f"{name} {ours:.4f} is below the champion's {theirs:.4f}")
-    return Verdict(False, f"{' and '.join(DECIDING)} equal the champion's")
+    difference = apart[DECIDING]
+    told = f"{DECIDING} differs from the champion's by {difference} on {len(candidate.tiles)} tiles"
+    if difference.median <= 0:
+        return Verdict(False, f"{told}, which is not better", apart)
+    if difference.low < -spec.margin:
+        return Verdict(False, f"{told}, whose lower end may be -{spec.margin:.4f} at least", apart)
+    return Verdict(True, told, apart)

@@ -46,23 +46,64 @@ def contact_sheet(
     predictions: Sequence[TilePrediction], *, tolerance: float, seed_level: float | None = None, height: int = 280
 ) -> bytes:
     """Tiles in rows: image, outlines of the labels, overlay with outlines found; an empty strip for no tiles. PNG."""
-    rows = [] if predictions else [np.zeros((height, 3 * height, 3), np.uint8)]
-    for prediction in predictions:
-        claimed = prediction.probability > np.float32(1 - tolerance)
-        outlined = prediction.image.copy()
-        contours, _ = cv2.findContours(prediction.truth, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(outlined, contours, -1, (255, 230, 0), 1)
-        painted = overlay(prediction.image, prediction.truth, claimed)
-        found = prediction.answer.footprints(tolerance=tolerance, seed_level=seed_level).polygons
-        rings = [shapely.get_coordinates(ring) - 0.5 for ring in shapely.get_rings(found)]
-        cv2.polylines(painted, [np.rint(ring).astype(np.int32) for ring in rings], True, (255, 255, 255), 1)
-        panels = [prediction.image, outlined, painted]
-        width = round(height * prediction.image.shape[1] / prediction.image.shape[0])
+    return _sheet(
+        [
+            [tile.image, _labelled(tile), _painted(tile, tolerance=tolerance, seed_level=seed_level)]
+            for tile in predictions
+        ],
+        height,
+    )
+
+
+def comparison_sheet(
+    pairs: Sequence[tuple[TilePrediction, TilePrediction]],
+    *,
+    tolerances: tuple[float, float],
+    seed_levels: tuple[float | None, float | None],
+    height: int = 280,
+) -> bytes:
+    """What two networks say of the same tiles, in rows: outlines of the labels, the one's overlay, the other's. PNG."""
+    return _sheet(
+        [
+            [
+                _labelled(pair[0]),
+                *(
+                    _painted(tile, tolerance=tolerance, seed_level=level)
+                    for tile, tolerance, level in zip(pair, tolerances, seed_levels, strict=True)
+                ),
+            ]
+            for pair in pairs
+        ],
+        height,
+    )
+
+
+def _labelled(tile: TilePrediction) -> np.ndarray:
+    outlined = tile.image.copy()
+    contours, _ = cv2.findContours(tile.truth, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(outlined, contours, -1, (255, 230, 0), 1)
+    return outlined
+
+
+def _painted(tile: TilePrediction, *, tolerance: float, seed_level: float | None) -> np.ndarray:
+    painted = overlay(tile.image, tile.truth, tile.probability > np.float32(1 - tolerance))
+    found = tile.answer.footprints(tolerance=tolerance, seed_level=seed_level).polygons
+    rings = [shapely.get_coordinates(ring) - 0.5 for ring in shapely.get_rings(found)]
+    cv2.polylines(painted, [np.rint(ring).astype(np.int32) for ring in rings], True, (255, 255, 255), 1)
+    return painted
+
+
+def _sheet(rows: Sequence[Sequence[np.ndarray]], height: int) -> bytes:
+    """Rows of panels, each panel scaled to the height; an empty strip for no rows. PNG."""
+    strips = [] if rows else [np.zeros((height, 3 * height, 3), np.uint8)]
+    for panels in rows:
+        width = round(height * panels[0].shape[1] / panels[0].shape[0])
         resized = [cv2.resize(panel, (width, height), interpolation=cv2.INTER_AREA) for panel in panels]
-        rows.append(np.concatenate(resized, axis=1))
-    widest = max(row.shape[1] for row in rows)
-    sheet = np.concatenate([np.pad(row, ((0, 4), (0, widest - row.shape[1]), (0, 0))) for row in rows])
-    return encode_png(sheet)
+        strips.append(np.concatenate(resized, axis=1))
+    widest = max(strip.shape[1] for strip in strips)
+    return encode_png(
+        np.concatenate([np.pad(strip, ((0, 4), (0, widest - strip.shape[1]), (0, 0))) for strip in strips])
+    )
 
 
 def box_plot(table: SweepTable, choice: Choice) -> bytes:

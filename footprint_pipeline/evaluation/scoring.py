@@ -19,7 +19,8 @@ from footprint_pipeline.dataset.caching import grid_size, resample
 from footprint_pipeline.dataset.masks import read_mask
 from footprint_pipeline.dataset.tiles import normalization, read_tile
 from footprint_pipeline.errors import DatasetError
-from footprint_pipeline.evaluation.buildings import MIN_AREA_PX, BuildingScore, score_buildings
+from footprint_pipeline.evaluation.buildings import BuildingScore, score_buildings
+from footprint_pipeline.evaluation.spec import MIN_AREA_PX
 from footprint_pipeline.evaluation.tolerance import pixel_f1, sweep_tile
 from footprint_pipeline.footprints.predict import Infer, predict_probability
 from footprint_pipeline.footprints.separate import interior_of

@@ -56,3 +56,32 @@ class SweepSpec:
                 f"{self.min_area_m2} square metres, seed levels {', '.join(map(str, self.seed_levels))}.",
                 fix="Slack and area are at least 0, the numbers are at least 1, levels lie between 0 and 1.",
             )
+
+
+@dataclass(frozen=True)
+class PromotionSpec:
+    """When a candidate takes the champion's place.
+
+    Attributes:
+        margin: the lower end of the 95 % interval of the difference in building F1 must not be further below zero.
+        min_building_f1: nor building F1 on the test tiles below this,
+        min_pooled_pixel_f1: nor pixel F1 of all of them taken as one below this.
+        draws: of the test tiles, for the interval.
+
+    Raises:
+        SettingsError: nothing could be decided by it.
+    """
+
+    margin: float = 0.002
+    min_building_f1: float = 0.0
+    min_pooled_pixel_f1: float = 0.0
+    draws: int = 2000
+
+    def __post_init__(self) -> None:
+        floors = (self.min_building_f1, self.min_pooled_pixel_f1)
+        if self.margin < 0 or self.draws < 1 or not all(0 <= floor <= 1 for floor in floors):
+            raise SettingsError(
+                f"Nothing can be decided with margin {self.margin}, floors {floors[0]} and {floors[1]}, "
+                f"{self.draws} draws.",
+                fix="The margin is at least 0, floors lie between 0 and 1, draws are at least 1.",
+            )

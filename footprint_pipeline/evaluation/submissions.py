@@ -14,7 +14,8 @@ import pandas as pd
 import shapely
 
 from footprint_pipeline.errors import LabelError
-from footprint_pipeline.evaluation.buildings import MIN_AREA_PX, BuildingScore, match_buildings
+from footprint_pipeline.evaluation.buildings import BuildingScore, match_buildings
+from footprint_pipeline.evaluation.spec import MIN_AREA_PX
 from footprint_pipeline.spacenet.wkt import polygons_from_wkt
 
 log = logging.getLogger(__name__)

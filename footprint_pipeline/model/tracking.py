@@ -210,7 +210,7 @@ def package_versions() -> dict[str, str]:
 
 
 def _environment() -> dict[str, str]:
-    commit = _git_commit()
+    commit = git_commit()
     return {
         "python": ".".join(map(str, sys.version_info[:3])),
         "keras_backend": keras.config.backend(),
@@ -219,7 +219,7 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The commit that is checked out, with `-dirty` when files differ from it; None outside of a checkout."""
     here = Path(__file__)
     git = ["git", "-C", str(here.parent)]

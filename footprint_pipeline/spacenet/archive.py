@@ -9,7 +9,6 @@ import glob
 import json
 import logging
 import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,13 +18,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from footprint_pipeline.errors import SourceError
-from footprint_pipeline.files import atomic_folder, require_room
+from footprint_pipeline.files import atomic_folder, locked, require_room
 from footprint_pipeline.spacenet.areas import Patterns, is_archive
 from footprint_pipeline.spacenet.layout import role, tile_of
 from footprint_pipeline.spacenet.safe_tar import BLOCK, BROKEN, LIMITS, Limits, Meter, Reader, plain_files
-
-if sys.platform != "win32":
-    import fcntl
 
 _log = logging.getLogger(__name__)
 
@@ -256,26 +252,11 @@ def _alone(into: Path) -> Iterator[None]:
 
     The operating system gives the lock back when its holder dies, so that whatever lies there is nobody's.
     """
-    into.parent.mkdir(parents=True, exist_ok=True)
-    with into.with_name(f".{into.name}.lock").open("ab") as handle:
-        if _lock(handle.fileno(), into):
+    lock = into.with_name(f".{into.name}.lock")
+    with locked(lock, waiting=f"{into}: waiting for another process that unpacks into it") as held:
+        if held:
             for kind in ("", "former-"):
                 for left in into.parent.glob(f".????????-{kind}{glob.escape(into.name)}"):
                     _log.info("%s: removing what an interrupted run left", left)
                     shutil.rmtree(left)
         yield
-
-
-def _lock(handle: int, into: Path) -> bool:
-    """Wait for the lock, which ends with the file; False where there is no such thing (Windows, some network disks)."""
-    if sys.platform == "win32":
-        return False
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("%s: waiting for another process that unpacks into it", into)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError:
-        return False
-    return True

@@ -15,6 +15,7 @@ import pandas as pd
 from footprint_pipeline.dataset.caching import grid_size, resample
 from footprint_pipeline.dataset.tiles import normalization, read_tile
 from footprint_pipeline.errors import ModelError
+from footprint_pipeline.evaluation.scoring import TestScores
 from footprint_pipeline.footprints.runtime import Runtime, has_bfloat16
 from footprint_pipeline.footprints.spec import ModelSpec, Precision
 from footprint_pipeline.many import spread
@@ -44,6 +45,7 @@ class PrecisionReport:
         figures: by precision, the scores on the test tiles, `f1_drop` (by how much the deciding one is below that of
             f32) and `latency_ms` (the shortest time of a tile of 512 × 512).
         skipped: by precision, why it was not measured.
+        scores: of what is served.
         tiles: how many test tiles were scored.
     """
 
@@ -51,6 +53,7 @@ class PrecisionReport:
     reason: str
     figures: dict[Precision, dict[str, float]]
     skipped: dict[Precision, str]
+    scores: TestScores
     tiles: int
 
     def tags(self) -> dict[str, str]:
@@ -94,16 +97,17 @@ def compare_precisions(
         skipped["int8"] = error.problem
         log.warning("No int8: %s", error.problem)
     tiles = test.iloc[spread(len(test), TEST_TILES)]
-    figures: dict[Precision, dict[str, float]] = {}
+    scores: dict[Precision, TestScores] = {}
     for precision, runtime in runtimes.items():
         log.info("Scoring %d test tiles in %s", len(tiles), precision)
-        figures[precision] = score_exported(runtime, tiles, polygons).metrics()
+        scores[precision] = score_exported(runtime, tiles, polygons)
+    figures = {precision: of.metrics() for precision, of in scores.items()}
     for precision, milliseconds in _latencies(runtimes).items():
         figures[precision][FALL] = figures["f32"][DECIDING] - figures[precision][DECIDING]
         figures[precision][LATENCY] = milliseconds
     chosen, reason = choose(figures)
     log.info("Served in %s: %s", chosen, reason)
-    return PrecisionReport(chosen, reason, figures, skipped, len(tiles))
+    return PrecisionReport(chosen, reason, figures, skipped, scores[chosen], len(tiles))
 
 
 def choose(figures: dict[Precision, dict[str, float]]) -> tuple[Precision, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras
 
-from footprint_pipeline.evaluation.promotion import decide
+from footprint_pipeline.evaluation.spec import PromotionSpec
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.handover import RegisteredModel, TestEvaluation, ToleranceSweep, TrainedUnet
@@ -19,22 +19,29 @@ from footprint_pipeline.lake import Lake
 from footprint_pipeline.model import tracking
 from footprint_pipeline.model.export import export_onnx, export_openvino, load_keras
 from footprint_pipeline.model.onnx_graph import UnknownLayerError
-from footprint_pipeline.registry import CHALLENGER, CHAMPION, ONNX_FOLDER, SERVING_FOLDER, WITHOUT_ONNX, Registry
+from footprint_pipeline.registry import ONNX_FOLDER, SERVING_FOLDER, WITHOUT_ONNX, Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.judging import of_split
 from footprint_pipeline.stages.precisions import compare_precisions
+from footprint_pipeline.stages.promotion import Tiles, promote_if_better
 from footprint_pipeline.stages.scoring import load_polygons, score_exported
 
 log = logging.getLogger(__name__)
 
+_RULE = PromotionSpec()
+
 
 def register_model(
-    settings: Settings, trained: TrainedUnet, swept: ToleranceSweep, evaluation: TestEvaluation
+    settings: Settings,
+    trained: TrainedUnet,
+    swept: ToleranceSweep,
+    evaluation: TestEvaluation,
+    rule: PromotionSpec = _RULE,
 ) -> RegisteredModel:
     """Export the network, register it in all forms as one version, and promote it when it beats the champion.
 
-    The service's arithmetic is chosen first. Then champion and candidate are scored afresh on the same test tiles, as
-    the service would run them.
+    The service's arithmetic is chosen first. Champion and candidate are scored afresh on the same test tiles, as the
+    service would run them.
     """
     registry = Registry(settings.mlflow_uri, settings.model_name)
     spec = ModelSpec(
@@ -54,10 +61,8 @@ def register_model(
         run_id=trained.run_id,
         created=datetime.now(UTC),
     )
-    lake = Lake(settings.home.absolute())
-    manifest = of_split(settings, trained, "test")
-    polygons = load_polygons(lake, manifest)
-    champion, champion_metrics = registry.champion(), None
+    test = of_split(settings, trained, "test")
+    tiles = Tiles(test, load_polygons(Lake(settings.home.absolute()), test))
     with tempfile.TemporaryDirectory() as scratch:
         network = load_keras(tracking.download_keras(settings.mlflow_uri, trained.model_id, Path(scratch)))
         exported = Path(scratch) / SERVING_FOLDER
@@ -65,17 +70,14 @@ def register_model(
         without_onnx = _export_onnx(network, Path(scratch) / ONNX_FOLDER, chip_size=trained.chip_size)
         spec.write(exported)
         precisions = compare_precisions(
-            exported, test=manifest, polygons=polygons, validation=of_split(settings, trained, "validation")
+            exported, test=test, polygons=tiles.polygons, validation=of_split(settings, trained, "validation")
         )
         spec = spec.model_copy(update={"precision": precisions.chosen})
         spec.write(exported)
-        if champion is not None:
-            log.info("Scoring the champion, version %s, and the candidate on the same tiles", champion.version)
-            pulled = registry.pull(version=champion.version, into=settings.home.absolute() / "pulled")
-            champion_metrics = score_exported(Runtime(pulled), manifest, polygons).metrics()
-            verdict = decide(score_exported(Runtime(exported), manifest, polygons).metrics(), champion_metrics)
-        else:
-            verdict = decide(evaluation.metrics, None)
+        scores = precisions.scores
+        if precisions.tiles < len(test):
+            log.info("Scoring the candidate on all %d test tiles", len(test))
+            scores = score_exported(Runtime(exported), test, tiles.polygons)
         tracking.add_to_model(settings.mlflow_uri, trained.model_id, exported, SERVING_FOLDER)
         if not without_onnx:
             tracking.add_to_model(settings.mlflow_uri, trained.model_id, Path(scratch) / ONNX_FOLDER, ONNX_FOLDER)
@@ -84,17 +86,14 @@ def register_model(
         model_id=trained.model_id,
         run_id=trained.run_id,
         tags={
-            **version_tags(spec, trained, verdict.promote, verdict.reason),
+            **version_tags(spec, trained),
             **precisions.tags(),
             **({WITHOUT_ONNX: without_onnx} if without_onnx else {}),
         },
-        description=f"{trained.network}; trained on {', '.join(trained.aois)}. "
-        + ("Promoted: " if verdict.promote else "Not promoted: ")
-        + verdict.reason
-        + ".",
+        description=f"{trained.network}; trained on {', '.join(trained.aois)}.",
     )
-    registry.point(CHAMPION if verdict.promote else CHALLENGER, version)
-    log.info("Version %s is the %s: %s", version, CHAMPION if verdict.promote else CHALLENGER, verdict.reason)
+    judged = promote_if_better(settings, version, scores, tiles, rule)
+    verdict = judged.verdict
     return RegisteredModel(
         name=settings.model_name,
         version=version,
@@ -102,7 +101,8 @@ def register_model(
         promoted=verdict.promote,
         reason=verdict.reason,
         metrics=evaluation.metrics,
-        champion_metrics=champion_metrics,
+        champion_metrics=judged.champion_scores and judged.champion_scores.metrics(),
+        differences=judged.verdict.figures(),
         precision=precisions.chosen,
         precisions=dict(precisions.figures),
     )
@@ -118,7 +118,7 @@ def _export_onnx(network: keras.Model, folder: Path, *, chip_size: int) -> str:
     return ""
 
 
-def version_tags(spec: ModelSpec, trained: TrainedUnet, promoted: bool, reason: str) -> dict[str, str]:
+def version_tags(spec: ModelSpec, trained: TrainedUnet) -> dict[str, str]:
     """What people and programs read off a version: tolerance, GSD, input size, AOIs, normalisation, scores."""
     stretches = {aoi: stretch.model_dump() for aoi, stretch in spec.normalization.items()}
     return {
@@ -133,7 +133,6 @@ def version_tags(spec: ModelSpec, trained: TrainedUnet, promoted: bool, reason: 
         "network": spec.network,
         "heads": ",".join(spec.heads),
         "split_digest": trained.split_digest,
-        "promoted": str(promoted).lower(),
-        "verdict": reason,
+        **({"git_commit": commit} if (commit := tracking.git_commit()) else {}),
         **{f"test_{name}": f"{value:.4f}" for name, value in spec.metrics.items()},
     }

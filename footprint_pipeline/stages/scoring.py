@@ -1,7 +1,7 @@
 """Scoring what the service would run: an exported model on labelled tiles. No Keras."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import geopandas as gpd
@@ -11,7 +11,7 @@ from footprint_pipeline.dataset.masks import mask_path
 from footprint_pipeline.dataset.polygons import read_polygon_table
 from footprint_pipeline.dataset.splits import read_manifests
 from footprint_pipeline.dataset.tiles import read_tile_index
-from footprint_pipeline.evaluation.scoring import TestScores, predict_tiles, score_tiles
+from footprint_pipeline.evaluation.scoring import TestScores, TilePrediction, predict_tiles, score_tiles
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.lake import AoiFolder, Lake
 from footprint_pipeline.settings import Settings
@@ -78,21 +78,33 @@ def score_exported(
         flips: another number of orientations to average than the model's own.
     """
     spec = runtime.spec
-    predictions = predict_tiles(
-        manifest,
-        runtime,
-        gsd_m=spec.gsd_m,
-        stride=spec.stride,
-        heads=spec.heads,
-        flips=spec.flips if flips is None else flips,
-        progress=said("evaluate"),
-    )
+    predictions = predict_exported(runtime, manifest, flips=flips, progress=said("evaluate"))
     return score_tiles(
         predictions,
         polygons,
         tolerance=spec.tolerance if tolerance is None else tolerance,
         seed_level=spec.seed_level,
         min_area_m2=spec.min_area_m2,
+    )
+
+
+def predict_exported(
+    runtime: Runtime,
+    manifest: pd.DataFrame,
+    *,
+    flips: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[TilePrediction]:
+    """What an exported model says of labelled tiles; arguments as of `score_exported`."""
+    spec = runtime.spec
+    return predict_tiles(
+        manifest,
+        runtime,
+        gsd_m=spec.gsd_m,
+        stride=spec.stride,
+        heads=spec.heads,
+        flips=spec.flips if flips is None else flips,
+        progress=progress,
     )
 
 

@@ -1,31 +1,67 @@
+import numpy as np
+import pandas as pd
 import pytest
 
+from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.evaluation import scoring
 from footprint_pipeline.evaluation.promotion import decide
+from footprint_pipeline.evaluation.spec import PromotionSpec
+
+SPEC = PromotionSpec()
 
 
-def figures(building: float, pixel: float) -> dict[str, float]:
-    return {"building_f1": building, "pooled_pixel_f1": pixel, "median_tile_f1": 0.9}
+def scores(hits: list[int]) -> scoring.TestScores:
+    """Of tiles with twenty buildings each, of which so many were found."""
+    found = np.array(hits)
+    tiles = pd.DataFrame({"tile_id": [f"t{n}" for n in range(len(hits))], "aoi": "A"})
+    for what in ("building", "pixel"):
+        tiles[f"{what}_tp"], tiles[f"{what}_fp"], tiles[f"{what}_fn"] = found, 2, 20 - found
+    return scoring.summarize(tiles.assign(pixel_f1=2 * found / (found + 22)))
+
+
+GOOD = scores([8, 11, 9, 12, 14, 10] * 4)
 
 
 def test_the_first_model_is_the_champion() -> None:
-    verdict = decide(figures(0.0, 0.0), None)
+    verdict = decide(scores([0, 0]), None, SPEC)
     assert verdict.promote
     assert "no champion" in verdict.reason
+    assert verdict.differences is None
 
 
-@pytest.mark.parametrize(
-    ("candidate", "champion", "promote", "said"),
-    [
-        ((0.62, 0.1), (0.61, 0.9), True, "building_f1 0.6200 beats the champion's 0.6100"),
-        ((0.60, 0.9), (0.61, 0.1), False, "building_f1 0.6000 is below the champion's 0.6100"),
-        ((0.61, 0.8), (0.61, 0.7), True, "pooled_pixel_f1 0.8000 beats"),
-        ((0.61, 0.6), (0.61, 0.7), False, "pooled_pixel_f1 0.6000 is below"),
-        ((0.61, 0.7), (0.61, 0.7), False, "equal the champion's"),
-    ],
-)
-def test_buildings_decide_and_pixels_break_the_tie(
-    candidate: tuple[float, float], champion: tuple[float, float], promote: bool, said: str
-) -> None:
-    verdict = decide(figures(*candidate), figures(*champion))
-    assert verdict.promote is promote
-    assert said in verdict.reason
+def test_a_better_model_takes_its_place_and_says_by_how_much() -> None:
+    verdict = decide(scores([10, 12, 10, 14, 15, 11] * 4), GOOD, SPEC)
+    assert verdict.promote
+    assert verdict.differences["building_f1"].low > 0
+    assert f"by {verdict.differences['building_f1']} on 24 tiles" in verdict.reason
+
+
+def test_a_worse_one_and_the_same_one_do_not() -> None:
+    for hits in ([7, 11, 9, 12, 13, 10] * 4, [8, 11, 9, 12, 14, 10] * 4):
+        verdict = decide(scores(hits), GOOD, SPEC)
+        assert not verdict.promote
+        assert "not better" in verdict.reason
+
+
+def test_one_that_may_be_worse_as_well_does_not() -> None:
+    mixed = scores([1, 18, 3, 18, 19, 9] * 4)
+    verdict = decide(mixed, GOOD, SPEC)
+    assert verdict.differences["building_f1"].median > 0
+    assert not verdict.promote
+    assert "lower end may be -0.0020 at least" in verdict.reason
+    assert decide(mixed, GOOD, PromotionSpec(margin=1.0)).promote
+
+
+@pytest.mark.parametrize("champion", [None, scores([0] * 24)])
+def test_floors_hold_whoever_the_champion_is(champion: scoring.TestScores | None) -> None:
+    assert decide(GOOD, champion, PromotionSpec(min_building_f1=0.5, min_pooled_pixel_f1=0.5)).promote
+    for floor in ("min_building_f1", "min_pooled_pixel_f1"):
+        verdict = decide(GOOD, champion, PromotionSpec(**{floor: 0.9}))
+        assert not verdict.promote
+        assert "below the floor of 0.9000" in verdict.reason
+
+
+def test_a_rule_by_which_nothing_can_be_decided_is_refused() -> None:
+    for wrong in ({"margin": -0.1}, {"draws": 0}, {"min_building_f1": 1.1}):
+        with pytest.raises(SettingsError, match="Nothing can be decided"):
+            PromotionSpec(**wrong)

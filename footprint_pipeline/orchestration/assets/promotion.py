@@ -1,23 +1,56 @@
 """From a scored network to the registry: a version, and perhaps a new champion."""
 
-import dagster as dg
+from collections.abc import Iterator
 
+import dagster as dg
+from pydantic import Field
+
+from footprint_pipeline.evaluation.spec import PromotionSpec
 from footprint_pipeline.handover import RegisteredModel, TestEvaluation, ToleranceSweep, TrainedUnet
 from footprint_pipeline.orchestration.resources import Workplace
 
+_RULE = PromotionSpec()
 
-@dg.asset(group_name="registry", kinds={"mlflow", "openvino"})
+
+class PromotionConfig(dg.Config):
+    """When a candidate takes the champion's place."""
+
+    margin: float = Field(
+        _RULE.margin,
+        description="The lower end of the 95 % interval of the difference in building F1 must not be further below 0.",
+    )
+    min_building_f1: float = Field(_RULE.min_building_f1, description="Building F1 on the test tiles, at least.")
+    min_pooled_pixel_f1: float = Field(_RULE.min_pooled_pixel_f1, description="Pixel F1 of all of them, at least.")
+    draws: int = Field(_RULE.draws, description="Draws of the test tiles, for the interval.")
+
+    def spec(self) -> PromotionSpec:
+        """The same as the core's spec."""
+        return PromotionSpec(**self.model_dump())
+
+
+@dg.asset(
+    group_name="registry",
+    kinds={"mlflow", "openvino"},
+    check_specs=[
+        dg.AssetCheckSpec(
+            "serves",
+            asset="registered_model",
+            description="The version passes the floors and beats the champion on the same test tiles.",
+        )
+    ],
+)
 def registered_model(
     workplace: Workplace,
     trained_unet: TrainedUnet,
     tolerance_sweep: ToleranceSweep,
     test_evaluation: TestEvaluation,
-) -> dg.Output[RegisteredModel]:
+    config: PromotionConfig,
+) -> Iterator[dg.Output[RegisteredModel] | dg.AssetCheckResult]:
     """The Keras model and its exports as one registry version; champion when it beats the present one."""
     from footprint_pipeline.stages.registration import register_model
 
-    registered = register_model(workplace.settings, trained_unet, tolerance_sweep, test_evaluation)
-    return dg.Output(
+    registered = register_model(workplace.settings, trained_unet, tolerance_sweep, test_evaluation, config.spec())
+    yield dg.Output(
         registered,
         metadata={
             "version": registered.version,
@@ -33,4 +66,9 @@ def registered_model(
             **{f"candidate_{name}": value for name, value in registered.metrics.items()},
             **{f"champion_{name}": value for name, value in (registered.champion_metrics or {}).items()},
         },
+    )
+    yield dg.AssetCheckResult(
+        passed=registered.promoted,
+        severity=dg.AssetCheckSeverity.WARN,  # the run has done what it should
+        metadata={"reason": registered.reason, **registered.differences},
     )

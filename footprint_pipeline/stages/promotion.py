@@ -1,0 +1,219 @@
+"""Who serves: candidates held against the champion on the same tiles, promotion, the way back. No Keras.
+
+What belongs here: scores, the registry and the lock together. The rule is `evaluation.promotion`'s.
+"""
+
+import logging
+import re
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas as gpd
+import pandas as pd
+
+from footprint_pipeline.errors import RegistryError
+from footprint_pipeline.evaluation.bootstrap import Interval, differences
+from footprint_pipeline.evaluation.promotion import Verdict, decide
+from footprint_pipeline.evaluation.reports import comparison_sheet
+from footprint_pipeline.evaluation.scoring import TestScores
+from footprint_pipeline.evaluation.spec import PromotionSpec
+from footprint_pipeline.files import locked
+from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.lake import Lake
+from footprint_pipeline.registry import CHALLENGER, CHAMPION, Registered, Registry
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.stages.scoring import load_manifest, load_polygons, predict_exported, score_exported
+
+log = logging.getLogger(__name__)
+
+FORMER = "former_champion"
+"""Tag of a version that was promoted: the version it took the place of, or `none`."""
+
+_VERDICT = re.compile(r" ?(?:Promoted|Not promoted): .*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict, and the scores behind it."""
+
+    verdict: Verdict
+    champion: Registered | None
+    champion_scores: TestScores | None
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Labelled tiles to judge on: rows of split manifests, and the polygon table of their AOIs."""
+
+    manifest: pd.DataFrame
+    polygons: gpd.GeoDataFrame
+
+
+def test_tiles(settings: Settings) -> Tiles:
+    """The test splits of all prepared AOIs.
+
+    Raises:
+        DatasetError: no AOI is prepared.
+    """
+    lake = Lake(settings.home.absolute())
+    manifest = load_manifest(lake, [])
+    manifest = manifest[manifest["split"] == "test"]
+    return Tiles(manifest, load_polygons(lake, manifest))
+
+
+def score_version(settings: Settings, version: str, tiles: Tiles) -> TestScores:
+    """The scores of a version as the service runs it."""
+    return score_exported(Runtime(_pulled(settings, version)), tiles.manifest, tiles.polygons)
+
+
+def promote_if_better(
+    settings: Settings, version: str, scores: TestScores, tiles: Tiles, spec: PromotionSpec
+) -> Judged:
+    """Hold a version against the champion, write down the verdict with it, and point the alias that it has earned.
+
+    One promotion at a time: a second one waits, and is then held against the champion that the first one made.
+
+    Args:
+        settings: where the registry and state are.
+        version: the candidate.
+        scores: the candidate's on the tiles.
+        tiles: to score the champion on.
+        spec: the rule.
+    """
+    registry = Registry(settings.mlflow_uri, settings.model_name)
+    with _alone(settings):
+        while True:
+            champion = registry.champion()
+            theirs = None
+            if champion is not None and champion.version != version:
+                log.info("Scoring the champion, version %s, on the same %d tiles", champion.version, len(scores.tiles))
+                theirs = score_version(settings, champion.version, tiles)
+            verdict = decide(scores, theirs, spec)
+            if _same(registry.champion(), champion):
+                break
+            log.info("There is another champion meanwhile; once more")
+        _write_down(registry, version, verdict)
+        if verdict.promote:
+            _enthrone(registry, version, champion)
+        else:
+            registry.point(CHALLENGER, version)
+    log.info("Version %s is the %s: %s", version, CHAMPION if verdict.promote else CHALLENGER, verdict.reason)
+    return Judged(verdict, champion, theirs)
+
+
+def promote_by_hand(settings: Settings, version: str) -> Registered | None:
+    """Make a version the champion, whatever it scores, and return the former one."""
+    registry = Registry(settings.mlflow_uri, settings.model_name)
+    with _alone(settings):
+        champion = registry.champion()
+        _write_down(registry, version, Verdict(True, "by hand"))
+        _enthrone(registry, version, champion)
+    return champion
+
+
+def roll_back(settings: Settings) -> tuple[Registered, Registered]:
+    """Make the former champion the champion again.
+
+    Returns:
+        The champion from now on, and the one that it was.
+
+    Raises:
+        RegistryError: there is no champion, it took nobody's place, or that version is gone.
+    """
+    registry = Registry(settings.mlflow_uri, settings.model_name)
+    with _alone(settings):
+        champion = registry.resolve(alias=CHAMPION)
+        former = champion.tags.get(FORMER, "none")
+        if former == "none":
+            raise RegistryError(
+                f"{champion.name} version {champion.version} took no other version's place.",
+                fix="Name the version to serve: footprint promote N --force.",
+            )
+        again = registry.resolve(version=former)
+        registry.point(CHAMPION, former)
+    log.info("Version %s is the champion again, after version %s", former, champion.version)
+    return again, champion
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two versions on the same tiles.
+
+    Attributes:
+        scores: of both.
+        differences: by how much each figure of the first lies above the second's, on the same draws.
+        tiles: one row a tile: `aoi`, `tile_id`, pixel and building F1 of both (`…_1`, `…_2`), and `apart`, by how much
+            they differ; those that differ most come first.
+        sheet: what both say of those tiles, PNG.
+    """
+
+    scores: tuple[TestScores, TestScores]
+    differences: dict[str, Interval]
+    tiles: pd.DataFrame
+    sheet: bytes
+
+
+def compare(settings: Settings, first: str, second: str, tiles: Tiles, *, shown: int = 8) -> Comparison:
+    """Score two versions on the same tiles.
+
+    Args:
+        settings: where the registry and state are.
+        first: a version.
+        second: another.
+        tiles: to score them on.
+        shown: of so many tiles the sheet tells.
+    """
+    runtimes = [Runtime(_pulled(settings, version)) for version in (first, second)]
+    one, other = (score_exported(runtime, tiles.manifest, tiles.polygons) for runtime in runtimes)
+    keys, figures = ["aoi", "tile_id"], ["pixel_f1", "building_f1"]
+    table = one.tiles[[*keys, *figures]].merge(other.tiles[[*keys, *figures]], on=keys, suffixes=("_1", "_2"))
+    table["apart"] = sum((table[f"{name}_1"] - table[f"{name}_2"]).abs() for name in figures)
+    table = table.sort_values("apart", ascending=False, ignore_index=True)
+    told = tiles.manifest.set_index(keys, drop=False).loc[list(table[keys].head(shown).itertuples(index=False))]
+    answers = [predict_exported(runtime, told) for runtime in runtimes]
+    specs = [runtime.spec for runtime in runtimes]
+    sheet = comparison_sheet(
+        list(zip(*answers, strict=True)),
+        tolerances=(specs[0].tolerance, specs[1].tolerance),
+        seed_levels=(specs[0].seed_level, specs[1].seed_level),
+    )
+    return Comparison((one, other), differences(one.tiles, other.tiles), table, sheet)
+
+
+def verdict_tags(verdict: Verdict) -> dict[str, str]:
+    """A verdict for the registry: `promoted`, `verdict` and, of each figure, `difference_…`."""
+    return {
+        "promoted": str(verdict.promote).lower(),
+        "verdict": verdict.reason,
+        **{f"difference_{name}": f"{value:.4f}" for name, value in verdict.figures().items()},
+    }
+
+
+def _write_down(registry: Registry, version: str, verdict: Verdict) -> None:
+    """The verdict as tags, and at the end of the version's description."""
+    about = _VERDICT.sub("", registry.resolve(version=version).description)
+    told = f"{'Promoted' if verdict.promote else 'Not promoted'}: {verdict.reason}."
+    registry.tag(version, verdict_tags(verdict))
+    registry.describe(version, f"{about} {told}".strip())
+
+
+def _enthrone(registry: Registry, version: str, former: Registered | None) -> None:
+    """Point the alias; what it took the place of is written down first, so that there is always a way back."""
+    if former is not None and former.version == version:
+        return
+    registry.tag(version, {FORMER: "none" if former is None else former.version})
+    registry.point(CHAMPION, version)
+
+
+def _same(one: Registered | None, other: Registered | None) -> bool:
+    return (one and one.version) == (other and other.version)
+
+
+def _alone(settings: Settings) -> AbstractContextManager[bool]:
+    return locked(settings.home.absolute() / ".promotion.lock", waiting="Another promotion is under way; waiting")
+
+
+def _pulled(settings: Settings, version: str) -> Path:
+    registry = Registry(settings.mlflow_uri, settings.model_name)
+    return registry.pull(version=version, into=settings.home.absolute() / "pulled")

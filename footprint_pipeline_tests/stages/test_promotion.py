@@ -1,0 +1,231 @@
+"""Who serves, on a real registry: candidates of known worth, two at once, the way back, two side by side."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import mlflow
+import numpy as np
+import openvino as ov
+import pandas as pd
+import pytest
+from openvino import opset13 as ops
+
+from footprint_pipeline.commands import promotion as commands
+from footprint_pipeline.errors import RegistryError, SettingsError
+from footprint_pipeline.evaluation import scoring
+from footprint_pipeline.evaluation.spec import PromotionSpec
+from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.lake import Lake
+from footprint_pipeline.model import tracking
+from footprint_pipeline.model.spec import UNetSpec
+from footprint_pipeline.model.unet import build_unet
+from footprint_pipeline.registry import CHALLENGER, SERVING_FOLDER, Registry
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.stages import promotion
+from footprint_pipeline.stages.promotion import Tiles, promote_if_better, roll_back, test_tiles
+from footprint_pipeline_tests.footprints.red_city import write_model
+from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
+
+# mlflow.pyfunc warns of its own type hints when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:.*inferred as AnyType:UserWarning")
+test_tiles.__test__ = False
+
+NO_TILES = Tiles(pd.DataFrame(), None)
+HITS = {"1": 8, "2": 11, "3": 14, "4": 8}
+"""Of twenty buildings a tile, so many does each version find."""
+
+
+def scores(version: str) -> scoring.TestScores:
+    found = np.clip(HITS[version] + np.arange(24) % 5 - 2, 0, 20)
+    tiles = pd.DataFrame({"tile_id": [f"t{n}" for n in range(24)], "aoi": AOI})
+    for what in ("building", "pixel"):
+        tiles[f"{what}_tp"], tiles[f"{what}_fp"], tiles[f"{what}_fn"] = found, 2, 20 - found
+    return scoring.summarize(tiles.assign(pixel_f1=2 * found / (found + 22)))
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow store with a logged network, beside a prepared city."""
+
+    home: Path
+    uri: str
+    model_id: str
+    run_id: str
+
+    def log(self) -> tuple[str, str]:
+        return log_network(self.home, self.uri)
+
+
+def log_network(home: Path, uri: str) -> tuple[str, str]:
+    """The ids of a logged network and of its run."""
+    with tracking.start_run(uri, "tests", artifacts=Lake(home).artifacts, params={}, tags={}) as run:
+        return run.log_model(build_unet(UNetSpec(width=2, depth=1)), stride=2), run.run_id
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    home = tmp_path_factory.mktemp("home")
+    prepare_city(home)
+    uri = f"sqlite:///{home / 'mlflow.db'}"
+    before = mlflow.get_tracking_uri()
+    yield Store(home, uri, *log_network(home, uri))
+    mlflow.set_tracking_uri(before)
+
+
+_names = itertools.count()
+
+
+@pytest.fixture
+def settings(store: Store, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A registered model of four versions and no champion; a version's scores are known."""
+    settings = Settings(home=store.home, tracking_uri=store.uri, model_name=f"model-{next(_names)}")
+    registry = Registry(settings.mlflow_uri, settings.model_name)
+    for _ in HITS:
+        registry.register(model_id=store.model_id, run_id=store.run_id, tags={}, description="A network.")
+    monkeypatch.setattr(promotion, "score_version", lambda settings, version, tiles: scores(version))
+    return settings
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Registry:
+    return Registry(settings.mlflow_uri, settings.model_name)
+
+
+def promoted(settings: Settings, version: str, **rule: float) -> bool:
+    return promote_if_better(settings, version, scores(version), NO_TILES, PromotionSpec(**rule)).verdict.promote
+
+
+def test_the_best_serves_and_every_version_says_why(settings: Settings, registry: Registry) -> None:
+    assert promoted(settings, "2")
+    assert not promoted(settings, "1")
+    assert registry.version(CHALLENGER) == "1"
+    assert promoted(settings, "3")
+
+    assert registry.version() == "3"
+    best, worst = (registry.resolve(version=version) for version in ("3", "1"))
+    assert best.tags["former_champion"] == "2"
+    assert best.tags["promoted"] == "true"
+    assert float(best.tags["difference_building_f1_low"]) > 0
+    assert best.description.startswith("A network. Promoted: building_f1 differs from the champion's by 0.")
+    assert worst.tags["promoted"] == "false"
+    assert "former_champion" not in worst.tags
+    assert worst.description.startswith("A network. Not promoted: ")
+
+
+def test_judged_again_a_version_says_the_last_verdict_alone(settings: Settings, registry: Registry) -> None:
+    assert not promoted(settings, "2", min_building_f1=0.99)
+    assert promoted(settings, "2")
+    assert registry.resolve(version="2").description == "A network. Promoted: there was no champion."
+    assert promoted(settings, "2")  # the champion is held against nobody
+    assert registry.resolve(version="2").tags["former_champion"] == "none"
+
+
+def test_of_two_at_once_the_better_one_serves_and_there_is_a_way_back(
+    settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert promoted(settings, "1")
+    inside, together = [0], []
+
+    def slowly(settings: Settings, version: str, tiles: Tiles) -> scoring.TestScores:
+        inside[0] += 1
+        together.append(inside[0])
+        threading.Event().wait(0.3)
+        inside[0] -= 1
+        return scores(version)
+
+    monkeypatch.setattr(promotion, "score_version", slowly)
+    threads = [threading.Thread(target=promoted, args=(settings, version)) for version in ("2", "3")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert max(together) == 1
+    assert registry.version() == "3"
+    if registry.resolve(version="3").tags["former_champion"] == "2":
+        assert registry.resolve(version="2").tags["former_champion"] == "1"
+    else:
+        assert registry.version(CHALLENGER) == "2"
+
+
+def test_a_champion_made_elsewhere_meanwhile_is_what_the_candidate_is_held_against(
+    settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert promoted(settings, "1")
+
+    def and_somebody_else_promotes(settings: Settings, version: str, tiles: Tiles) -> scoring.TestScores:
+        registry.point("champion", "3")
+        return scores(version)
+
+    monkeypatch.setattr(promotion, "score_version", and_somebody_else_promotes)
+    assert not promoted(settings, "2")
+    assert registry.version() == "3"
+
+
+def test_there_is_a_way_back_as_far_as_there_was_one_forth(settings: Settings, registry: Registry) -> None:
+    with pytest.raises(RegistryError, match="no alias 'champion'"):
+        roll_back(settings)
+    for version in ("1", "2", "3"):
+        assert promoted(settings, version)
+
+    for champion in ("2", "1"):
+        assert commands.rollback(settings)["version"] == champion == registry.version()
+    with pytest.raises(RegistryError, match="version 1 took no other version's place"):
+        roll_back(settings)
+    assert registry.version() == "1"
+
+
+def test_by_hand_the_rule_is_passed_over(settings: Settings, registry: Registry) -> None:
+    assert commands.promote(settings, version="3", force=False)["promoted"]
+    assert not commands.promote(settings, version="1", force=False)["promoted"]
+    answer = commands.promote(settings, version="1", force=True)
+    assert (answer["promoted"], answer["former_champion"], registry.version()) == (True, "3", "1")
+    assert registry.resolve(version="1").description == "A network. Promoted: by hand."
+    with pytest.raises(RegistryError, match="no version 99"):
+        commands.promote(settings, version="99", force=True)
+    assert registry.version() == "1"
+
+
+def write_answer(folder: Path, probability: float) -> Path:
+    """An exported model that answers the same everywhere."""
+    write_model(folder, tolerance=0.5, stride=8, gsd_m=0.5)
+    image = ops.parameter(ov.PartialShape([-1, -1, -1, 3]), np.float32, name="image")
+    nothing = ops.matmul(image, ops.constant(np.zeros((3, 1), np.float32)), False, False)
+    ov.save_model(
+        ov.Model([ops.add(nothing, ops.constant(np.float32(probability)))], [image], "same"), folder / "model.xml"
+    )
+    return folder
+
+
+def test_two_versions_side_by_side(settings: Settings, registry: Registry, store: Store, tmp_path: Path) -> None:
+    made = []
+    for number, probability in enumerate((0.9, 0.1)):
+        model_id, run_id = store.log()
+        folder = write_answer(tmp_path / f"answer-{number}" / SERVING_FOLDER, probability)
+        tracking.add_to_model(settings.mlflow_uri, model_id, folder, SERVING_FOLDER)
+        made.append(registry.register(model_id=model_id, run_id=run_id, tags={}, description=""))
+    registry.point(CHALLENGER, made[1])
+    tiles = test_tiles(settings)
+
+    answer = commands.compare(settings, first=made[0], second=CHALLENGER, out=None)
+
+    assert answer["versions"] == made
+    everything, nothing = answer["scores"]
+    expected = scoring.summarize(promotion.score_exported(
+        Runtime(tmp_path / "answer-0" / SERVING_FOLDER), tiles.manifest, tiles.polygons).tiles)  # fmt: skip
+    assert everything == expected.metrics()
+    assert nothing["pooled_pixel_f1"] == 0 < everything["pooled_pixel_f1"]
+    assert answer["differences"]["pooled_pixel_f1"]["low"] > 0
+    assert [row["apart"] for row in answer["tiles"]] == sorted((row["apart"] for row in answer["tiles"]), reverse=True)
+    sheet = cv2.imread(answer["sheet"])
+    assert sheet.shape[0] == 284 * len(tiles.manifest)
+    middle, right = sheet[:, sheet.shape[1] // 3 : 2 * sheet.shape[1] // 3], sheet[:, 2 * sheet.shape[1] // 3 :]
+    assert (middle[..., 2].astype(int) - middle[..., 0]).mean() > (
+        right[..., 2].astype(int) - right[..., 0]
+    ).mean() + 20
+    with pytest.raises(SettingsError, match="the same version"):
+        commands.compare(settings, first=made[1], second=CHALLENGER, out=None)

@@ -5,7 +5,7 @@ from, and when, is `batches`' business. Every draw comes from the generator that
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -32,24 +32,25 @@ class AugmentationSpec:
 
     translate_px: float = 40.0
     rotate_deg: float = 30.0
-    scale: tuple[float, float] = (0.8, 1.5)
+    scale: tuple[float, float] = (0.75, 1.5)
     flip: bool = True
-    brightness: float = 0.10
-    contrast: float = 0.20
-    tint: float = 0.08
-    hue: float = 8.0
-    blur: float = 1.0
-    blur_share: float = 0.2
-    gamma: float = 0.0
-    grey_share: float = 0.0
+    brightness: float = 0.15
+    contrast: float = 0.30
+    tint: float = 0.12
+    hue: float = 15.0
+    blur: float = 1.2
+    blur_share: float = 0.25
+    gamma: float = 0.3
+    grey_share: float = 0.1
 
 
-NONE = AugmentationSpec(0.0, 0.0, (1.0, 1.0), flip=False, brightness=0.0, contrast=0.0, tint=0.0, hue=0.0, blur=0.0)
+NONE = AugmentationSpec(
+    0.0, 0.0, (1.0, 1.0), flip=False, brightness=0.0, contrast=0.0, tint=0.0, hue=0.0, blur=0.0, gamma=0.0,
+    grey_share=0.0,
+)  # fmt: skip
 """No change at all."""
 
-ARTICLE = AugmentationSpec(
-    40.0, 30.0, (1.0, 1.5), flip=False, brightness=0.0, contrast=0.0, tint=0.0, hue=0.0, blur=0.0
-)
+ARTICLE = replace(NONE, translate_px=40.0, rotate_deg=30.0, scale=(1.0, 1.5))
 """The article's: translate ±40 px, rotate ±30°, scale 1 to 1.5."""
 
 _QUARTER = np.array([[0.0, -1.0], [1.0, 0.0]])

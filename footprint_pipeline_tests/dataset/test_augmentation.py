@@ -121,7 +121,7 @@ def test_black_stays_black_in_any_light() -> None:
 def test_light_stays_within_its_bounds() -> None:
     grey = np.full((8, 8, 3), 100, np.uint8)
     rng = np.random.default_rng(5)
-    levels = [jitter_look(rng, AugmentationSpec(brightness=0.1, contrast=0.2, tint=0.0), grey) for _ in range(400)]
+    levels = [jitter_look(rng, replace(NONE, brightness=0.1, contrast=0.2), grey) for _ in range(400)]
     values = np.array([level[0, 0] for level in levels], int)
     assert (values == values[:, :1]).all()  # contrast pivots on the mean, so a grey chip is only lifted
     assert 75 - 1 <= values.min() < 78
@@ -130,7 +130,7 @@ def test_light_stays_within_its_bounds() -> None:
 
 def test_light_does_not_darken_on_average() -> None:
     image = np.full((4, 4, 3), 120, np.uint8)
-    faint = AugmentationSpec(brightness=1e-6, contrast=0.0, tint=0.0)
+    faint = replace(NONE, brightness=1e-6)
     rng = np.random.default_rng(6)
     assert all(np.array_equal(jitter_look(rng, faint, image), image) for _ in range(50))
 
@@ -265,7 +265,7 @@ def test_some_chips_lose_their_colours() -> None:
 def test_what_is_off_draws_nothing_so_the_chips_of_a_seed_stay_what_they_were() -> None:
     image = np.random.default_rng(1).integers(0, 256, (20, 20, 3), np.uint8)
     rng, same = np.random.default_rng(13), np.random.default_rng(13)
-    jitter_look(rng, AugmentationSpec(blur=0.0), image)
+    jitter_look(rng, AugmentationSpec(blur=0.0, gamma=0.0, grey_share=0.0), image)
     same.random(6)  # contrast, tint of three bands, brightness, hue
     assert rng.random() == same.random()
 

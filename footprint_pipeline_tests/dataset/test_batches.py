@@ -87,7 +87,7 @@ def test_training_never_sees_tiles_of_other_splits() -> None:
         plain("validation", 20), plain("train", 200), plain("test", 20), plain("train", 220), plain("validation", 20),
         plain("guard", 20),
     )  # fmt: skip
-    unlit = AugmentationSpec(brightness=0, contrast=0, tint=0, hue=0)
+    unlit = ARTICLE
     chips = TrainingChips(cache, 32, 8, unlit, seed=0)
     seen = np.concatenate([chips.batch(0, step)[0].ravel() for step in range(20)])
     assert set(np.rint(np.unique(seen) * 255)) == {200, 220}

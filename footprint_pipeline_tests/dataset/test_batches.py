@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from footprint_pipeline.dataset.augmentation import NONE, AugmentationSpec
+from footprint_pipeline.dataset.augmentation import ARTICLE, NONE, AugmentationSpec
 from footprint_pipeline.dataset.batches import FixedChips, TrainingChips, stream
 from footprint_pipeline.dataset.cache import BORDER, BUILDING, CONTACT, VALID, TileCache
 from footprint_pipeline.dataset.caching import build_cache

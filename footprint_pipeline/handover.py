@@ -47,6 +47,7 @@ class ToleranceSweep(_Record):
     rule: str = "median_then_std"
     seed_level: float | None = None
     flips: int = 1
+    calibration: tuple[tuple[float, float], ...] = ()
     min_area_m2: float = 0.0
     building_f1: float | None = None
 

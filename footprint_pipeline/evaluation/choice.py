@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from footprint_pipeline.evaluation.buildings import BuildingScore, score_buildings
+from footprint_pipeline.evaluation.buildings import BuildingScore, match_buildings, score_buildings
+from footprint_pipeline.evaluation.calibration import Curve, fit_curve
 from footprint_pipeline.evaluation.scoring import Answer
 from footprint_pipeline.evaluation.spec import SweepSpec
 from footprint_pipeline.evaluation.tolerance import (
@@ -50,12 +51,14 @@ class Settled:
         seed_level: buildings that touch are told apart by interiors above it; None: they are not.
         building_f1: SpaceNet's there, on the tiles measured, mean over AOIs.
         measured: one row a candidate: `tolerance`, `seed_level` (NaN: not separated), `building_f1`.
+        calibration: the curve from a footprint's confidence to the share of such footprints that are buildings.
     """
 
     choice: Choice
     seed_level: float | None
     building_f1: float
     measured: pd.DataFrame
+    calibration: Curve
 
 
 def settle(table: SweepTable, tiles: Sequence[Labelled], spec: SweepSpec) -> Settled:
@@ -95,7 +98,21 @@ def settle(table: SweepTable, tiles: Sequence[Labelled], spec: SweepSpec) -> Set
             "building_f1": np.concatenate([at_levels.ravel(), at_tolerances.ravel()]),
         }
     ).drop_duplicates(["tolerance", "seed_level"])
-    return Settled(candidates[best], level, float(at_tolerances.ravel()[best]), measured)
+    said, true = _came_true(tiles, tolerance=tolerances[best], seed_level=level, min_area_m2=spec.min_area_m2)
+    return Settled(candidates[best], level, float(at_tolerances.ravel()[best]), measured, fit_curve(said, true))
+
+
+def _came_true(
+    tiles: Sequence[Labelled], *, tolerance: float, seed_level: float | None, min_area_m2: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The confidence of every footprint that counts, and whether it is a building."""
+    said, true = [np.empty(0, np.float32)], [np.empty(0, bool)]
+    for tile in tiles:
+        found = tile.answer.footprints(tolerance=tolerance, seed_level=seed_level, min_area_m2=min_area_m2)
+        matches = match_buildings(found.polygons, found.confidence, tile.buildings)
+        said.append(found.confidence[matches.proposed])
+        true.append(matches.right[matches.proposed])
+    return np.concatenate(said), np.concatenate(true)
 
 
 def building_f1(

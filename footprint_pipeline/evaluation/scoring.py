@@ -7,7 +7,7 @@ is no imagery nothing is claimed.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -19,7 +19,8 @@ from footprint_pipeline.dataset.caching import grid_size, resample
 from footprint_pipeline.dataset.masks import read_mask
 from footprint_pipeline.dataset.tiles import normalization, read_tile
 from footprint_pipeline.errors import DatasetError
-from footprint_pipeline.evaluation.buildings import BuildingScore, score_buildings
+from footprint_pipeline.evaluation.buildings import BuildingScore, match_buildings
+from footprint_pipeline.evaluation.calibration import Reliability, reliability
 from footprint_pipeline.evaluation.spec import MIN_AREA_PX
 from footprint_pipeline.evaluation.tolerance import pixel_f1, sweep_tile
 from footprint_pipeline.footprints.predict import Infer, predict_probability
@@ -27,6 +28,9 @@ from footprint_pipeline.footprints.separate import interior_of
 from footprint_pipeline.footprints.vectorize import Footprints, vectorize
 
 log = logging.getLogger(__name__)
+
+_PROPOSALS = ["aoi", "tile_id", "confidence", "area_m2", "right"]
+_BUILDINGS = ["aoi", "tile_id", "area_m2", "found"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class TilePrediction:
         probability: of a building, on the tile's own grid, float32 in [0, 1], shape (H, W); 0 where there is no
             imagery.
         answer: what the network said before that was resampled.
+        pixel_m2: ground that a pixel of the tile's own grid covers, square metres.
     """
 
     tile_id: str
@@ -81,6 +86,7 @@ class TilePrediction:
     truth: np.ndarray
     probability: np.ndarray
     answer: Answer
+    pixel_m2: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,9 @@ class TestScores:
         median_tile_f1: median over the tiles with building pixels of their pixel F1 (the article's figure).
         pooled_pixel_f1: pixel F1 of all tiles taken as one.
         building_f1: SpaceNet's, mean over AOIs.
+        proposals: one row a footprint: `aoi`, `tile_id`, `confidence`, `area_m2` and `right`, whether it is a building.
+        buildings: one row a building: `aoi`, `tile_id`, `area_m2` and `found`.
+        pixels: how often the probability of a pixel came true.
     """
 
     tiles: pd.DataFrame
@@ -100,6 +109,9 @@ class TestScores:
     median_tile_f1: float
     pooled_pixel_f1: float
     building_f1: float
+    proposals: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_PROPOSALS))
+    buildings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_BUILDINGS))
+    pixels: Reliability = field(default_factory=lambda: reliability(np.empty(0), np.empty(0)))
 
     def metrics(self) -> dict[str, float]:
         """The three figures by name."""
@@ -147,6 +159,7 @@ def predict_tiles(
             truth=read_mask(Path(row.mask_path)),
             probability=probability,
             answer=Answer(np.ascontiguousarray(told[..., 0]), interior_of(told, heads), image.shape[:2], gsd_m),
+            pixel_m2=row.gsd_x_m * row.gsd_y_m,
         )
         if progress is not None:
             progress(done, len(manifest))
@@ -177,28 +190,52 @@ def score_tiles(
         DatasetError: there is no tile.
     """
     truth_of = tile_buildings(polygons)
-    rows = []
+    rows, proposals, buildings = [], [], []
+    probabilities = reliability(np.empty(0), np.empty(0))
     for prediction in predictions:
         pixels = sweep_tile(prediction.probability, prediction.truth, tolerances=np.array([tolerance]))
         tp, fp, fn = (
             int(counts[0, 0]) for counts in (pixels.true_positives, pixels.false_positives, pixels.false_negatives)
         )
         found = prediction.answer.footprints(tolerance=tolerance, seed_level=seed_level, min_area_m2=min_area_m2)
-        buildings = score_buildings(found.polygons, found.confidence, truth_of(prediction), min_area_px=min_area_px)
+        truth = truth_of(prediction)
+        matches = match_buildings(found.polygons, found.confidence, truth, min_area_px=min_area_px)
+        counts = matches.score
         f1 = float(pixels.f1[0, 0])
         rows.append(
             {
-                "tile_id": prediction.tile_id, "aoi": prediction.aoi,
+                "tile_id": prediction.tile_id, "aoi": prediction.aoi, "pixels": prediction.truth.size,
                 "pixel_tp": tp, "pixel_fp": fp, "pixel_fn": fn, "pixel_f1": f1,
-                "building_tp": buildings.true_positives, "building_fp": buildings.false_positives,
-                "building_fn": buildings.false_negatives, "building_f1": buildings.f1,
+                "building_tp": counts.true_positives, "building_fp": counts.false_positives,
+                "building_fn": counts.false_negatives, "building_f1": counts.f1,
             }
         )  # fmt: skip
+        where = {"aoi": prediction.aoi, "tile_id": prediction.tile_id}
+        area_m2, true_m2 = (shapely.area(each) * prediction.pixel_m2 for each in (found.polygons, truth))
+        proposed, there = matches.proposed, matches.there
+        proposals.append(
+            pd.DataFrame(
+                {
+                    "confidence": found.confidence[proposed],
+                    "area_m2": area_m2[proposed],
+                    "right": matches.right[proposed],
+                }
+            ).assign(**where)[_PROPOSALS]
+        )
+        buildings.append(
+            pd.DataFrame({"area_m2": true_m2[there], "found": matches.found[there]}).assign(**where)[_BUILDINGS]
+        )
+        probabilities += reliability(prediction.probability, prediction.truth)
         if on_tile is not None:
             on_tile(prediction, f1)
     if not rows:
         raise DatasetError("There is no tile to score.", fix="Prepare tiles of the test split.")
-    return summarize(pd.DataFrame(rows))
+    return replace(
+        summarize(pd.DataFrame(rows)),
+        proposals=pd.concat(proposals, ignore_index=True),
+        buildings=pd.concat(buildings, ignore_index=True),
+        pixels=probabilities,
+    )
 
 
 def tile_buildings(polygons: gpd.GeoDataFrame) -> Callable[[TilePrediction], np.ndarray]:

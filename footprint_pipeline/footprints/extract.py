@@ -22,7 +22,7 @@ from footprint_pipeline.footprints.patch import Imagery, Patch, no_imagery
 from footprint_pipeline.footprints.predict import predict_probability
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.separate import interior_of
-from footprint_pipeline.footprints.spec import ModelSpec
+from footprint_pipeline.footprints.spec import ModelSpec, calibrated
 from footprint_pipeline.footprints.vectorize import Footprints, vectorize
 
 MAX_PIXELS = 4096**2
@@ -82,7 +82,7 @@ class Extraction:
     Attributes:
         raster: the probabilities they were drawn from.
         polygons_wgs84: shapely Polygons, degrees, exteriors counter-clockwise, shape (N,), dtype object.
-        confidence: mean probability inside each, float32, shape (N,).
+        confidence: how sure it is that each is a building, calibrated, float32, shape (N,).
         area_m2: geodesic area of each, float64, shape (N,).
         tolerance: a pixel is a building where probability > 1 - tolerance.
     """
@@ -143,7 +143,8 @@ def extract(
         polygons = shapely.orient_polygons(_to_wgs84(polygons, raster))
         area_m2 = np.array([_WGS84.geometry_area_perimeter(polygon)[0] for polygon in polygons], float)
         large = (area_m2 >= min_area_m2) & (area_m2 > 0)
-    return Extraction(raster, polygons[large], confidence[large], area_m2[large], tolerance)
+        confidence = calibrated(confidence[large], runtime.spec.calibration)
+    return Extraction(raster, polygons[large], confidence, area_m2[large], tolerance)
 
 
 def predict_raster(

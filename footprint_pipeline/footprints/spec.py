@@ -1,9 +1,11 @@
 """What an exported model says about itself: everything the service needs to know beside the weights."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from footprint_pipeline.errors import ModelError
@@ -36,6 +38,9 @@ class ModelSpec(BaseModel):
     precision: Precision = Field(
         "bf16", description="arithmetic that the service runs it in; what it always was before it was written down"
     )
+    calibration: tuple[tuple[float, float], ...] = Field(
+        (), description="knots of the curve from a footprint's confidence to how many such footprints are buildings"
+    )
     aois: tuple[str, ...] = Field(description="AOIs trained on")
     normalization: dict[str, Normalization] = Field(
         description="by AOI: how its sensor values became [0, 1]; 8-bit imagery is always divided by 255"
@@ -65,3 +70,16 @@ class ModelSpec(BaseModel):
             raise ModelError(f"{path}: missing.", fix="Export the model again: footprint export.") from None
         except ValidationError as error:
             raise ModelError(f"{path}: {error.errors()[0]['msg']}.", fix="Export the model again.") from None
+
+
+def calibrated(confidence: np.ndarray, curve: Sequence[tuple[float, float]]) -> np.ndarray:
+    """What comes true of what is said, by a curve of knots; the same where there is no curve.
+
+    Args:
+        confidence: float, shape (N,).
+        curve: (said, true), ascending in both; straight in between, level beyond.
+    """
+    if not curve:
+        return confidence
+    said, true = np.array(curve).T
+    return np.interp(confidence, said, true).astype(confidence.dtype)

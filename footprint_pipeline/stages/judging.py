@@ -80,6 +80,7 @@ def sweep_tolerance(settings: Settings, trained: TrainedUnet, spec: SweepSpec = 
         flips=spec.flips,
         min_area_m2=spec.min_area_m2,
         building_f1=settled.building_f1,
+        calibration=settled.calibration,
     )
     tracking.log_metrics(
         trained.run_id,

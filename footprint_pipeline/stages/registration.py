@@ -54,6 +54,7 @@ def register_model(
         heads=trained.heads,
         seed_level=swept.seed_level,
         flips=swept.flips,
+        calibration=swept.calibration,
         min_area_m2=swept.min_area_m2,
         aois=trained.aois,
         normalization=trained.normalization,

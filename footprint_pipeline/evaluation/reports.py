@@ -1,7 +1,7 @@
 """Pictures and tables for people: overlays, box plots, Markdown. PNG bytes and text out, nothing written."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import matplotlib
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
+from footprint_pipeline.evaluation.calibration import Reliability
 from footprint_pipeline.evaluation.scoring import TilePrediction
 from footprint_pipeline.evaluation.tolerance import Choice, SweepTable
 from footprint_pipeline.footprints.picture import encode_png
@@ -124,6 +125,36 @@ def box_plot(table: SweepTable, choice: Choice) -> bytes:
         f"standard deviation {choice.std_f1:.4f} over {len(f1)} tiles with buildings",
     )  # fmt: skip
     axes.legend(loc="lower center")
+    return _png(figure)
+
+
+def reliability_diagram(told: Mapping[str, Reliability]) -> bytes:
+    """How often what was said came true: a line each, and below it how much was said of what. PNG."""
+    figure, (upper, lower) = plt.subplots(
+        2, 1, figsize=(5.4, 5.4), layout="constrained", sharex=True, height_ratios=(3, 1)
+    )
+    upper.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
+    for name, each in told.items():
+        table = each.table()
+        upper.plot(
+            table["said"], table["true"], marker="o", markersize=3, label=f"{name}: error {each.expected_error:.3f}"
+        )
+        lower.step(table["from"], table["count"] / max(table["count"].sum(), 1), where="post")
+    upper.set(ylabel="share that came true", ylim=(-0.02, 1.02))
+    lower.set(xlabel="confidence", ylabel="share of all", xlim=(0, 1), yscale="log")
+    upper.legend(loc="upper left")
+    return _png(figure)
+
+
+def precision_recall_curve(curve: pd.DataFrame, *, average: float) -> bytes:
+    """A curve of `breakdown.precision_recall`. PNG."""
+    figure, axes = plt.subplots(figsize=(5.4, 4.2), layout="constrained")
+    axes.plot(curve["recall"], curve["precision"], color="#3b6ea5")
+    axes.set(
+        xlabel="recall: share of the buildings that are found",
+        ylabel="precision: share of the footprints that are right",
+        xlim=(0, 1), ylim=(0, 1.02), title=f"average precision {average:.3f}",
+    )  # fmt: skip
     return _png(figure)
 
 

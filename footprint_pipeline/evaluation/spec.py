@@ -20,7 +20,8 @@ class SweepSpec:
         rule: `balanced`: the highest building F1 of the tolerances that cost pixels at most the slack.
             `median_then_std`: the article's, of the five highest median pixel F1s the one with the lowest deviation.
             `pooled_pixel_f1`: the highest pixel F1 of all tiles taken as one. `building_f1`: the highest building F1.
-        slack: how far the median and the pooled pixel F1 of a balanced choice may be below the highest there is.
+        slack: how far the median and the pooled pixel F1 of a balanced choice, both means over AOIs, may be below the
+            highest there is.
         tolerances: building F1 is measured at so many tolerances at most.
         seed_levels: and at these levels, where the network tells interiors; not separating is tried as well.
         tiles: and on so many tiles at most, evenly spread over the validation split.

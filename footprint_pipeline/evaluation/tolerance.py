@@ -5,6 +5,7 @@ one pass over the pixels, tile by tile. What belongs here: the sweep, and the ru
 buildings too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +26,14 @@ class SweepTable:
         true_positives: int64, shape (tiles, T).
         false_positives: the same.
         false_negatives: the same.
+        aois: the AOI of every tile; all are of one when empty.
     """
 
     tolerances: np.ndarray
     true_positives: np.ndarray
     false_positives: np.ndarray
     false_negatives: np.ndarray
+    aois: tuple[str, ...] = ()
 
     @property
     def f1(self) -> np.ndarray:
@@ -46,6 +49,20 @@ class SweepTable:
     def with_buildings(self) -> np.ndarray:
         """bool, shape (tiles,): tiles that hold a building pixel."""
         return (self.true_positives[:, 0] + self.false_negatives[:, 0]) > 0
+
+    def by_aoi(self) -> "list[SweepTable]":
+        """A table of each AOI."""
+        if not self.aois:
+            return [self]
+        of_tile = np.array(self.aois)
+        return [
+            SweepTable(
+                self.tolerances, self.true_positives[members], self.false_positives[members],
+                self.false_negatives[members], (aoi,) * int(members.sum()),
+            )
+            for aoi in sorted(set(self.aois))
+            for members in [of_tile == aoi]
+        ]  # fmt: skip
 
     def frame(self, tile_ids: list[str]) -> pd.DataFrame:
         """One row a tile and tolerance: `tile_id`, `tolerance`, `tp`, `fp`, `fn`, `f1`."""
@@ -106,8 +123,12 @@ def sweep_tile(probability: np.ndarray, truth: np.ndarray, *, tolerances: np.nda
     )
 
 
-def stack(tables: list[SweepTable]) -> SweepTable:
+def stack(tables: list[SweepTable], aois: Sequence[str] = ()) -> SweepTable:
     """Several tables, one below the other.
+
+    Args:
+        tables: of one tile each where AOIs are given.
+        aois: the AOI of each.
 
     Raises:
         DatasetError: there is none.
@@ -119,6 +140,7 @@ def stack(tables: list[SweepTable]) -> SweepTable:
         np.concatenate([table.true_positives for table in tables]),
         np.concatenate([table.false_positives for table in tables]),
         np.concatenate([table.false_negatives for table in tables]),
+        tuple(aois),
     )
 
 
@@ -147,13 +169,15 @@ def highest_pooled(table: SweepTable) -> Choice:
 def harmless(table: SweepTable, *, slack: float) -> np.ndarray:
     """Positions of the tolerances whose median and pooled F1 are both at most `slack` below the highest there is.
 
-    Where there is none, those nearest to it. Ascending, never empty.
+    Both are means over AOIs, so that an AOI of few tiles counts as much as one of many; those without a building have
+    no say. Where there is no such tolerance, those nearest to it. Ascending, never empty.
 
     Raises:
         DatasetError: no tile has a building.
     """
-    median, _ = _median_and_std(table)
-    pooled = table.pooled_f1
+    areas = [area for area in table.by_aoi() if area.with_buildings.any()] or [table]
+    median = np.mean([_median_and_std(area)[0] for area in areas], axis=0)
+    pooled = np.mean([area.pooled_f1 for area in areas], axis=0)
     loss = np.maximum(median.max() - median, pooled.max() - pooled)
     return np.flatnonzero(loss <= max(slack, loss.min()))
 

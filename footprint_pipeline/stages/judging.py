@@ -45,13 +45,14 @@ def sweep_tolerance(settings: Settings, trained: TrainedUnet, spec: SweepSpec = 
     polygons = load_polygons(Lake(settings.home.absolute()), manifest)
     buildings_of = tile_buildings(polygons)
     measured = set(spread(len(manifest), spec.tiles).tolist())
-    tables, tile_ids, sample = [], [], []
+    tables, tile_ids, aois, sample = [], [], [], []
     for number, prediction in enumerate(_predictions(settings, trained, manifest, flips=spec.flips, what="sweep")):
         tables.append(sweep_tile(prediction.probability, prediction.truth))
         tile_ids.append(prediction.tile_id)
+        aois.append(prediction.aoi)
         if number in measured:
             sample.append(Labelled(prediction.aoi, prediction.answer, buildings_of(prediction)))
-    table = stack(tables)
+    table = stack(tables, aois)
     settled = settle(table, sample, spec)
     choice = settled.choice
     plot = reports.box_plot(table, choice)

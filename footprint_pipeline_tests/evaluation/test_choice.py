@@ -52,6 +52,20 @@ def test_harmless_tolerances_cost_neither_the_median_nor_the_whole() -> None:
     assert harmless(torn, slack=0.003).tolist() == [1]
 
 
+def test_an_area_of_one_tile_counts_as_much_as_one_of_nine() -> None:
+    steps = np.array([0.2, 0.4, 0.6])
+    hits = np.array([[90, 80, 70]] * 9 + [[20, 60, 90]])
+    for aois, best in (((), 0), (("A",) * 9 + ("B",), 2), (("A",) * 5 + ("B",) * 5, 0)):
+        table = SweepTable(steps, hits, np.zeros_like(hits), 100 - hits, aois)
+        assert harmless(table, slack=0.0).tolist() == [best]
+    empty = np.zeros((1, 3), int)
+    with_a_desert = SweepTable(
+        steps, np.vstack([hits, empty]), np.vstack([0 * hits, empty]), np.vstack([100 - hits, empty]),
+        ("A",) * 10 + ("Desert",),
+    )  # fmt: skip
+    assert harmless(with_a_desert, slack=0.0).tolist() == [0]
+
+
 def test_the_seed_level_is_the_one_that_finds_most_buildings() -> None:
     tiles = [two_that_touch(yard=0.1, seam=0.45)]
     settled = settle(swept(*tiles), tiles, SweepSpec(seed_levels=(0.2, 0.4, 0.6, 0.8)))

@@ -61,6 +61,7 @@ class TestEvaluation(_Record):
     tiles: int
     metrics: dict[str, float]
     by_aoi: list[dict[str, str | int | float]]
+    intervals: dict[str, tuple[float, float]] = {}
 
 
 class RegisteredModel(_Record):

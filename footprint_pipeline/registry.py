@@ -31,6 +31,8 @@ SERVING_FOLDER = "serving"
 """Artifact folder of a version that holds the exported model."""
 ONNX_FOLDER = "onnx"
 """Artifact folder of a version that holds `model.onnx`; apart, so that the service does not pull it."""
+CARD_FOLDER = "card"
+"""Artifact folder of a version that holds `model_card.html`."""
 WITHOUT_ONNX = "without_onnx"
 """Tag of a version that has none: why."""
 

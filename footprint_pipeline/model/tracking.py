@@ -17,6 +17,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 import keras
 import mlflow
 import numpy as np
+from mlflow.entities import RunData
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -164,6 +165,20 @@ def log_files(run_id: str, files: dict[str, bytes]) -> None:
             local = Path(folder) / Path(name).name
             local.write_bytes(content)
             client.log_artifact(run_id, str(local), str(Path(name).parent) if "/" in name else None)
+
+
+def read_file(run_id: str, name: str) -> bytes | None:
+    """An artifact of a run; None when it has no such one."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return Path(mlflow.MlflowClient().download_artifacts(run_id, name, folder)).read_bytes()
+        except (MlflowException, OSError):
+            return None
+
+
+def described(run_id: str) -> RunData:
+    """Parameters, tags and metrics of a run."""
+    return mlflow.MlflowClient().get_run(run_id).data
 
 
 def log_metrics(run_id: str, metrics: dict[str, float]) -> None:

@@ -42,6 +42,10 @@ class Workplace(dg.ConfigurableResource):
         """Link to an MLflow run."""
         return dg.MetadataValue.url(f"{self.settings.mlflow_ui_url}/#/experiments/{experiment_id}/runs/{run_id}")
 
+    def artifact_url(self, experiment_id: str, run_id: str, artifact: str) -> dg.UrlMetadataValue:
+        """Link to an artifact of an MLflow run."""
+        return dg.MetadataValue.url(f"{self.run_url(experiment_id, run_id).value}/artifacts/{artifact}")
+
     def version_url(self, name: str, version: str) -> dg.UrlMetadataValue:
         """Link to a version of a registered model."""
         return dg.MetadataValue.url(f"{self.settings.mlflow_ui_url}/#/models/{name}/versions/{version}")

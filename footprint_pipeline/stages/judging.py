@@ -13,6 +13,8 @@ import pandas as pd
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation import reports
+from footprint_pipeline.evaluation.bootstrap import intervals
+from footprint_pipeline.evaluation.breakdown import by_coverage, by_size, precision_recall
 from footprint_pipeline.evaluation.choice import Labelled, settle
 from footprint_pipeline.evaluation.scoring import (
     TestScores,
@@ -31,6 +33,7 @@ from footprint_pipeline.model import tracking
 from footprint_pipeline.model.export import load_keras
 from footprint_pipeline.model.training import keras_infer
 from footprint_pipeline.settings import Settings
+from footprint_pipeline.stages.card import BOX_PLOT, CARD, END_TILES, model_card
 from footprint_pipeline.stages.scoring import load_manifest, load_polygons, said
 
 log = logging.getLogger(__name__)
@@ -63,7 +66,7 @@ def sweep_tolerance(settings: Settings, trained: TrainedUnet, spec: SweepSpec = 
     tracking.log_files(
         trained.run_id,
         {
-            "tolerance/box_plot.png": plot,
+            BOX_PLOT: plot,
             "tolerance/sweep.csv": table.frame(tile_ids).to_csv(index=False).encode(),
             "tolerance/buildings.csv": settled.measured.to_csv(index=False).encode(),
         },
@@ -103,13 +106,20 @@ def evaluate_test(
     manifest = of_split(settings, trained, "test")
     predictions = _predictions(settings, trained, manifest, flips=swept.flips, what="test")
     shown: list[tuple[float, TilePrediction]] = []
+    ends: list[tuple[float, TilePrediction]] = []
+
+    def keep(prediction: TilePrediction, f1: float) -> None:
+        if prediction.truth.any():
+            _keep_spread(shown, prediction, f1)
+            _keep_ends(ends, prediction, f1)
+
     scores = score_tiles(
         predictions,
         load_polygons(Lake(settings.home.absolute()), manifest),
         tolerance=swept.tolerance,
         seed_level=swept.seed_level,
         min_area_m2=swept.min_area_m2,
-        on_tile=lambda prediction, f1: _keep_spread(shown, prediction, f1),
+        on_tile=keep,
     )
     sheet = reports.contact_sheet(
         [prediction for _, prediction in shown], tolerance=swept.tolerance, seed_level=swept.seed_level
@@ -118,15 +128,30 @@ def evaluate_test(
         "Test: median tile F1 %.4f, pooled pixel F1 %.4f, building F1 %.4f",
         scores.median_tile_f1, scores.pooled_pixel_f1, scores.building_f1,
     )  # fmt: skip
+    ranges = intervals(scores.tiles)
+    card = model_card(settings, trained, swept, scores, ranges, [prediction for _, prediction in ends])
     tracking.log_files(
         trained.run_id,
         {
+            CARD: card.encode(),
             "test/overlays.png": sheet,
             "test/tiles.csv": scores.tiles.to_csv(index=False).encode(),
             "test/by_aoi.csv": scores.by_aoi.to_csv(index=False).encode(),
+            "test/by_size.csv": by_size(scores).to_csv(index=False).encode(),
+            "test/by_coverage.csv": by_coverage(scores).to_csv(index=False).encode(),
+            "test/precision_recall.csv": precision_recall(scores).to_csv(index=False).encode(),
+            "test/reliability.csv": scores.pixels.table().to_csv(index=False).encode(),
         },
     )
-    tracking.log_metrics(trained.run_id, {f"test_{name}": value for name, value in scores.metrics().items()})
+    tracking.log_metrics(
+        trained.run_id,
+        {
+            **{f"test_{name}": value for name, value in scores.metrics().items()},
+            **{f"test_{name}_low": ranges[name].low for name in ranges},
+            **{f"test_{name}_high": ranges[name].high for name in ranges},
+            "test_pixel_calibration_error": scores.pixels.expected_error,
+        },
+    )
     evaluation = TestEvaluation(
         run_id=trained.run_id,
         model_id=trained.model_id,
@@ -134,6 +159,7 @@ def evaluate_test(
         tiles=len(scores.tiles),
         metrics=scores.metrics(),
         by_aoi=scores.by_aoi.to_dict("records"),
+        intervals={name: (each.low, each.high) for name, each in ranges.items()},
     )
     return evaluation, scores, sheet
 
@@ -175,11 +201,17 @@ def of_split(settings: Settings, trained: TrainedUnet, split: str) -> pd.DataFra
 
 
 def _keep_spread(shown: list[tuple[float, TilePrediction]], prediction: TilePrediction, f1: float) -> None:
-    """Keep a few tiles with buildings, worst to best, dropping whichever is closest to its neighbours."""
-    if not prediction.truth.any():
-        return
+    """Keep a few tiles, worst to best, dropping whichever is closest to its neighbours."""
     shown.append((f1, prediction))
     shown.sort(key=lambda pair: pair[0])
     if len(shown) > SHOWN_TILES:
         gaps = [shown[i + 1][0] - shown[i - 1][0] for i in range(1, len(shown) - 1)]
         del shown[1 + gaps.index(min(gaps))]
+
+
+def _keep_ends(shown: list[tuple[float, TilePrediction]], prediction: TilePrediction, f1: float) -> None:
+    """Keep the worst tiles and the best ones, worst to best."""
+    shown.append((f1, prediction))
+    shown.sort(key=lambda pair: pair[0])
+    if len(shown) > 2 * END_TILES:
+        del shown[END_TILES]

@@ -19,8 +19,9 @@ from footprint_pipeline.lake import Lake
 from footprint_pipeline.model import tracking
 from footprint_pipeline.model.export import export_onnx, export_openvino, load_keras
 from footprint_pipeline.model.onnx_graph import UnknownLayerError
-from footprint_pipeline.registry import ONNX_FOLDER, SERVING_FOLDER, WITHOUT_ONNX, Registry
+from footprint_pipeline.registry import CARD_FOLDER, ONNX_FOLDER, SERVING_FOLDER, WITHOUT_ONNX, Registry
 from footprint_pipeline.settings import Settings
+from footprint_pipeline.stages.card import CARD
 from footprint_pipeline.stages.judging import of_split
 from footprint_pipeline.stages.precisions import compare_precisions
 from footprint_pipeline.stages.promotion import Tiles, promote_if_better
@@ -80,6 +81,11 @@ def register_model(
             log.info("Scoring the candidate on all %d test tiles", len(test))
             scores = score_exported(Runtime(exported), test, tiles.polygons)
         tracking.add_to_model(settings.mlflow_uri, trained.model_id, exported, SERVING_FOLDER)
+        if card := tracking.read_file(trained.run_id, CARD):
+            with_card = Path(scratch) / CARD_FOLDER
+            with_card.mkdir()
+            (with_card / Path(CARD).name).write_bytes(card)
+            tracking.add_to_model(settings.mlflow_uri, trained.model_id, with_card, CARD_FOLDER)
         if not without_onnx:
             tracking.add_to_model(settings.mlflow_uri, trained.model_id, Path(scratch) / ONNX_FOLDER, ONNX_FOLDER)
 

@@ -13,6 +13,7 @@ from footprint_pipeline.evaluation.spec import SweepSpec
 from footprint_pipeline.handover import ToleranceSweep
 from footprint_pipeline.model.spec import TrainingSpec, UNetSpec
 from footprint_pipeline.settings import Settings
+from footprint_pipeline.stages.card import CARD
 from footprint_pipeline.stages.judging import evaluate_test, sweep_tolerance
 from footprint_pipeline.stages.training import train_unet
 from footprint_pipeline_tests.stages.prepared import prepare_city
@@ -40,11 +41,19 @@ def test_what_is_chosen_on_the_validation_split_is_what_the_test_split_is_judged
     assert evaluation.tolerance == swept.tolerance
     assert evaluation.metrics == scores.metrics()
     assert cv2.imdecode(np.frombuffer(sheet, np.uint8), cv2.IMREAD_COLOR).size > 0
+    assert len(scores.buildings) == scores.tiles[["building_tp", "building_fn"]].to_numpy().sum()
+    assert len(scores.proposals) == scores.tiles[["building_tp", "building_fp"]].to_numpy().sum()
+    assert scores.pixels.count.sum() == scores.tiles["pixels"].sum()
+    low, high = evaluation.intervals["pooled_pixel_f1"]
+    assert low <= scores.pooled_pixel_f1 <= high
 
     mlflow.set_tracking_uri(settings.mlflow_uri)
     metrics = mlflow.get_run(trained.run_id).data.metrics
     assert metrics["validation_building_f1"] == swept.building_f1
     assert metrics["test_building_f1"] == scores.building_f1
+    card = Path(mlflow.artifacts.download_artifacts(f"runs:/{trained.run_id}/{CARD}")).read_text(encoding="utf-8")
+    for told in (trained.run_id, trained.split_digest, "network.width", "AOI_0_Synthetic", "data:image/png"):
+        assert told in card
     measured = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{trained.run_id}/tolerance/buildings.csv"))
     assert measured["seed_level"].isna().any()
     assert measured["seed_level"].nunique() == len(SweepSpec().seed_levels)

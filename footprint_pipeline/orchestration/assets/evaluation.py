@@ -64,6 +64,7 @@ def test_evaluation(
 ) -> dg.Output[TestEvaluation]:
     """Pixel F1 and SpaceNet's building F1 on the test split, at the chosen tolerance."""
     from footprint_pipeline.orchestration.metadata import picture, table
+    from footprint_pipeline.stages.card import CARD
     from footprint_pipeline.stages.judging import evaluate_test
 
     evaluation, scores, sheet = evaluate_test(workplace.settings, trained_unet, tolerance_sweep)
@@ -75,7 +76,11 @@ def test_evaluation(
             "tolerance": evaluation.tolerance,
             "by_aoi": table(scores.by_aoi),
             "tiles": table(pd.DataFrame(worst_first).head(20)),
+            "95 % of the draws": dg.MetadataValue.md(
+                "  \n".join(f"{name}: {low:.3f} to {high:.3f}" for name, (low, high) in evaluation.intervals.items())
+            ),
             "mlflow_run": workplace.run_url(trained_unet.experiment_id, trained_unet.run_id),
+            "model_card": workplace.artifact_url(trained_unet.experiment_id, trained_unet.run_id, CARD),
             "overlays": picture(sheet),
         },
     )

@@ -11,6 +11,8 @@ import shapely
 
 from footprint_pipeline.evaluation.spec import IOU_THRESHOLD, MIN_AREA_PX
 
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class BuildingScore:
@@ -103,9 +105,12 @@ def match_buildings(
         proposed=area >= min_area_px,
         there=true_area >= min_area_px,
     )
-    left, right = shapely.STRtree(truth).query(proposals, predicate="intersects")
+    left, right = shapely.STRtree(truth).query(proposals)
     counted = matches.proposed[left] & matches.there[right]
     left, right = left[counted], right[counted]
+    most = _most_iou(shapely.bounds(proposals)[left], shapely.bounds(truth)[right], area[left], true_area[right])
+    likely = most >= iou_threshold - _ROUNDING
+    left, right = left[likely], right[likely]
     overlap = shapely.area(shapely.intersection(proposals[left], truth[right]))
     iou = overlap / (area[left] + true_area[right] - overlap)
 
@@ -119,6 +124,13 @@ def match_buildings(
             taken[right[pair]] = True
             matches.partner[left[pair]], matches.iou[left[pair]] = right[pair], iou[pair]
     return matches
+
+
+def _most_iou(bounds: np.ndarray, others: np.ndarray, area: np.ndarray, other_area: np.ndarray) -> np.ndarray:
+    """What the IoU of polygons cannot exceed, by their bounding boxes, shape (N, 4), and areas, shape (N,)."""
+    sides = np.minimum(bounds[:, 2:], others[:, 2:]) - np.maximum(bounds[:, :2], others[:, :2])
+    overlap = np.minimum(np.prod(np.maximum(sides, 0.0), axis=1), np.minimum(area, other_area))
+    return overlap / (area + other_area - overlap)
 
 
 def score_buildings(

@@ -10,11 +10,14 @@ import pytest
 
 from footprint_pipeline.definitions import build_definitions
 from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.evaluation.spec import PromotionSpec, SweepSpec
 from footprint_pipeline.handover import ToleranceSweep
 from footprint_pipeline.model.search_space import SearchSpec
 from footprint_pipeline.model.spec import TrainingSpec
 from footprint_pipeline.model.spec_fields import fields_of
 from footprint_pipeline.model.spec_files import read_spec
+from footprint_pipeline.orchestration.assets.evaluation import SweepConfig
+from footprint_pipeline.orchestration.assets.promotion import PromotionConfig
 from footprint_pipeline.orchestration.assets.search import SearchConfig
 from footprint_pipeline.orchestration.assets.training import TrainingConfig
 from footprint_pipeline.orchestration.io_managers import JsonRecords
@@ -155,3 +158,8 @@ def test_a_record_that_is_not_there_is_an_error_with_a_way_out(tmp_path: Path) -
 
     with pytest.raises(Exception, match="swept has not been materialized yet"):
         dg.materialize([swept, reader], resources={"io_manager": JsonRecords(folder=str(tmp_path))}, selection=[reader])
+
+
+def test_the_rules_of_sweep_and_promotion_have_the_cores_defaults() -> None:
+    assert SweepConfig().spec() == SweepSpec()
+    assert PromotionConfig().spec() == PromotionSpec()

@@ -15,6 +15,8 @@ from footprint_pipeline.model.spec import TrainingSpec
 
 _LOWEST = 0.01
 """The rate ends at this share of the largest."""
+_FALL = 0.3
+"""Share of the training over which a rate that was held falls."""
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]  # keras has no types
@@ -41,6 +43,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore
         share = ops.ones_like(progress)
         if self.spec.schedule == "cosine":
             share = 0.5 * (1.0 + ops.cos(math.pi * progress))
+        elif self.spec.schedule == "hold":
+            share = ops.minimum(1.0, (1.0 - progress) / _FALL)
         if self.spec.warm_up:
             share = share * ops.minimum(1.0, (progress + line[2]) / self.spec.warm_up)
         return self.spec.learning_rate * ops.maximum(share, _LOWEST)

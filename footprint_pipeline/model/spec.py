@@ -11,7 +11,7 @@ NORMS = ("none", "batch", "group")
 UPSAMPLINGS = ("nearest", "bilinear", "transpose")
 ENCODER_WEIGHTS = ("random", "imagenet", "imagenet_if_reachable")
 OPTIMIZERS = ("adamw", "sgd")
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "hold", "constant")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -96,7 +96,8 @@ class TrainingSpec:
             for all heads that are left.
         optimizer: `adamw` or `sgd`.
         learning_rate: the largest rate.
-        schedule: the rate falls to zero along a `cosine`, or is `constant`; after the warm-up.
+        schedule: after the warm-up the rate falls to zero along a `cosine`, or is on `hold` until it falls in the last
+            third, or is `constant`.
         warm_up: share of the training over which the rate rises from zero.
         weight_decay: share of each weight that a step takes away, times the rate.
         momentum: of `sgd`, as Nesterov has it.
@@ -125,7 +126,7 @@ class TrainingSpec:
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
     schedule: str = "cosine"
-    warm_up: float = 0.04
+    warm_up: float = 0.1
     weight_decay: float = 1e-4
     momentum: float = 0.0
     clip_norm: float = 1.0

@@ -24,7 +24,7 @@ from footprint_pipeline.model.spec import ARTICLE, TrainingSpec, UNetSpec
         ({"clip_norm": float("nan")}, "clip_norm is nan"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
         ({"gpus": -1}, "gpus is -1"),
-        ({"schedule": "step"}, "Choose one of cosine, constant."),
+        ({"schedule": "step"}, "Choose one of cosine, hold, constant."),
         ({"head_weights": (0.0, 1.0)}, "head_weights are [0.0, 1.0]"),
         ({"head_weights": ()}, "head_weights are []"),
     ],

@@ -125,7 +125,7 @@ class TrainingSpec:
     head_weights: tuple[float, ...] = (1.0, 0.5)
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
-    schedule: str = "cosine"
+    schedule: str = "hold"
     warm_up: float = 0.1
     weight_decay: float = 1e-4
     momentum: float = 0.0

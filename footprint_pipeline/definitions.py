@@ -16,6 +16,7 @@ from footprint_pipeline.orchestration.io_managers import JsonRecords
 from footprint_pipeline.orchestration.jobs import build_jobs
 from footprint_pipeline.orchestration.partitions import aoi_partitions
 from footprint_pipeline.orchestration.resources import Workplace
+from footprint_pipeline.orchestration.retraining import build_schedules, build_sensors
 from footprint_pipeline.settings import Settings, load_settings
 
 
@@ -44,6 +45,8 @@ def build_definitions(
         ],
         asset_checks=data_checks(aois),
         jobs=build_jobs(),
+        schedules=build_schedules(settings),
+        sensors=build_sensors(),
         resources={
             "workplace": Workplace(home=str(home)),
             "io_manager": JsonRecords(folder=str(home / "records")),

@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     model_name: str = Field("building-footprints", description="Name of the registered model.")
     alias: str = Field("champion", description="Registry alias that the service follows.")
 
+    retrain_cron: str = Field(
+        "0 3 * * 1", description="When the schedule weekly_retraining trains anew, as cron says it, in UTC."
+    )
+
     s3_endpoint_url: str | None = Field(None, description="S3-compatible endpoint; by default AWS.")
     s3_requester_pays: bool = Field(False, description="Send the requester-pays header with every S3 read.")
     s3_signed: bool = Field(

@@ -65,6 +65,37 @@ def fetch(aoi: Aoi, into: Path, *, tiles: int | None = None, settings: Settings,
     )
 
 
+def fingerprint(aoi: Aoi, *, settings: Settings, s3: S3 | None = None) -> str:
+    """What tells the files of an AOI's source from other ones: a digest of their names, sizes and ETags (or times).
+
+    Of several sources the first that exists counts. Nothing is fetched.
+
+    Raises:
+        SourceError: none of the sources exists, or it cannot be looked at.
+    """
+    s3 = s3 or S3.from_settings(settings, endpoint_url=aoi.endpoint_url)
+    for source in aoi.sources:
+        try:
+            files = sorted(line for uri in source.uris for line in _told_apart(uri, s3, whole=source.packed))
+        except MissingKeyError:
+            continue
+        if files:
+            return _digest(files)
+    raise SourceError(f"{aoi.name}: none of its sources exists.", fix="Check the source in aois.yaml.")
+
+
+def _told_apart(uri: str, s3: S3, *, whole: bool) -> list[str]:
+    """A line for each file of a folder, a prefix or an archive."""
+    if uri == SYNTHETIC_URI:
+        return [uri]
+    if uri.startswith("s3://"):
+        remotes = [s3.head(uri)] if whole else s3.list(uri.rstrip("/") + "/")
+        return [f"{remote.uri} {remote.size} {remote.etag}" for remote in remotes]
+    path = Path(uri)
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return [f"{file} {status.st_size} {status.st_mtime_ns}" for file in files for status in [file.stat()]]
+
+
 def resolve_source(text: str | Sequence[str], home: Path) -> Aoi:
     """The AOI that a user means: a name of the catalogue, a folder, archives (one or several), or an s3:// URI.
 

@@ -1,0 +1,128 @@
+"""What starts runs by itself, each off until it is switched on in the UI: a weekly training, new tiles, new sources.
+
+What belongs here: when, and what for. What is run are the jobs. A run that fails half-way is started once more from
+where it failed; while a training is queued or under way no other is asked for.
+"""
+
+import json
+import logging
+from pathlib import Path
+
+import dagster as dg
+
+from footprint_pipeline.dataset.splits import digest, read_manifests
+from footprint_pipeline.errors import FootprintError, SettingsError
+from footprint_pipeline.handover import TrainedUnet
+from footprint_pipeline.lake import Lake
+from footprint_pipeline.orchestration.resources import Workplace
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.spacenet.sources import fingerprint
+
+log = logging.getLogger(__name__)
+
+TRAINING_JOBS = ("model", "whole_chain")
+RETRIES = {"dagster/max_retries": "1", "dagster/retry_strategy": "FROM_FAILURE"}
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+_EVERY_S = 600
+_SOURCES_EVERY_S = 6 * 3600
+
+
+def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """`weekly_retraining`.
+
+    Raises:
+        SettingsError: the setting is no cron expression.
+    """
+    try:
+
+        @dg.schedule(
+            name="weekly_retraining",
+            job_name="model",
+            cron_schedule=settings.retrain_cron,
+            default_status=dg.DefaultScheduleStatus.STOPPED,
+            description="Train on every prepared AOI anew (FOOTPRINT_RETRAIN_CRON); promoted only when it is better.",
+        )
+        def weekly_retraining(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+            if training_under_way(context.instance):
+                return dg.SkipReason("A training is queued or under way.")
+            return dg.RunRequest(tags=RETRIES)
+
+    except dg.DagsterInvalidDefinitionError as error:
+        raise SettingsError(
+            f"FOOTPRINT_RETRAIN_CRON is {settings.retrain_cron!r}, which is no cron expression.",
+            fix="Write minute, hour, day, month and weekday, as in 0 3 * * 1.",
+        ) from error
+    return [weekly_retraining]
+
+
+def build_sensors() -> list[dg.SensorDefinition]:
+    """`new_tiles` and `changed_sources`."""
+
+    @dg.sensor(
+        name="new_tiles",
+        job_name="model",
+        minimum_interval_seconds=_EVERY_S,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Train when what is prepared is no longer what the last training saw.",
+    )
+    def new_tiles(context: dg.SensorEvaluationContext, workplace: Workplace) -> dg.RunRequest | dg.SkipReason:
+        home = workplace.settings.home.absolute()
+        prepared = prepared_digest(home)
+        if prepared is None:
+            return dg.SkipReason("No AOI is prepared.")
+        if prepared == trained_digest(home):
+            return dg.SkipReason(f"The last training saw what is prepared (split {prepared}).")
+        if training_under_way(context.instance):
+            return dg.SkipReason("A training is queued or under way.")
+        return dg.RunRequest(run_key=prepared, tags=RETRIES)
+
+    @dg.sensor(
+        name="changed_sources",
+        job_name="whole_chain",
+        minimum_interval_seconds=_SOURCES_EVERY_S,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Prepare an AOI again and train when the files of its source are others than they were.",
+    )
+    def changed_sources(context: dg.SensorEvaluationContext, workplace: Workplace) -> dg.SensorResult | dg.SkipReason:
+        if training_under_way(context.instance):
+            return dg.SkipReason("A training is queued or under way.")
+        known: dict[str, str] = json.loads(context.cursor or "{}")
+        seen, requests = {}, []
+        for name in Lake(workplace.settings.home.absolute()).prepared():
+            try:
+                seen[name] = fingerprint(workplace.aoi(name), settings=workplace.settings)
+            except FootprintError as error:
+                log.warning("%s: its source cannot be looked at now: %s", name, error.problem)
+                if name in known:
+                    seen[name] = known[name]
+                continue
+            if name in known and known[name] != seen[name]:
+                request = dg.RunRequest(run_key=f"{name}-{seen[name]}", partition_key=name, tags=RETRIES)
+                requests.append(request)
+        told = None if requests else f"{len(seen)} sources are what they were, or are looked at for the first time."
+        return dg.SensorResult(run_requests=requests, skip_reason=told, cursor=json.dumps(seen))
+
+    return [new_tiles, changed_sources]
+
+
+def training_under_way(instance: dg.DagsterInstance) -> bool:
+    """Whether a run that trains has been asked for and has not ended."""
+    return any(instance.get_runs_count(dg.RunsFilter(job_name=job, statuses=_UNFINISHED)) for job in TRAINING_JOBS)
+
+
+def prepared_digest(home: Path) -> str | None:
+    """The digest of the splits of all prepared AOIs; None when there is none."""
+    lake = Lake(home)
+    manifests = [lake.aoi(name).manifest for name in lake.prepared()]
+    return digest(read_manifests(manifests)) if manifests else None
+
+
+def trained_digest(home: Path) -> str | None:
+    """The digest of the splits that the last training saw; None when there was none."""
+    record = home / "records" / "trained_unet.json"
+    return TrainedUnet.model_validate_json(record.read_text()).split_digest if record.exists() else None

@@ -1,0 +1,159 @@
+"""What starts runs by itself: the schedule and the sensors, evaluated on a real instance."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from footprint_pipeline.dataset.splits import digest, read_manifests
+from footprint_pipeline.definitions import build_definitions
+from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.handover import TrainedUnet
+from footprint_pipeline.lake import Lake
+from footprint_pipeline.orchestration.local import prepare_home
+from footprint_pipeline.orchestration.retraining import RETRIES
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.spacenet.own_areas import add_aoi
+from footprint_pipeline_tests.conftest import Bucket
+from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("FOOTPRINT_HOME", str(tmp_path))
+    return Settings(home=tmp_path)
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.from_config(str(prepare_home(Settings(home=tmp_path / "instance")))) as instance:
+        yield instance
+
+
+def start_training(instance: dg.DagsterInstance, settings: Settings) -> str:
+    """A run of the training job that is under way."""
+    job = build_definitions(settings).resolve_job_def("model")
+    return instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED).run_id
+
+
+def look(
+    settings: Settings, instance: dg.DagsterInstance, sensor: str, cursor: str | None = None
+) -> tuple[list[dg.RunRequest], str | None]:
+    """What a sensor asks for, and its cursor."""
+    definitions = build_definitions(settings)
+    repository = definitions.get_repository_def()
+    with dg.build_sensor_context(
+        instance=instance, cursor=cursor, repository_def=repository, resources=definitions.resources
+    ) as context:
+        told = repository.get_sensor_def(sensor).evaluate_tick(context)
+    return list(told.run_requests or []), told.cursor
+
+
+def trained_on(settings: Settings, split_digest: str) -> None:
+    record = TrainedUnet(
+        run_id="r", experiment_id="1", model_id="m", network="n", parameters=1, stride=2, chip_size=64, gsd_m=0.3,
+        aois=(AOI,), split_digest=split_digest, normalization={}, tiles={}, epochs=1, best_epoch=0, validation_loss=1,
+        seconds=1, precision="float32",
+    )  # fmt: skip
+    path = settings.home / "records" / "trained_unet.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(record.model_dump_json())
+
+
+def test_nothing_starts_by_itself_before_it_is_switched_on(settings: Settings) -> None:
+    repository = build_definitions(settings).get_repository_def()
+    assert {schedule.name for schedule in repository.schedule_defs} == {"weekly_retraining"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {"new_tiles", "changed_sources"}
+    for each in (*repository.schedule_defs, *repository.sensor_defs):
+        assert each.default_status.value == "STOPPED"
+        assert each.description
+
+
+def test_the_schedule_trains_unless_a_training_is_under_way(settings: Settings, instance: dg.DagsterInstance) -> None:
+    definitions = build_definitions(settings.model_copy(update={"retrain_cron": "30 4 * * 2"}))
+    schedule = definitions.resolve_schedule_def("weekly_retraining")
+    assert (schedule.cron_schedule, schedule.job_name) == ("30 4 * * 2", "model")
+
+    (asked,) = schedule.evaluate_tick(dg.build_schedule_context(instance=instance)).run_requests
+    assert RETRIES.items() <= asked.tags.items()
+
+    run_id = start_training(instance, settings)
+    told = schedule.evaluate_tick(dg.build_schedule_context(instance=instance))
+    assert not told.run_requests
+    assert told.skip_message == "A training is queued or under way."
+    instance.report_run_failed(instance.get_run_by_id(run_id))
+    assert schedule.evaluate_tick(dg.build_schedule_context(instance=instance)).run_requests
+
+
+def test_a_setting_that_is_no_cron_expression_is_named(settings: Settings) -> None:
+    with pytest.raises(SettingsError, match="FOOTPRINT_RETRAIN_CRON is 'on mondays'"):
+        build_definitions(settings.model_copy(update={"retrain_cron": "on mondays"}))
+
+
+def test_what_is_prepared_anew_is_trained_on_once(settings: Settings, instance: dg.DagsterInstance) -> None:
+    assert look(settings, instance, "new_tiles")[0] == []
+    folder = prepare_city(settings.home)
+    stamp = digest(read_manifests([folder.manifest]))
+
+    (asked,), _ = look(settings, instance, "new_tiles")
+    assert asked.run_key == stamp  # Dagster starts a run of a key once
+    trained_on(settings, stamp)
+    assert look(settings, instance, "new_tiles")[0] == []
+
+    table = pd.read_parquet(folder.manifest)
+    table.iloc[:-1].assign(mask_path=table["mask_path"]).to_parquet(folder.manifest)
+    (again,), _ = look(settings, instance, "new_tiles")
+    assert again.run_key != stamp
+    start_training(instance, settings)
+    assert look(settings, instance, "new_tiles")[0] == []
+
+
+def test_an_object_that_is_another_one_now_starts_the_chain_for_its_area(
+    settings: Settings, instance: dg.DagsterInstance, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOOTPRINT_S3_ENDPOINT_URL", bucket.endpoint_url)
+    folder = settings.home / "mine"
+    folder.mkdir()
+    (folder / "tile.tif").write_bytes(b"one")
+    archive = bucket.put("town.tar.gz", b"first")
+    bucket.put("tiles/a.tif", b"a")
+    for name, source in (
+        ("AOI_7_Town", archive), ("AOI_8_Loose", f"s3://{bucket.name}/tiles"), ("AOI_9_Here", str(folder)),
+    ):  # fmt: skip
+        add_aoi(settings.home, name, source)
+        manifest = Lake(settings.home).aoi(name).manifest
+        manifest.parent.mkdir(parents=True)
+        manifest.touch()
+
+    asked, cursor = look(settings, instance, "changed_sources")
+    assert asked == []  # the first look remembers
+    assert len(json.loads(cursor)) == 3
+    assert look(settings, instance, "changed_sources", cursor) == ([], cursor)
+
+    bucket.put("town.tar.gz", b"other")
+    bucket.put("tiles/b.tif", b"b")
+    asked, changed = look(settings, instance, "changed_sources", cursor)
+    assert [request.partition_key for request in asked] == ["AOI_7_Town", "AOI_8_Loose"]
+    assert RETRIES.items() <= asked[0].tags.items()
+    (folder / "tile.tif").write_bytes(b"three")
+    assert [request.partition_key for request in look(settings, instance, "changed_sources", changed)[0]] == [
+        "AOI_9_Here"
+    ]
+
+    bucket.client.delete_object(Bucket=bucket.name, Key="town.tar.gz")
+    asked, kept = look(settings, instance, "changed_sources", changed)
+    assert [request.partition_key for request in asked] == ["AOI_9_Here"]
+    assert (
+        json.loads(kept)["AOI_7_Town"] == json.loads(changed)["AOI_7_Town"]
+    )  # what cannot be looked at is not forgotten
+    start_training(instance, settings)
+    assert look(settings, instance, "changed_sources", cursor)[0] == []
+
+
+def test_a_run_that_was_asked_for_is_tried_once_more(tmp_path: Path) -> None:
+    with dg.DagsterInstance.from_config(str(prepare_home(Settings(home=tmp_path)))) as instance:
+        assert instance.run_retries_enabled
+        assert instance.run_retries_max_retries == 0  # runs of people are not

@@ -14,8 +14,11 @@ from footprint_pipeline.stages import promotion
 
 def promote(settings: Settings, *, version: str, force: bool) -> dict[str, Any]:
     """Make a version the champion when it beats the present one on the test splits, or whatever it scores."""
-    found = Registry(settings.mlflow_uri, settings.model_name).resolve(version=version)
-    if force:
+    registry = Registry(settings.mlflow_uri, settings.model_name)
+    found, former = registry.resolve(version=version), registry.champion()
+    if former is not None and former.version == found.version:
+        promoted, reason = True, "it is so already"
+    elif force:
         former = promotion.promote_by_hand(settings, found.version)
         promoted, reason = True, "by hand"
     else:

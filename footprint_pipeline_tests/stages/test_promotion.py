@@ -181,6 +181,8 @@ def test_there_is_a_way_back_as_far_as_there_was_one_forth(settings: Settings, r
 
 def test_by_hand_the_rule_is_passed_over(settings: Settings, registry: Registry) -> None:
     assert commands.promote(settings, version="3", force=False)["promoted"]
+    for force in (True, False):
+        assert commands.promote(settings, version="3", force=force)["reason"] == "it is so already"
     assert not commands.promote(settings, version="1", force=False)["promoted"]
     answer = commands.promote(settings, version="1", force=True)
     assert (answer["promoted"], answer["former_champion"], registry.version()) == (True, "3", "1")

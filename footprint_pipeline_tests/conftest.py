@@ -30,15 +30,25 @@ class Bucket:
                 self.put(f"{prefix}{path.relative_to(folder).as_posix()}", path.read_bytes())
 
 
+_TRACKING_URI = os.environ.get("MLFLOW_TRACKING_URI")
+
+
 @pytest.fixture(autouse=True)
 def mlflow_forgets() -> Iterator[None]:
-    """MLflow puts the address it is told into the environment, where the settings of the next test would find it."""
-    former = os.environ.get("MLFLOW_TRACKING_URI")
+    """MLflow puts the address it is told into the environment, where settings and other processes would find it.
+
+    Fixtures of a module tell it one before a test begins, so the environment is put right then as well.
+    """
+    _forget()
     yield
-    if former is None:
+    _forget()
+
+
+def _forget() -> None:
+    if _TRACKING_URI is None:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     else:
-        os.environ["MLFLOW_TRACKING_URI"] = former
+        os.environ["MLFLOW_TRACKING_URI"] = _TRACKING_URI
 
 
 @pytest.fixture(scope="session")

@@ -85,5 +85,6 @@ def fit_curve(confidence: np.ndarray, true: np.ndarray, *, least: int = LEAST) -
     """
     if len(confidence) < least or true.all() or not true.any():
         return ()
-    fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit(confidence.astype(float), true.astype(float))
+    unseen = 1 / (len(confidence) + 2)  # the rule of succession: what never failed yet is not certain
+    fitted = IsotonicRegression(y_min=unseen, y_max=1 - unseen).fit(confidence.astype(float), true.astype(float))
     return tuple((float(x), float(y)) for x, y in zip(fitted.X_thresholds_, fitted.y_thresholds_, strict=True))

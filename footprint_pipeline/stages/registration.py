@@ -83,7 +83,7 @@ def register_model(
         tracking.add_to_model(settings.mlflow_uri, trained.model_id, exported, SERVING_FOLDER)
         if card := tracking.read_file(trained.run_id, CARD):
             with_card = Path(scratch) / CARD_FOLDER
-            with_card.mkdir()
+            with_card.mkdir(exist_ok=True)  # a network that is registered again came with one
             (with_card / Path(CARD).name).write_bytes(card)
             tracking.add_to_model(settings.mlflow_uri, trained.model_id, with_card, CARD_FOLDER)
         if not without_onnx:

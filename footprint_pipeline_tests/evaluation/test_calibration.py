@@ -42,6 +42,12 @@ def test_the_curve_makes_shares_of_what_is_said_and_keeps_its_order() -> None:
     assert calibrated(np.array([0.0, 2.0]), curve).tolist() == [curve[0][1], curve[-1][1]]
 
 
+def test_nothing_is_certain() -> None:
+    said = np.linspace(0, 1, 98)
+    curve = fit_curve(said, said > 0.5)
+    assert calibrated(np.array([0.0, 1.0]), curve).tolist() == pytest.approx([0.01, 0.99])
+
+
 @pytest.mark.parametrize("true", [np.ones(100, bool), np.zeros(100, bool), np.ones(5, bool)])
 def test_what_teaches_nothing_changes_nothing(true: np.ndarray) -> None:
     said = np.linspace(0, 1, len(true))

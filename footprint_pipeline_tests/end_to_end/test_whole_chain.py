@@ -18,6 +18,7 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
+import footprint_pipeline
 from footprint_pipeline.errors import RegistryError
 from footprint_pipeline.footprints.mercator import tile_at, to_wgs84
 from footprint_pipeline.local_service import running_service
@@ -29,7 +30,11 @@ from .conftest import Footprint, Outcome, clean_environment
 
 pytestmark = pytest.mark.slow
 
-TRAINING = ("--width", 8, "--size", 64, "--batch-size", 16, "--epochs", 20, "--precision", "float32")
+QUICK = Path(footprint_pipeline.__file__).parents[1] / "configs" / "quick.yaml"
+TRAINING = (
+    "--spec", QUICK, "--width", 8, "--size", 64, "--batch-size", 16, "--epochs", 20, "--max-minutes", 60,
+    "--precision", "float32",
+)  # fmt: skip
 ASSETS = {
     "image_tiles", "building_polygons", "mask_tiles", "split_manifests", "dataset_report",
     "trained_unet", "tolerance_sweep", "test_evaluation", "registered_model",

@@ -8,14 +8,17 @@ from footprint_pipeline.dataset.cache import BUILDING, VALID, TileCache
 from footprint_pipeline.model.spec import TrainingSpec, UNetSpec
 
 TINY = UNetSpec(width=4, depth=1, dropout=0.1)
-CALM = AugmentationSpec(translate_px=4, rotate_deg=5, scale=(1.0, 1.1))
+CALM = AugmentationSpec(
+    translate_px=4, rotate_deg=5, scale=(1.0, 1.1), brightness=0.1, contrast=0.2, tint=0.08, hue=8, blur=1,
+    blur_share=0.2, gamma=0, grey_share=0,
+)  # fmt: skip
 
 
 def toy_spec(**changes: object) -> TrainingSpec:
     """Seconds on one core."""
     defaults = {
         "network": TINY, "augmentation": CALM, "chip_size": 32, "batch_size": 4, "epochs": 2, "chips_per_epoch": 32,
-        "learning_rate": 1e-2, "precision": "float32", "seed": 3,
+        "learning_rate": 1e-2, "precision": "float32", "seed": 3, "schedule": "cosine", "warm_up": 0.04,
     }  # fmt: skip
     return TrainingSpec(**{**defaults, **changes})
 

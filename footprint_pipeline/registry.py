@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,7 +188,7 @@ class Registry:
         Raises:
             RegistryError: the registry refuses or cannot be reached.
         """
-        try:
+        with self._answering():
             if not self.client.search_registered_models(f"name = '{self.model_name}'"):
                 self.client.create_registered_model(
                     self.model_name, description="Building footprints from RGB imagery. The service follows @champion."
@@ -201,8 +203,6 @@ class Registry:
                     description=description,
                 ).version
             )
-        except MlflowException as error:
-            raise self._unreachable(error) from None
 
     def point(self, alias: str, version: str) -> None:
         """Make an alias point to a version, in one step.
@@ -210,10 +210,8 @@ class Registry:
         Raises:
             RegistryError: no such version, or the registry cannot be reached.
         """
-        try:
+        with self._answering():
             self.client.set_registered_model_alias(self.model_name, alias, version)
-        except MlflowException as error:
-            raise self._unreachable(error) from None
 
     def tag(self, version: str, tags: dict[str, str]) -> None:
         """Add tags to a version.
@@ -221,11 +219,9 @@ class Registry:
         Raises:
             RegistryError: no such version, or the registry cannot be reached.
         """
-        try:
+        with self._answering():
             for key, value in tags.items():
                 self.client.set_model_version_tag(self.model_name, version, key, value)
-        except MlflowException as error:
-            raise self._unreachable(error) from None
 
     def describe(self, version: str, description: str) -> None:
         """Say something else of a version, for people.
@@ -233,10 +229,8 @@ class Registry:
         Raises:
             RegistryError: no such version, or the registry cannot be reached.
         """
-        try:
+        with self._answering():
             self.client.update_model_version(self.model_name, version, description)
-        except MlflowException as error:
-            raise self._unreachable(error) from None
 
     def _find(self, *, alias: str | None, version: str | None) -> ModelVersion:
         if (alias is None) == (version is None):
@@ -253,6 +247,13 @@ class Registry:
                     fix="Train and register a model first (footprint run), or check MLFLOW_TRACKING_URI and "
                     "FOOTPRINT_MODEL_NAME.",
                 ) from None
+            raise self._unreachable(error) from None
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except MlflowException as error:
             raise self._unreachable(error) from None
 
     def _unreachable(self, error: Exception) -> RegistryError:

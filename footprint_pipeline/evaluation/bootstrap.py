@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from footprint_pipeline.errors import ShapeMismatchError
+from footprint_pipeline.evaluation.spec import DRAWS
 from footprint_pipeline.evaluation.tolerance import pixel_f1
 
 FIGURES = ("median_tile_f1", "pooled_pixel_f1", "building_f1")
-DRAWS = 2000
 _AT_ONCE = 250
 _KINDS = ("tp", "fp", "fn")
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from footprint_pipeline.evaluation.buildings import BuildingScore
+from footprint_pipeline.evaluation import buildings
 from footprint_pipeline.evaluation.scoring import TestScores, summarize
 
 SIZES_M2 = (0.0, 50.0, 150.0, 500.0, np.inf)
@@ -15,25 +15,17 @@ COVERAGE = (0.0, 0.02, 0.1, 0.3, 1.0)
 
 
 def by_size(scores: TestScores) -> pd.DataFrame:
-    """Scores by size class; a building counts where its area puts it, a false footprint where its own does.
+    """Scores by size class; see `buildings.by_size`.
 
     Returns:
         One row a class: `from_m2`, `to_m2`, `buildings`, `found`, `false`, `precision`, `recall`, `f1`.
     """
     found = scores.buildings["found"].to_numpy(bool)
     area = scores.buildings["area_m2"].to_numpy(float)
-    wrong = scores.proposals["area_m2"].to_numpy(float)[~scores.proposals["right"].to_numpy(bool)]
-    counts = [np.histogram(each, SIZES_M2)[0] for each in (area[found], wrong, area[~found])]
-    rows = []
-    for (low, high), tp, fp, fn in zip(pairwise(SIZES_M2), *counts, strict=True):
-        score = BuildingScore(int(tp), int(fp), int(fn))
-        rows.append(
-            {
-                "from_m2": low, "to_m2": high, "buildings": int(tp + fn), "found": int(tp), "false": int(fp),
-                "precision": score.precision, "recall": score.recall, "f1": score.f1,
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
+    false = scores.proposals["area_m2"].to_numpy(float)[~scores.proposals["right"].to_numpy(bool)]
+    table = buildings.by_size(area[found], false, area[~found], bounds=SIZES_M2)
+    table.insert(2, "buildings", table["tp"] + table["fn"])
+    return table.drop(columns="fn").rename(columns={"from": "from_m2", "to": "to_m2", "tp": "found", "fp": "false"})
 
 
 def by_coverage(scores: TestScores) -> pd.DataFrame:

@@ -4,9 +4,12 @@ Proposals are taken by falling confidence; each takes the still unmatched truth 
 positive when that IoU is at least one half. Counts are summed over an AOI; several AOIs count the same each.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import shapely
 
 from footprint_pipeline.evaluation.spec import IOU_THRESHOLD, MIN_AREA_PX
@@ -44,6 +47,17 @@ class BuildingScore:
         """2 TP / (2 TP + FP + FN); 0 when there is nothing at all."""
         whole = 2 * self.true_positives + self.false_positives + self.false_negatives
         return 2 * self.true_positives / max(whole, 1)
+
+    def row(self) -> dict[str, float]:
+        """Counts and ratios as a row of a table: `tp`, `fp`, `fn`, `precision`, `recall`, `f1`."""
+        return {
+            "tp": self.true_positives,
+            "fp": self.false_positives,
+            "fn": self.false_negatives,
+            "precision": self.precision,
+            "recall": self.recall,
+            "f1": self.f1,
+        }
 
 
 @dataclass(frozen=True)
@@ -133,13 +147,22 @@ def _most_iou(bounds: np.ndarray, others: np.ndarray, area: np.ndarray, other_ar
     return overlap / (area + other_area - overlap)
 
 
-def score_buildings(
-    proposals: np.ndarray,
-    confidence: np.ndarray,
-    truth: np.ndarray,
-    *,
-    iou_threshold: float = IOU_THRESHOLD,
-    min_area_px: float = MIN_AREA_PX,
-) -> BuildingScore:
-    """The counts of `match_buildings`, whose arguments it takes."""
-    return match_buildings(proposals, confidence, truth, iou_threshold=iou_threshold, min_area_px=min_area_px).score
+def by_size(found: np.ndarray, false: np.ndarray, missed: np.ndarray, *, bounds: Sequence[float]) -> pd.DataFrame:
+    """Scores by size class; a building counts where its area puts it, a false proposal where its own does.
+
+    Args:
+        found: areas of the buildings that were found, shape (TP,).
+        false: of the proposals that are none, shape (FP,).
+        missed: of the buildings that were not found, shape (FN,).
+        bounds: of the classes, ascending, in the unit of the areas.
+
+    Returns:
+        One row a class: `from`, `to`, and the counts and ratios of `BuildingScore.row`.
+    """
+    counts = zip(*(np.histogram(area, bounds)[0].tolist() for area in (found, false, missed)), strict=True)
+    return pd.DataFrame(
+        [
+            {"from": low, "to": high, **BuildingScore(*each).row()}
+            for (low, high), each in zip(pairwise(bounds), counts, strict=True)
+        ]
+    )

@@ -14,6 +14,7 @@ from footprint_pipeline.evaluation.bootstrap import FIGURES, Interval
 from footprint_pipeline.evaluation.breakdown import average_precision, by_coverage, by_size, precision_recall
 from footprint_pipeline.evaluation.calibration import reliability
 from footprint_pipeline.evaluation.scoring import TestScores
+from footprint_pipeline.evaluation.spec import DRAWS
 from footprint_pipeline.footprints.spec import calibrated
 
 NAMES = {
@@ -82,7 +83,7 @@ def _by_aoi(scores: TestScores) -> Part:
     ]  # fmt: skip
     return Part(
         title="By area",
-        text="The ranges above hold 95 % of 2,000 draws of the test tiles, with putting back, area by area.",
+        text=f"The ranges above hold 95 % of {DRAWS:,} draws of the test tiles, with putting back, area by area.",
         table=Table(head, _rows(scores.by_aoi[names])),
     )
 

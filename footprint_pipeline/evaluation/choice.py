@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from footprint_pipeline.evaluation.buildings import BuildingScore, match_buildings, score_buildings
+from footprint_pipeline.evaluation.buildings import BuildingScore, match_buildings
 from footprint_pipeline.evaluation.calibration import Curve, fit_curve
 from footprint_pipeline.evaluation.scoring import Answer
 from footprint_pipeline.evaluation.spec import SweepSpec
@@ -134,7 +134,7 @@ def building_f1(
             for tolerance in tolerances
             for level in seed_levels
         )
-        return [score_buildings(each.polygons, each.confidence, tile.buildings) for each in found]
+        return [match_buildings(each.polygons, each.confidence, tile.buildings).score for each in found]
 
     aois = sorted({tile.aoi for tile in tiles})
     sums = {aoi: [BuildingScore()] * (len(tolerances) * len(seed_levels)) for aoi in aois}

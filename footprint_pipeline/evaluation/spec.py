@@ -9,6 +9,8 @@ IOU_THRESHOLD = 0.5
 """Least intersection over union of a proposal and the building that it finds."""
 MIN_AREA_PX = 20.0
 """Smaller polygons are no buildings, square pixels; as in CosmiQ's solaris."""
+DRAWS = 2000
+"""Of the tiles, for the range of a score."""
 RULES = ("balanced", "median_then_std", "pooled_pixel_f1", "building_f1")
 
 
@@ -76,7 +78,7 @@ class PromotionSpec:
     margin: float = 0.002
     min_building_f1: float = 0.0
     min_pooled_pixel_f1: float = 0.0
-    draws: int = 2000
+    draws: int = DRAWS
 
     def __post_init__(self) -> None:
         floors = (self.min_building_f1, self.min_pooled_pixel_f1)

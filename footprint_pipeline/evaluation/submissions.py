@@ -14,7 +14,7 @@ import pandas as pd
 import shapely
 
 from footprint_pipeline.errors import LabelError
-from footprint_pipeline.evaluation.buildings import BuildingScore, match_buildings
+from footprint_pipeline.evaluation.buildings import BuildingScore, by_size, match_buildings
 from footprint_pipeline.evaluation.spec import MIN_AREA_PX
 from footprint_pipeline.spacenet.wkt import polygons_from_wkt
 
@@ -103,48 +103,36 @@ def score_submission(
     if strange := claimed.keys() - there.keys():
         log.warning("%d images of the proposals are not in the truth, such as %s", len(strange), min(strange))
     nothing = truth.iloc[:0]
-    rows, sizes = [], np.zeros((3, len(SIZES_PX) - 1), int)
+    rows, found, false, missed = [], [np.empty(0)], [np.empty(0)], [np.empty(0)]
     for image in sorted(there.keys() | claimed.keys()):
         buildings = there.get(image, nothing)["polygon"].to_numpy()
         answer = claimed.get(image, nothing)
         polygons = answer["polygon"].to_numpy()
         matches = match_buildings(polygons, answer["confidence"].to_numpy(), buildings, min_area_px=min_area_px)
-        area, true_area = shapely.area(polygons), shapely.area(buildings)
-        sizes += [
-            np.histogram(true_area[matches.found], SIZES_PX)[0],
-            np.histogram(area[matches.proposed & ~matches.right], SIZES_PX)[0],
-            np.histogram(true_area[matches.there & ~matches.found], SIZES_PX)[0],
-        ]
+        area = shapely.area(buildings)
+        found.append(area[matches.found])
+        missed.append(area[matches.there & ~matches.found])
+        false.append(shapely.area(polygons[matches.proposed & ~matches.right]))
         aoi = _AOI.match(image)
-        rows.append({"image": image, "aoi": aoi[0] if aoi else "all", **_ratios(matches.score)})
-    by_image = pd.DataFrame(rows, columns=["image", "aoi", *_ratios(BuildingScore())])
+        rows.append({"image": image, "aoi": aoi[0] if aoi else "all", **matches.score.row()})
+    columns = list(BuildingScore().row())
+    by_image = pd.DataFrame(rows, columns=["image", "aoi", *columns])
     by_aoi = pd.DataFrame(
         [
-            {"aoi": aoi, "images": len(images), **_ratios(BuildingScore(*images[["tp", "fp", "fn"]].sum()))}
+            {"aoi": aoi, "images": len(images), **BuildingScore(*images[["tp", "fp", "fn"]].sum().tolist()).row()}
             for aoi, images in by_image.groupby("aoi")
         ],
-        columns=["aoi", "images", *_ratios(BuildingScore())],
+        columns=["aoi", "images", *columns],
     )
-    by_size = pd.DataFrame(
-        [
-            {"from_px": low, "to_px": high, **_ratios(BuildingScore(*map(int, counts)))}
-            for low, high, counts in zip(SIZES_PX[:-1], SIZES_PX[1:], sizes.T, strict=True)
-        ]
+    sizes = by_size(*map(np.concatenate, (found, false, missed)), bounds=SIZES_PX)
+    return SubmissionScore(
+        f1=float(by_aoi["f1"].mean()) if len(by_aoi) else 0.0,
+        by_aoi=by_aoi,
+        by_size=sizes.rename(columns={"from": "from_px", "to": "to_px"}),
+        by_image=by_image,
     )
-    return SubmissionScore(float(by_aoi["f1"].mean()) if len(by_aoi) else 0.0, by_aoi, by_size, by_image)
 
 
 def _by_image(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The polygons of every image that is named, perhaps none."""
     return {str(image): rows[rows["polygon"].notna()] for image, rows in table.groupby("image", sort=False)}
-
-
-def _ratios(score: BuildingScore) -> dict[str, float]:
-    return {
-        "tp": int(score.true_positives),
-        "fp": int(score.false_positives),
-        "fn": int(score.false_negatives),
-        "precision": score.precision,
-        "recall": score.recall,
-        "f1": score.f1,
-    }

@@ -28,6 +28,7 @@ _UNFINISHED = [
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
 ]
+_BUSY = dg.SkipReason("A training is queued or under way.")
 _EVERY_S = 600
 _SOURCES_EVERY_S = 6 * 3600
 
@@ -49,7 +50,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         )
         def weekly_retraining(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
             if training_under_way(context.instance):
-                return dg.SkipReason("A training is queued or under way.")
+                return _BUSY
             return dg.RunRequest(tags=RETRIES)
 
     except dg.DagsterInvalidDefinitionError as error:
@@ -78,7 +79,7 @@ def build_sensors() -> list[dg.SensorDefinition]:
         if prepared == trained_digest(home):
             return dg.SkipReason(f"The last training saw what is prepared (split {prepared}).")
         if training_under_way(context.instance):
-            return dg.SkipReason("A training is queued or under way.")
+            return _BUSY
         return dg.RunRequest(run_key=prepared, tags=RETRIES)
 
     @dg.sensor(
@@ -90,7 +91,7 @@ def build_sensors() -> list[dg.SensorDefinition]:
     )
     def changed_sources(context: dg.SensorEvaluationContext, workplace: Workplace) -> dg.SensorResult | dg.SkipReason:
         if training_under_way(context.instance):
-            return dg.SkipReason("A training is queued or under way.")
+            return _BUSY
         known: dict[str, str] = json.loads(context.cursor or "{}")
         seen, requests = {}, []
         for name in Lake(workplace.settings.home.absolute()).prepared():
@@ -102,7 +103,7 @@ def build_sensors() -> list[dg.SensorDefinition]:
                     seen[name] = known[name]
                 continue
             if name in known and known[name] != seen[name]:
-                request = dg.RunRequest(run_key=f"{name}-{seen[name]}", partition_key=name, tags=RETRIES)
+                request = dg.RunRequest(run_key=f"{name}-{known[name]}-{seen[name]}", partition_key=name, tags=RETRIES)
                 requests.append(request)
         told = None if requests else f"{len(seen)} sources are what they were, or are looked at for the first time."
         return dg.SensorResult(run_requests=requests, skip_reason=told, cursor=json.dumps(seen))

@@ -50,7 +50,7 @@ class Tiles:
     polygons: gpd.GeoDataFrame
 
 
-def test_tiles(settings: Settings) -> Tiles:
+def held_out(settings: Settings) -> Tiles:
     """The test splits of all prepared AOIs.
 
     Raises:

@@ -26,13 +26,12 @@ from footprint_pipeline.model.unet import build_unet
 from footprint_pipeline.registry import CHALLENGER, SERVING_FOLDER, Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages import promotion
-from footprint_pipeline.stages.promotion import Tiles, promote_if_better, roll_back, test_tiles
+from footprint_pipeline.stages.promotion import Tiles, held_out, promote_if_better, roll_back
 from footprint_pipeline_tests.footprints.red_city import write_model
 from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
 
 # mlflow.pyfunc warns of its own type hints when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.*inferred as AnyType:UserWarning")
-test_tiles.__test__ = False
 
 NO_TILES = Tiles(pd.DataFrame(), None)
 HITS = {"1": 8, "2": 11, "3": 14, "4": 8}
@@ -211,7 +210,7 @@ def test_two_versions_side_by_side(settings: Settings, registry: Registry, store
         tracking.add_to_model(settings.mlflow_uri, model_id, folder, SERVING_FOLDER)
         made.append(registry.register(model_id=model_id, run_id=run_id, tags={}, description=""))
     registry.point(CHALLENGER, made[1])
-    tiles = test_tiles(settings)
+    tiles = held_out(settings)
 
     answer = commands.compare(settings, first=made[0], second=CHALLENGER, out=None)
 

@@ -22,7 +22,7 @@ from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation.buildings import BuildingScore, match_buildings
 from footprint_pipeline.evaluation.calibration import Reliability, reliability
 from footprint_pipeline.evaluation.spec import MIN_AREA_PX
-from footprint_pipeline.evaluation.tolerance import pixel_f1, sweep_tile
+from footprint_pipeline.evaluation.tolerance import pixel_f1
 from footprint_pipeline.footprints.predict import Infer, predict_probability
 from footprint_pipeline.footprints.separate import interior_of
 from footprint_pipeline.footprints.vectorize import Footprints, vectorize
@@ -193,15 +193,14 @@ def score_tiles(
     rows, proposals, buildings = [], [], []
     probabilities = reliability(np.empty(0), np.empty(0))
     for prediction in predictions:
-        pixels = sweep_tile(prediction.probability, prediction.truth, tolerances=np.array([tolerance]))
-        tp, fp, fn = (
-            int(counts[0, 0]) for counts in (pixels.true_positives, pixels.false_positives, pixels.false_negatives)
-        )
+        claimed, truth_px = prediction.probability > np.float32(1 - tolerance), prediction.truth > 0
+        tp = int(np.count_nonzero(claimed & truth_px))
+        fp, fn = int(np.count_nonzero(claimed)) - tp, int(np.count_nonzero(truth_px)) - tp
         found = prediction.answer.footprints(tolerance=tolerance, seed_level=seed_level, min_area_m2=min_area_m2)
         truth = truth_of(prediction)
         matches = match_buildings(found.polygons, found.confidence, truth, min_area_px=min_area_px)
         counts = matches.score
-        f1 = float(pixels.f1[0, 0])
+        f1 = float(pixel_f1(np.array(tp), np.array(fp), np.array(fn)))
         rows.append(
             {
                 "tile_id": prediction.tile_id, "aoi": prediction.aoi, "pixels": prediction.truth.size,

@@ -3,6 +3,7 @@ import pytest
 
 from footprint_pipeline.errors import DatasetError, ShapeMismatchError
 from footprint_pipeline.evaluation.tolerance import (
+    THRESHOLDS,
     TOLERANCES,
     SweepTable,
     median_then_std,
@@ -55,13 +56,30 @@ def test_the_sweep_counts_what_fifty_thresholdings_count(seed: int) -> None:
         assert (counts.dtype, counts.shape) == (np.int64, (4, 50))
 
 
-@pytest.mark.parametrize("tolerances", [np.array([0.7]), np.array([0.1, 0.5, 0.9]), np.array([1.0]), TOLERANCES[::7]])
-def test_any_ascending_tolerances_will_do(tolerances: np.ndarray) -> None:
-    rng = np.random.default_rng(1)
-    probability, truth = rng.random((2, 20, 30), np.float32), rng.integers(0, 2, (2, 20, 30), np.uint8)
-    swept = sweep(probability, truth, tolerances=tolerances)
-    assert swept.true_positives.tolist() == plainly(probability, truth, tolerances)[0]
-    assert swept.f1.shape == (2, len(tolerances))
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (513, 700), (3, 2**18 + 1)])
+@pytest.mark.parametrize("kind", ["noise", "sure", "near", "nothing"])
+def test_no_pixel_is_counted_on_the_wrong_side(shape: tuple[int, int], kind: str) -> None:
+    rng = np.random.default_rng(sum(shape))
+    probability = {
+        "noise": lambda: rng.random(shape, np.float32),
+        "sure": lambda: (1 / (1 + np.exp(-rng.normal(-6, 12, shape)))).astype(np.float32),
+        "near": lambda: np.nextafter(
+            rng.choice(THRESHOLDS, shape), rng.integers(0, 2, shape).astype(np.float32), dtype=np.float32
+        ),
+        "nothing": lambda: np.zeros(shape, np.float32),
+    }[kind]()
+    truth = (rng.random(shape) < 0.2).astype(np.uint8)
+    swept = sweep_tile(probability, truth)
+    claims = [probability > threshold for threshold in THRESHOLDS]
+    assert swept.true_positives[0].tolist() == [np.count_nonzero(claim & (truth > 0)) for claim in claims]
+    assert swept.false_positives[0].tolist() == [np.count_nonzero(claim & (truth == 0)) for claim in claims]
+
+
+def test_any_number_that_is_not_zero_is_a_building() -> None:
+    probability = np.full((2, 3), 0.5, np.float32)
+    swept = sweep_tile(probability, np.array([[0, 1, 2], [255, 0, 128]], np.uint8))
+    assert swept.true_positives[0, -1] == 4
+    assert sweep_tile(probability.T, np.eye(3, 2, dtype=np.uint8)).true_positives[0, -1] == 2
 
 
 def test_at_full_tolerance_only_a_probability_of_zero_is_ground() -> None:

@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         None, ge=1, description="CPU threads of the serving runtime; by default all it may use."
     )
+    counters: Path | None = Field(
+        None, description="Folder where the service counts what it is asked; by default below the home."
+    )
     host: str = Field("127.0.0.1", description="Address the service binds to.")
     port: int = Field(8080, ge=1, le=65535, description="Port the service binds to.")
 
@@ -64,6 +67,11 @@ class Settings(BaseSettings):
     def lake(self) -> Path:
         """Folder of the prepared datasets, one folder an AOI."""
         return self.home.absolute() / "lake"
+
+    @property
+    def counters_folder(self) -> Path:
+        """Folder of the service's counters."""
+        return (self.counters or self.home / "counters").absolute()
 
     @property
     def mlflow_uri(self) -> str:

@@ -7,11 +7,13 @@ import cv2
 import numpy as np
 from flask import Blueprint, Response, request
 
-from footprint_pipeline.footprints.extract import Stages, extract, predict_patch, predict_raster
+from footprint_pipeline.footprints.domain import InputProfile
+from footprint_pipeline.footprints.extract import Stages, extract, predict_patch, predict_raster, profile_patch
 from footprint_pipeline.footprints.mercator import Bounds, tile_at
 from footprint_pipeline.footprints.patch import Imagery
-from footprint_pipeline.footprints.writers import feature_collection, multipolygon
-from serving.model_store import ModelStore
+from footprint_pipeline.footprints.writers import feature_collection, multipolygon, out_of_domain
+from serving.counters import Counters
+from serving.model_store import LoadedModel, ModelStore
 from serving.queries import AnswerForm, Coordinate, MaskQuery, PolygonQuery, from_body, polygon_query
 from serving.remote_image import fetch_image
 
@@ -26,11 +28,13 @@ class Predictions:
         store: the model.
         imagery: where the pixels of a coordinate come from.
         image_url_hosts: the hosts that image_url may name.
+        counters: where answers are counted.
     """
 
     store: ModelStore
     imagery: Imagery
     image_url_hosts: frozenset[str]
+    counters: Counters
 
     def polygons(self, query: PolygonQuery, form: AnswerForm) -> Response:
         """Footprints as GeoJSON."""
@@ -47,7 +51,7 @@ class Predictions:
             )
             text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
         response = Response(text, mimetype="application/geo+json")
-        return self._provenance(response, model.version, extraction.raster.stages, credit)
+        return self._told(response, model, extraction.raster.profile, extraction.raster.stages, credit)
 
     def mask(self, query: MaskQuery) -> Response:
         """Probabilities as PNG."""
@@ -57,18 +61,24 @@ class Predictions:
             with stages.timed("imagery"):
                 patch = fetch_image(query.image_url, hosts=self.image_url_hosts)
             with stages.timed("predict"):
+                profile = profile_patch(model.runtime.spec, patch)
                 probability = predict_patch(model.runtime, patch)[..., 0]
         else:
             assert query.coordinate is not None  # noqa: S101 - the schema sees to it
             credit = self.imagery.attribution
             raster = predict_raster(model.runtime, self.imagery, _extent(query.coordinate, query.zoom))
-            stages, probability = raster.stages, _resized(raster.probability)
+            stages, profile, probability = raster.stages, raster.profile, _resized(raster.probability)
         png = cv2.imencode(".png", np.rint(probability * 255.0).astype(np.uint8))[1].tobytes()
-        return self._provenance(Response(png, mimetype="image/png"), model.version, stages, credit)
+        return self._told(Response(png, mimetype="image/png"), model, profile, stages, credit)
 
-    @staticmethod
-    def _provenance(response: Response, version: str, stages: Stages, attribution: str) -> Response:
-        response.headers["X-Model-Version"] = version
+    def _told(
+        self, response: Response, model: LoadedModel, profile: InputProfile, stages: Stages, attribution: str
+    ) -> Response:
+        """The answer, counted, and with headers that say what it was made from."""
+        self.counters.count(model.runtime.spec.model_name, model.version, profile)
+        response.headers["X-Model-Version"] = model.version
+        for share in out_of_domain(profile).values():
+            response.headers["X-Out-Of-Domain"] = f"{share:.3f}"
         response.headers["Server-Timing"] = ", ".join(
             f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in stages.items()
         )
@@ -92,7 +102,8 @@ def prediction_endpoints(predictions: Predictions) -> Blueprint:
         centroid, and is not cut by the tile's edge.
 
         Answers a GeoJSON FeatureCollection, one feature a building with `id`, `confidence`, `area_m2`,
-        `model`, `model_version`, `tolerance`, `gsd_m` and `imagery`; with `?geometry=multipolygon` a bare
+        `model`, `model_version`, `tolerance`, `gsd_m`, `imagery` and `out_of_domain`, the share of the training
+        tiles that look more like the rest of them than this imagery does; with `?geometry=multipolygon` a bare
         GeoJSON MultiPolygon instead.
         """
         form = AnswerForm.model_validate(request.args.to_dict())

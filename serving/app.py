@@ -1,11 +1,14 @@
 """The service as a Flask application: `create_app()` reads the environment and answers over HTTP."""
 
+import atexit
+
 from flask import Flask, Response, jsonify
 
 from footprint_pipeline import __version__
 from footprint_pipeline.footprints.imagery import Imagery, open_imagery
 from footprint_pipeline.settings import Settings, load_settings
 from serving.api import Predictions, prediction_endpoints
+from serving.counters import Counters
 from serving.model_store import ModelStore, NoModelError
 from serving.problems import register_problems
 
@@ -37,7 +40,9 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined]
     register_problems(app)
     hosts = frozenset(host.strip().lower() for host in settings.image_url_hosts.split(",") if host.strip())
-    app.register_blueprint(prediction_endpoints(Predictions(store, imagery, hosts)))
+    counters = Counters(settings.counters_folder)
+    atexit.register(counters.write)
+    app.register_blueprint(prediction_endpoints(Predictions(store, imagery, hosts, counters)))
 
     @app.get("/")
     def index() -> Response:

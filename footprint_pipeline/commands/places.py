@@ -16,7 +16,7 @@ from footprint_pipeline.footprints.imagery import open_imagery
 from footprint_pipeline.footprints.mercator import tile_at
 from footprint_pipeline.footprints.picture import draw, encode_png
 from footprint_pipeline.footprints.runtime import Runtime
-from footprint_pipeline.footprints.writers import feature_collection
+from footprint_pipeline.footprints.writers import feature_collection, out_of_domain
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.local_service import running_service, start_service
 from footprint_pipeline.registry import CHAMPION, Registry
@@ -58,6 +58,7 @@ def predict(
         "footprints": len(extraction),
         "area_m2": area,
         "version": found.version,
+        **out_of_domain(extraction.raster.profile),
         "out": out and str(out),
         "_lines": [f"{summary}: {out}" if out else text],
     }

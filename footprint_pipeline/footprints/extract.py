@@ -9,13 +9,14 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
 from pyproj import Geod
 
 from footprint_pipeline.errors import ImageryError, ModelError, RequestError
+from footprint_pipeline.footprints.domain import InputProfile, brightness_counts
 from footprint_pipeline.footprints.mercator import Bounds, ground_scale, tile_side, unproject
 from footprint_pipeline.footprints.normalization import UINT8, Normalization
 from footprint_pipeline.footprints.patch import Imagery, Patch, no_imagery
@@ -55,6 +56,7 @@ class Raster:
         bounds_3857: the area, without the halo.
         source: where the pixels come from.
         stages: seconds spent.
+        profile: what the imagery of the area looks like, without the halo.
     """
 
     padded: np.ndarray
@@ -62,6 +64,7 @@ class Raster:
     bounds_3857: Bounds
     source: str
     stages: Stages
+    profile: InputProfile
 
     @property
     def probability(self) -> np.ndarray:
@@ -165,12 +168,14 @@ def predict_raster(
         bounds_3857.right + margin_x,
         bounds_3857.top + margin_y,
     )
+    inside = slice(halo_px, halo_px + height), slice(halo_px, halo_px + width)
     with stages.timed("imagery"):
         patch = imagery.read(padded_bounds, height + 2 * halo_px, width + 2 * halo_px)
-        if not patch.valid[halo_px : halo_px + height, halo_px : halo_px + width].any():
+        if not patch.valid[inside].any():
             raise no_imagery(imagery, bounds_3857)
     with stages.timed("predict"):
-        return Raster(predict_patch(runtime, patch), halo_px, bounds_3857, patch.source, stages)
+        profile = profile_patch(runtime.spec, replace(patch, pixels=patch.pixels[inside], valid=patch.valid[inside]))
+        return Raster(predict_patch(runtime, patch), halo_px, bounds_3857, patch.source, stages, profile)
 
 
 def predict_patch(runtime: Runtime, patch: Patch) -> np.ndarray:
@@ -187,6 +192,20 @@ def predict_patch(runtime: Runtime, patch: Patch) -> np.ndarray:
     if not np.isfinite(probability).all():
         raise ModelError("The model answers with values that are not numbers.", fix="Promote another version.")
     return np.where(patch.valid[..., None], probability, np.float32(0.0))
+
+
+def profile_patch(spec: ModelSpec, patch: Patch) -> InputProfile:
+    """What a patch looks like to a model, and how much of what that was trained on is closer to the rest of it.
+
+    Raises:
+        ImageryError: its bit depth is not what the model was trained on.
+    """
+    counts = brightness_counts(_normalization(spec, patch).to_uint8(patch.pixels), patch.valid)
+    return InputProfile(
+        brightness=counts,
+        gsd_m=getattr(patch, "gsd_m", None),
+        out_of_domain=spec.domain.out_of_domain(counts) if spec.domain else None,
+    )
 
 
 def _normalization(spec: ModelSpec, patch: Patch) -> Normalization:

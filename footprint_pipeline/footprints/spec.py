@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from footprint_pipeline.errors import ModelError
 from footprint_pipeline.files import atomic_path
+from footprint_pipeline.footprints.domain import DomainReference
 from footprint_pipeline.footprints.normalization import Normalization
 
 SPEC_FILE = "spec.json"
@@ -44,6 +45,9 @@ class ModelSpec(BaseModel):
     aois: tuple[str, ...] = Field(description="AOIs trained on")
     normalization: dict[str, Normalization] = Field(
         description="by AOI: how its sensor values became [0, 1]; 8-bit imagery is always divided by 255"
+    )
+    domain: DomainReference | None = Field(
+        None, description="what the training tiles look like; None for models of before it was written down"
     )
     metrics: dict[str, float] = Field(default_factory=dict, description="scores on the test split")
     run_id: str = Field("", description="MLflow run that trained it")

@@ -7,6 +7,7 @@ import numpy as np
 import shapely
 from shapely.geometry import mapping
 
+from footprint_pipeline.footprints.domain import InputProfile
 from footprint_pipeline.footprints.extract import Extraction
 from footprint_pipeline.footprints.spec import ModelSpec
 
@@ -18,14 +19,17 @@ def feature_collection(
 ) -> dict[str, Any]:
     """A GeoJSON FeatureCollection: one feature a building, each with an id and what it was made from.
 
-    The id is a fingerprint of outline and model version: it stays as long as both do.
+    The id is a fingerprint of outline and model version: it stays as long as both do. Collection and features say
+    how far out of domain the imagery is, where the model knows.
     """
+    told = out_of_domain(extraction.raster.profile)
     common = {
         "model": spec.model_name,
         "model_version": model_version,
         "tolerance": extraction.tolerance,
         "gsd_m": spec.gsd_m,
         "imagery": extraction.raster.source,
+        **told,
     }
     features = [
         {
@@ -39,7 +43,7 @@ def feature_collection(
         )
         if not polygon.is_empty
     ]
-    return {"type": "FeatureCollection", **_credit(attribution), "features": features}
+    return {"type": "FeatureCollection", **_credit(attribution), **told, "features": features}
 
 
 def multipolygon(extraction: Extraction, *, attribution: str = "") -> dict[str, Any]:
@@ -47,6 +51,11 @@ def multipolygon(extraction: Extraction, *, attribution: str = "") -> dict[str, 
     parts = shapely.get_parts(rounded(extraction.polygons_wgs84))
     coordinates = [mapping(part)["coordinates"] for part in parts if not part.is_empty]
     return {"type": "MultiPolygon", **_credit(attribution), "coordinates": coordinates}
+
+
+def out_of_domain(profile: InputProfile) -> dict[str, float]:
+    """`out_of_domain` with three decimals; nothing where it is not known."""
+    return {} if profile.out_of_domain is None else {"out_of_domain": round(profile.out_of_domain, 3)}
 
 
 def rounded(polygons_wgs84: np.ndarray) -> np.ndarray:

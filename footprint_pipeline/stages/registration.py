@@ -6,16 +6,23 @@ Imports Keras and MLflow, so whoever must stay light imports it inside a functio
 import json
 import logging
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import keras
+import numpy as np
+import pandas as pd
 
+from footprint_pipeline.dataset.caching import grid_size, resample
+from footprint_pipeline.dataset.tiles import TileRow, normalization, read_tile
 from footprint_pipeline.evaluation.spec import PromotionSpec
+from footprint_pipeline.footprints.domain import DomainReference, brightness_counts
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.handover import RegisteredModel, TestEvaluation, ToleranceSweep, TrainedUnet
 from footprint_pipeline.lake import Lake
+from footprint_pipeline.many import spread
 from footprint_pipeline.model import tracking
 from footprint_pipeline.model.export import export_onnx, export_openvino, load_keras
 from footprint_pipeline.model.onnx_graph import UnknownLayerError
@@ -29,6 +36,8 @@ from footprint_pipeline.stages.scoring import load_polygons, score_exported
 
 log = logging.getLogger(__name__)
 
+DOMAIN_TILES = 256
+"""So many training tiles say what the training set looks like, at most."""
 _RULE = PromotionSpec()
 
 
@@ -59,6 +68,7 @@ def register_model(
         min_area_m2=swept.min_area_m2,
         aois=trained.aois,
         normalization=trained.normalization,
+        domain=training_domain(of_split(settings, trained, "train"), gsd_m=trained.gsd_m),
         metrics=evaluation.metrics,
         run_id=trained.run_id,
         created=datetime.now(UTC),
@@ -113,6 +123,26 @@ def register_model(
         precision=precisions.chosen,
         precisions=dict(precisions.figures),
     )
+
+
+def training_domain(tiles: pd.DataFrame, *, gsd_m: float) -> DomainReference | None:
+    """What training tiles look like to the network; None when there is no pixel among them.
+
+    Args:
+        tiles: rows of split manifests; the colours of some of them are read, evenly spread, when there are many.
+        gsd_m: metres a pixel that the network works at.
+    """
+
+    def counts(row: TileRow) -> np.ndarray:
+        image, valid = read_tile(Path(row.path))
+        size = grid_size(row, gsd_m)
+        seen = resample(valid.astype(np.uint8) * np.uint8(255), size) > 127
+        return brightness_counts(resample(normalization(row).to_uint8(image), size), seen)
+
+    sample = tiles.iloc[spread(len(tiles), DOMAIN_TILES)]
+    with ThreadPoolExecutor() as pool:
+        counted = list(pool.map(counts, sample.itertuples()))
+    return DomainReference.of(counted, gsds_m=np.sqrt(tiles["gsd_x_m"] * tiles["gsd_y_m"]))
 
 
 def _export_onnx(network: keras.Model, folder: Path, *, chip_size: int) -> str:

@@ -4,9 +4,10 @@ What belongs here: every difference between the backends that Keras does not hid
 is the one in force.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -64,6 +65,27 @@ def spread_over(devices: tuple[str, ...]) -> Iterator[None]:
 def compile_step(*, xla: bool, devices: tuple[str, ...]) -> bool:
     """Whether the step is compiled as one: always by JAX, on demand by the others unless devices share it."""
     return keras.config.backend() == "jax" or (xla and len(devices) < 2)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of tensors, compiled as one."""
+    backend = keras.config.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)
+    if backend == "jax":
+        import jax
+
+        return jax.jit(function)
+    import torch  # type: ignore[import-not-found,unused-ignore]
+
+    return torch.compile(function)
+
+
+def accelerated() -> bool:
+    """Whether there is anything better to compute on than a CPU."""
+    return not _devices()[0].startswith("cpu")
 
 
 def choose_precision(wanted: str, devices: tuple[str, ...]) -> str:

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from footprint_pipeline.evaluation.tolerance import THRESHOLDS, from_claims, sweep
 
 PROBE = '''
 import json, os, sys
@@ -21,6 +24,7 @@ from itertools import repeat
 from footprint_pipeline.dataset.batches import FixedChips, TrainingChips
 from footprint_pipeline.model.devices import choose_devices, spread_over
 from footprint_pipeline.model.learner import build_learner
+from footprint_pipeline.model.pixel_sweep import build_count
 from footprint_pipeline.model.spec import UNetSpec
 from footprint_pipeline.model.training import train
 from footprint_pipeline.model.watching import Watcher
@@ -49,6 +53,8 @@ network = UNetSpec(width=4, depth=1, dropout=0.0)
 bce = toy_spec(loss="bce", network=network, optimizer="sgd", momentum=0.9, learning_rate=0.1, clip_norm=0.0)
 said["one"] = losses(bce, both[:1])
 said["two"] = losses(bce, both)
+count = build_count(np.array(json.loads(sys.argv[1]), np.float32))
+said["swept"] = [each.tolist() for each in count(*(np.load(path) for path in sys.argv[2:]))]
 if backend == "jax":  # other libraries are none of training's business
     said["loaded"] = [name for name in ("tensorflow", "rasterio", "geopandas", "mlflow") if name in sys.modules]
     with tempfile.TemporaryDirectory() as folder:
@@ -66,18 +72,32 @@ print("SAID" + json.dumps(said))
 '''
 
 
-def probe(backend: str) -> dict:
+def probe(backend: str, *arguments: str) -> dict:
     environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
     root = Path(__file__).parents[2]
-    ended = subprocess.run([sys.executable, "-c", PROBE], cwd=root, env=environment, capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", PROBE, *arguments], cwd=root, env=environment, capture_output=True, text=True
+    )
     assert ended.returncode == 0, ended.stderr[-3000:]
     return json.loads(ended.stdout.rpartition("SAID")[2])
 
 
 @pytest.mark.slow
-def test_a_step_is_the_same_on_every_backend_and_on_two_devices() -> None:
-    tensorflow, jax = probe("tensorflow"), probe("jax")
+def test_a_step_and_a_sweep_are_the_same_on_every_backend_and_on_two_devices(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    probability, truth = rng.random((3, 41, 57), np.float32), rng.integers(0, 2, (3, 41, 57), np.uint8)
+    probability[0, :9], probability[1, :9] = rng.choice(THRESHOLDS, (9, 57)), 0.0
+    np.save(tmp_path / "probability.npy", probability)
+    np.save(tmp_path / "truth.npy", truth)
+    told = (json.dumps(THRESHOLDS.tolist()), str(tmp_path / "probability.npy"), str(tmp_path / "truth.npy"))
+    tensorflow, jax = (probe(backend, *told) for backend in ("tensorflow", "jax"))
+    expected = sweep(probability, truth)
+    for said in (tensorflow, jax):
+        swept = from_claims(*(np.array(each) for each in said["swept"]))
+        assert np.array_equal(swept.true_positives, expected.true_positives)
+        assert np.array_equal(swept.false_positives, expected.false_positives)
+        assert np.array_equal(swept.false_negatives, expected.false_negatives)
     assert tensorflow["devices"] == jax["devices"] == ["cpu:0", "cpu:1"]
     assert jax["one"] == pytest.approx(tensorflow["one"], rel=1e-4)
     for said in (tensorflow, jax):

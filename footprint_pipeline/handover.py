@@ -35,7 +35,7 @@ class TrainedUnet(_Record):
 
 
 class ToleranceSweep(_Record):
-    """The tolerance and the seed level chosen on the validation split, and what they reach there."""
+    """What was chosen on the validation split to make footprints with, and what it reaches there."""
 
     run_id: str
     model_id: str
@@ -45,6 +45,7 @@ class ToleranceSweep(_Record):
     pooled_pixel_f1: float
     tiles: int
     rule: str = "median_then_std"
+    article_tolerance: float | None = None
     seed_level: float | None = None
     flips: int = 1
     calibration: tuple[tuple[float, float], ...] = ()

@@ -95,6 +95,25 @@ class Matches:
         return BuildingScore(hits, int(self.proposed.sum()) - hits, int(self.there.sum()) - hits)
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """Proposals of an image with the buildings that they may find: their IoU is high enough.
+
+    Attributes:
+        proposal: positions, int64, shape (K,).
+        building: positions, the same.
+        iou: intersection over union, float64, shape (K,).
+        large: bool, shape (P,): the proposals that are large enough to count.
+        there: bool, shape (N,): the buildings that are.
+    """
+
+    proposal: np.ndarray
+    building: np.ndarray
+    iou: np.ndarray
+    large: np.ndarray
+    there: np.ndarray
+
+
 def match_buildings(
     proposals: np.ndarray,
     confidence: np.ndarray,
@@ -112,32 +131,51 @@ def match_buildings(
         iou_threshold: least intersection over union of a match.
         min_area_px: smaller polygons on either side are left out.
     """
+    return assign(pair_up(proposals, truth, iou_threshold=iou_threshold, min_area_px=min_area_px), confidence)
+
+
+def pair_up(
+    proposals: np.ndarray,
+    truth: np.ndarray,
+    *,
+    iou_threshold: float = IOU_THRESHOLD,
+    min_area_px: float = MIN_AREA_PX,
+) -> Pairs:
+    """The pairs that could be matches; arguments as of `match_buildings`."""
     area, true_area = shapely.area(proposals), shapely.area(truth)
-    matches = Matches(
-        partner=np.full(len(proposals), -1),
-        iou=np.zeros(len(proposals)),
-        proposed=area >= min_area_px,
-        there=true_area >= min_area_px,
-    )
+    large, there = area >= min_area_px, true_area >= min_area_px
     left, right = shapely.STRtree(truth).query(proposals)
-    counted = matches.proposed[left] & matches.there[right]
+    counted = large[left] & there[right]
     left, right = left[counted], right[counted]
     most = _most_iou(shapely.bounds(proposals)[left], shapely.bounds(truth)[right], area[left], true_area[right])
     likely = most >= iou_threshold - _ROUNDING
     left, right = left[likely], right[likely]
     overlap = shapely.area(shapely.intersection(proposals[left], truth[right]))
     iou = overlap / (area[left] + true_area[right] - overlap)
+    enough = iou >= iou_threshold
+    return Pairs(left[enough], right[enough], iou[enough], large, there)
 
-    rank = np.empty(len(proposals), int)
-    rank[np.argsort(-confidence, kind="stable")] = np.arange(len(proposals))
-    pairs = (iou >= iou_threshold).nonzero()[0]
-    pairs = pairs[np.lexsort((right[pairs], -iou[pairs], rank[left[pairs]]))]
-    taken = np.zeros(len(truth), bool)
-    for pair in pairs:
-        if matches.partner[left[pair]] < 0 and not taken[right[pair]]:
-            taken[right[pair]] = True
-            matches.partner[left[pair]], matches.iou[left[pair]] = right[pair], iou[pair]
-    return matches
+
+def assign(pairs: Pairs, confidence: np.ndarray, *, counts: np.ndarray | None = None) -> Matches:
+    """Match by falling confidence, each proposal with the free building of highest IoU.
+
+    Args:
+        pairs: of one image.
+        confidence: of its proposals, float, shape (P,); of equals the earlier goes first.
+        counts: bool, shape (P,): proposals that are not left out; all when None.
+    """
+    proposed = pairs.large if counts is None else pairs.large & counts
+    partner, iou = np.full(len(proposed), -1), np.zeros(len(proposed))
+    rank = np.empty(len(proposed), int)
+    rank[np.argsort(-confidence, kind="stable")] = np.arange(len(proposed))
+    order = np.lexsort((pairs.building, -pairs.iou, rank[pairs.proposal]))
+    taken = np.zeros(len(pairs.there), bool)
+    for pair in order[proposed[pairs.proposal[order]]]:
+        proposal, building = pairs.proposal[pair], pairs.building[pair]
+        if partner[proposal] < 0 and not taken[building]:
+            taken[building] = True
+            partner[proposal], iou[proposal] = building, pairs.iou[pair]
+    return Matches(partner, iou, proposed, pairs.there)
 
 
 def _most_iou(bounds: np.ndarray, others: np.ndarray, area: np.ndarray, other_area: np.ndarray) -> np.ndarray:

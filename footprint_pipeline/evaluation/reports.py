@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import shapely
 
+from footprint_pipeline.evaluation.building_sweep import mean_f1
 from footprint_pipeline.evaluation.calibration import Reliability
+from footprint_pipeline.evaluation.choice import Settled
 from footprint_pipeline.evaluation.scoring import TilePrediction
 from footprint_pipeline.evaluation.tolerance import Choice, SweepTable
 from footprint_pipeline.footprints.picture import encode_png
@@ -125,6 +127,46 @@ def box_plot(table: SweepTable, choice: Choice) -> bytes:
         f"standard deviation {choice.std_f1:.4f} over {len(f1)} tiles with buildings",
     )  # fmt: skip
     axes.legend(loc="lower center")
+    return _png(figure)
+
+
+def heat_map(settled: Settled) -> bytes:
+    """Building F1 by tolerance and minimum area at the chosen seed level, of every AOI and their mean. PNG."""
+    measured, level = settled.measured, settled.seed_level
+    measured = measured[measured["seed_level"].isna() if level is None else measured["seed_level"] == level]
+    panels = {
+        f"{aoi} ({int(of['tp'].iloc[0] + of['fn'].iloc[0]):,} buildings)": of for aoi, of in measured.groupby("aoi")
+    }
+    if len(panels) > 1:
+        panels = {"mean over AOIs": mean_f1(measured), **panels}
+    across = min(len(panels), 3) or 1
+    down = -(-len(panels) // across) or 1
+    figure, axes = plt.subplots(down, across, figsize=(12, 3.6 * down), layout="constrained", squeeze=False)
+    for panel in axes.flat[len(panels) :]:
+        panel.set_axis_off()
+    for panel, (title, of) in zip(axes.flat, panels.items(), strict=False):
+        grid = of.pivot_table(index="min_area_m2", columns="tolerance", values="f1")
+        best = grid.to_numpy().max()
+        panel.imshow(grid, origin="lower", aspect="auto", cmap="viridis", vmin=0, vmax=max(best, 0.01))
+        for (row, column), f1 in np.ndenumerate(grid.to_numpy()):
+            panel.text(
+                column, row, f"{100 * f1:.0f}", ha="center", va="center", fontsize=7,
+                color="black" if f1 > 0.6 * best else "white",
+            )  # fmt: skip
+        chosen = (grid.columns.get_loc(settled.choice.tolerance), grid.index.get_loc(settled.min_area_m2))
+        panel.add_patch(
+            plt.Rectangle(
+                (chosen[0] - 0.5, chosen[1] - 0.5), 1, 1, fill=False, edgecolor="#e74c3c", linewidth=2, clip_on=False
+            )
+        )
+        panel.set(
+            xticks=range(grid.shape[1]), yticks=range(grid.shape[0]), xlabel="tolerance", ylabel="minimum area, m²",
+            yticklabels=[f"{area:g}" for area in grid.index], title=title,
+        )  # fmt: skip
+        panel.set_xticklabels([f"{tolerance:.2f}" for tolerance in grid.columns], rotation=60)
+    figure.suptitle(
+        f"Building F1, per cent; chosen: tolerance {settled.choice.tolerance:.2f}, {settled.min_area_m2:g} m²"
+    )
     return _png(figure)
 
 

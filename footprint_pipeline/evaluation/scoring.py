@@ -64,6 +64,11 @@ class Answer:
         scale = np.array([self.size[1] / width, self.size[0] / height])
         return Footprints(shapely.transform(found.polygons, lambda xy: xy * scale), found.confidence)
 
+    def area_m2(self, found: Footprints) -> np.ndarray:
+        """Ground that such footprints cover, square metres, shape (N,)."""
+        stretch = self.probability.size / (self.size[0] * self.size[1])
+        return shapely.area(found.polygons) * stretch * self.gsd_m**2
+
 
 @dataclass(frozen=True)
 class TilePrediction:

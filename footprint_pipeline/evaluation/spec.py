@@ -11,7 +11,7 @@ MIN_AREA_PX = 20.0
 """Smaller polygons are no buildings, square pixels; as in CosmiQ's solaris."""
 DRAWS = 2000
 """Of the tiles, for the range of a score."""
-RULES = ("balanced", "median_then_std", "pooled_pixel_f1", "building_f1")
+RULES = ("building_f1", "median_then_std", "pooled_pixel_f1")
 
 
 @dataclass(frozen=True)
@@ -19,45 +19,46 @@ class SweepSpec:
     """How the tolerance and the seed level are chosen.
 
     Attributes:
-        rule: `balanced`: the highest building F1 of the tolerances that cost pixels at most the slack.
+        rule: `building_f1`: the highest building F1 of the tolerances that cost pixels at most the slack.
             `median_then_std`: the article's, of the five highest median pixel F1s the one with the lowest deviation.
-            `pooled_pixel_f1`: the highest pixel F1 of all tiles taken as one. `building_f1`: the highest building F1.
-        slack: how far the median and the pooled pixel F1 of a balanced choice, both means over AOIs, may be below the
-            highest there is.
-        tolerances: building F1 is measured at so many tolerances at most.
-        seed_levels: and at these levels, where the network tells interiors; not separating is tried as well.
-        tiles: and on so many tiles at most, evenly spread over the validation split.
-        min_area_m2: smaller footprints are no buildings, square metres; the service leaves them out as well.
+            `pooled_pixel_f1`: the highest pixel F1 of all tiles taken as one.
+        slack: how far the median and the pooled pixel F1 of a choice for building F1, both means over AOIs, may be
+            below the highest there is; 1 gives pixels no say.
+        tolerances: the choice is among so many tolerances at most.
+        seed_levels: and these levels, where the network tells interiors; not separating is tried as well.
+        min_areas_m2: and these areas, square metres; smaller footprints are no buildings, and the service leaves them
+            out as well.
+        tiles: building F1 is measured on so many tiles at most, evenly spread over the validation split.
         flips: orientations that the network's answer is the mean of, in the sweep and ever after.
 
     Raises:
         SettingsError: there is no such rule, or nothing could be chosen.
     """
 
-    rule: str = "balanced"
+    rule: str = "building_f1"
     slack: float = 0.003
     tolerances: int = 8
     seed_levels: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    min_areas_m2: tuple[float, ...] = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     tiles: int = 48
-    min_area_m2: float = 4.0
     flips: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seed_levels", tuple(self.seed_levels))
+        for name in ("seed_levels", "min_areas_m2"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.rule not in RULES:
             raise SettingsError(f"No rule is called {self.rule!r}.", fix=f"Choose one of {', '.join(RULES)}.")
         if self.flips not in FLIPS:
             raise SettingsError(f"flips is {self.flips}.", fix=f"Choose one of {', '.join(map(str, FLIPS))}.")
         if (
-            min(self.slack, self.min_area_m2) < 0
-            or self.tolerances < 1
-            or self.tiles < 1
+            min((self.slack, *self.min_areas_m2)) < 0
+            or min(self.tolerances, self.tiles, len(self.min_areas_m2)) < 1
             or not all(0 < x < 1 for x in self.seed_levels)
         ):
             raise SettingsError(
                 f"Nothing can be chosen with slack {self.slack}, {self.tolerances} tolerances, {self.tiles} tiles, "
-                f"{self.min_area_m2} square metres, seed levels {', '.join(map(str, self.seed_levels))}.",
-                fix="Slack and area are at least 0, the numbers are at least 1, levels lie between 0 and 1.",
+                f"areas {_listed(self.min_areas_m2)}, seed levels {_listed(self.seed_levels)}.",
+                fix="Slack and areas are at least 0, numbers at least 1, levels lie between 0 and 1; name an area.",
             )
 
 
@@ -88,3 +89,7 @@ class PromotionSpec:
                 f"{self.draws} draws.",
                 fix="The margin is at least 0, floors lie between 0 and 1, draws are at least 1.",
             )
+
+
+def _listed(numbers: tuple[float, ...]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers) or "none"

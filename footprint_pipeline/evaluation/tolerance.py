@@ -76,10 +76,11 @@ class SweepTable:
         ]  # fmt: skip
 
     def frame(self, tile_ids: list[str]) -> pd.DataFrame:
-        """One row a tile and tolerance: `tile_id`, `tolerance`, `tp`, `fp`, `fn`, `f1`."""
+        """One row a tile and tolerance: `aoi` where it is known, `tile_id`, `tolerance`, `tp`, `fp`, `fn`, `f1`."""
         tiles, steps = self.true_positives.shape
         return pd.DataFrame(
             {
+                **({"aoi": np.repeat(self.aois, steps)} if self.aois else {}),
                 "tile_id": np.repeat(tile_ids, steps),
                 "tolerance": np.tile(self.tolerances, tiles),
                 "tp": self.true_positives.ravel(),

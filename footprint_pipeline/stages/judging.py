@@ -15,7 +15,8 @@ from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation import reports
 from footprint_pipeline.evaluation.bootstrap import intervals
 from footprint_pipeline.evaluation.breakdown import by_coverage, by_size, precision_recall
-from footprint_pipeline.evaluation.choice import Labelled, settle
+from footprint_pipeline.evaluation.building_sweep import Labelled
+from footprint_pipeline.evaluation.choice import settle
 from footprint_pipeline.evaluation.scoring import (
     TestScores,
     TilePrediction,
@@ -24,13 +25,15 @@ from footprint_pipeline.evaluation.scoring import (
     tile_buildings,
 )
 from footprint_pipeline.evaluation.spec import SweepSpec
-from footprint_pipeline.evaluation.tolerance import stack, sweep_tile
+from footprint_pipeline.evaluation.tolerance import THRESHOLDS, from_claims, stack, sweep_tile
 from footprint_pipeline.footprints.predict import Infer
 from footprint_pipeline.handover import TestEvaluation, ToleranceSweep, TrainedUnet
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.many import spread
 from footprint_pipeline.model import tracking
+from footprint_pipeline.model.devices import accelerated
 from footprint_pipeline.model.export import load_keras
+from footprint_pipeline.model.pixel_sweep import build_count
 from footprint_pipeline.model.training import keras_infer
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.card import BOX_PLOT, CARD, END_TILES, model_card
@@ -42,15 +45,22 @@ SHOWN_TILES = 6
 _SWEEP = SweepSpec()
 
 
-def sweep_tolerance(settings: Settings, trained: TrainedUnet, spec: SweepSpec = _SWEEP) -> tuple[ToleranceSweep, bytes]:
-    """Choose the tolerance and the seed level on the validation split; the box plot comes along as PNG."""
+def sweep_tolerance(
+    settings: Settings, trained: TrainedUnet, spec: SweepSpec = _SWEEP
+) -> tuple[ToleranceSweep, dict[str, bytes]]:
+    """Choose tolerance, seed level and minimum area on the validation split; pictures come along as PNG, by name."""
     manifest = of_split(settings, trained, "validation")
     polygons = load_polygons(Lake(settings.home.absolute()), manifest)
     buildings_of = tile_buildings(polygons)
     measured = set(spread(len(manifest), spec.tiles).tolist())
+    count = build_count(THRESHOLDS) if accelerated() else None
     tables, tile_ids, aois, sample = [], [], [], []
     for number, prediction in enumerate(_predictions(settings, trained, manifest, flips=spec.flips, what="sweep")):
-        tables.append(sweep_tile(prediction.probability, prediction.truth))
+        probability, truth = prediction.probability, prediction.truth
+        counted = (
+            sweep_tile(probability, truth) if count is None else from_claims(*count(probability[None], truth[None]))
+        )
+        tables.append(counted)
         tile_ids.append(prediction.tile_id)
         aois.append(prediction.aoi)
         if number in measured:
@@ -58,17 +68,19 @@ def sweep_tolerance(settings: Settings, trained: TrainedUnet, spec: SweepSpec = 
     table = stack(tables, aois)
     settled = settle(table, sample, spec)
     choice = settled.choice
-    plot = reports.box_plot(table, choice)
     log.info(
-        "Tolerance %.2f, seed level %s (%s): median F1 %.4f, pooled F1 %.4f, building F1 %.4f",
-        choice.tolerance, settled.seed_level, spec.rule, choice.median_f1, choice.pooled_f1, settled.building_f1,
+        "Tolerance %.2f, seed level %s, %g m² (%s): median F1 %.4f, pooled F1 %.4f, building F1 %.4f",
+        choice.tolerance, settled.seed_level, settled.min_area_m2, spec.rule,
+        choice.median_f1, choice.pooled_f1, settled.building_f1,
     )  # fmt: skip
+    box_plot, heat_map = reports.box_plot(table, choice), reports.heat_map(settled)
     tracking.log_files(
         trained.run_id,
         {
-            BOX_PLOT: plot,
-            "tolerance/sweep.csv": table.frame(tile_ids).to_csv(index=False).encode(),
-            "tolerance/buildings.csv": settled.measured.to_csv(index=False).encode(),
+            BOX_PLOT: box_plot,
+            "tolerance/building_f1.png": heat_map,
+            "tolerance/pixels.parquet": table.frame(tile_ids).to_parquet(index=False),
+            "tolerance/buildings.parquet": settled.measured.to_parquet(index=False),
         },
     )
     swept = ToleranceSweep(
@@ -80,9 +92,10 @@ def sweep_tolerance(settings: Settings, trained: TrainedUnet, spec: SweepSpec = 
         pooled_pixel_f1=choice.pooled_f1,
         tiles=len(tile_ids),
         rule=spec.rule,
+        article_tolerance=settled.article.tolerance,
         seed_level=settled.seed_level,
         flips=spec.flips,
-        min_area_m2=spec.min_area_m2,
+        min_area_m2=settled.min_area_m2,
         building_f1=settled.building_f1,
         calibration=settled.calibration,
     )
@@ -90,13 +103,15 @@ def sweep_tolerance(settings: Settings, trained: TrainedUnet, spec: SweepSpec = 
         trained.run_id,
         {
             "tolerance": swept.tolerance,
+            "article_tolerance": settled.article.tolerance,
+            "min_area_m2": swept.min_area_m2,
             **({} if swept.seed_level is None else {"seed_level": swept.seed_level}),
             "validation_median_tile_f1": swept.median_tile_f1,
             "validation_pooled_pixel_f1": swept.pooled_pixel_f1,
             "validation_building_f1": settled.building_f1,
         },
     )
-    return swept, plot
+    return swept, {"box_plot": box_plot, "building_f1_by_area": heat_map}
 
 
 def evaluate_test(

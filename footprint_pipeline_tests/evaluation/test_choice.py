@@ -3,9 +3,10 @@ import pytest
 import shapely
 
 from footprint_pipeline.errors import DatasetError, SettingsError
-from footprint_pipeline.evaluation.choice import Labelled, building_f1, settle
+from footprint_pipeline.evaluation.building_sweep import Labelled, mean_f1, measure_buildings
+from footprint_pipeline.evaluation.choice import settle
 from footprint_pipeline.evaluation.scoring import Answer
-from footprint_pipeline.evaluation.spec import SweepSpec
+from footprint_pipeline.evaluation.spec import RULES, SweepSpec
 from footprint_pipeline.evaluation.tolerance import SweepTable, harmless, highest_pooled, stack, sweep_tile
 
 SIZE = (40, 80)
@@ -71,9 +72,9 @@ def test_the_seed_level_is_the_one_that_finds_most_buildings() -> None:
     settled = settle(swept(*tiles), tiles, SweepSpec(seed_levels=(0.2, 0.4, 0.6, 0.8)))
     assert settled.seed_level == 0.6
     assert settled.building_f1 == 1.0
-    assert set(settled.measured.columns) == {"tolerance", "seed_level", "building_f1"}
     joined = settled.measured[settled.measured["seed_level"].isna()]
-    assert (joined["building_f1"] < 0.7).all()
+    assert len(joined) == len(SweepSpec().min_areas_m2)
+    assert (joined["f1"] < 0.7).all()
 
 
 def test_without_interiors_nothing_is_separated() -> None:
@@ -93,7 +94,6 @@ def test_not_separating_wins_a_draw() -> None:
     [
         ("median_then_std", 0.5, 0.6),
         ("pooled_pixel_f1", 0.5, 0.6),
-        ("balanced", 0.06, 0.6),
         ("building_f1", 0.06, 0.46),
     ],
 )
@@ -103,33 +103,74 @@ def test_rules_by_what_they_look_at(rule: str, lowest: float, highest: float) ->
     truth = np.zeros(SIZE, np.uint8)
     truth[3:37, 3:77] = 1
     settled = settle(
-        stack([sweep_tile(tile.answer.probability, truth)]), [tile], SweepSpec(rule=rule, slack=0.5, tolerances=12)
+        stack([sweep_tile(tile.answer.probability, truth)]), [tile], SweepSpec(rule=rule, slack=1.0, tolerances=12)
     )
     assert lowest <= settled.choice.tolerance <= highest
+    assert 0.5 <= settled.article.tolerance <= 0.6
 
 
-def test_a_balanced_choice_stays_within_its_slack() -> None:
+def test_pixels_lose_no_more_than_the_slack() -> None:
     tile = two_that_touch(yard=0.5, seam=0.4)
     truth = np.zeros(SIZE, np.uint8)
     truth[3:37, 3:77] = 1
     counts = stack([sweep_tile(tile.answer.probability, truth)])
     settled = settle(counts, [tile], SweepSpec(slack=0.003))
     assert settled.choice.median_f1 == pytest.approx(counts.f1.max(), abs=0.003)
-    assert settled.building_f1 < settle(counts, [tile], SweepSpec(rule="building_f1")).building_f1
+    assert settled.building_f1 < settle(counts, [tile], SweepSpec(slack=1.0)).building_f1
+
+
+def shed_beside(tile: Labelled) -> Labelled:
+    """The same with a shed of 5 × 6 pixels, half a metre each, that is no building."""
+    probability = tile.answer.probability.copy()
+    probability[33:38, 3:9] = 0.99
+    return Labelled(tile.aoi, Answer(probability, tile.answer.interior, SIZE, 0.5), tile.buildings)
+
+
+def test_the_smallest_area_that_leaves_out_what_is_none() -> None:
+    tile = shed_beside(two_that_touch(yard=0.1, seam=0.4))
+    settled = settle(swept(tile), [tile], SweepSpec(min_areas_m2=(32.0, 0.0, 16.0, 2.0)))
+    assert settled.min_area_m2 == 16.0
+    assert settled.building_f1 == 1.0
+    with_shed = settled.measured[settled.measured["min_area_m2"] == 2.0]
+    assert with_shed["f1"].max() == pytest.approx(4 / 5)
+    assert settle(swept(tile), [tile], SweepSpec(min_areas_m2=(2.0,))).min_area_m2 == 2.0
+    alone = two_that_touch(yard=0.1, seam=0.4)
+    assert settle(swept(alone), [alone], SweepSpec()).min_area_m2 == 0.0
+
+
+def test_buildings_are_measured_by_area_and_where_nothing_is_chosen() -> None:
+    right, wrong = two_that_touch(yard=0.1, seam=0.4), two_that_touch(yard=0.1, seam=0.9, aoi="Rio")
+    settled = settle(swept(right, wrong), [right, wrong], SweepSpec())
+    assert set(settled.measured["aoi"]) == {"Town", "Rio"}
+    assert {0.1, 0.5, 0.9} <= set(settled.measured["tolerance"].round(2))
+    assert not settled.measured.duplicated(["aoi", "tolerance", "seed_level", "min_area_m2"]).any()
+    of_setting = settled.measured[settled.measured["tolerance"] == settled.choice.tolerance]
+    assert (of_setting["tp"] + of_setting["fn"] == 2).all()
 
 
 def test_building_f1_is_the_mean_over_cities() -> None:
     right, wrong = two_that_touch(yard=0.1, seam=0.4), two_that_touch(yard=0.1, seam=0.9, aoi="Rio")
-    f1 = building_f1([right, right, wrong], tolerances=[0.3, 0.5], seed_levels=[None, 0.5])
-    whole = building_f1([wrong], tolerances=[0.3], seed_levels=[None])[0, 0]
-    assert f1.shape == (2, 2)
-    assert f1[:, 1] == pytest.approx((1 + whole) / 2)
-    assert f1[:, 0] == pytest.approx(whole)
+    at = {"tolerances": [0.3, 0.5], "seed_levels": [None, 0.5], "min_areas_m2": [0.0]}
+    f1 = mean_f1(measure_buildings([right, right, wrong], **at))
+    whole = measure_buildings([wrong], tolerances=[0.3], seed_levels=[None], min_areas_m2=[0.0])["f1"][0]
+    assert len(f1) == 4
+    assert f1[f1["seed_level"] == 0.5]["f1"].tolist() == pytest.approx([(1 + whole) / 2] * 2)
+    assert f1[f1["seed_level"].isna()]["f1"].tolist() == pytest.approx([whole] * 2)
+
+
+@pytest.mark.parametrize("size", [SIZE, (60, 100)])
+def test_a_minimum_area_leaves_out_what_the_service_leaves_out(size: tuple[int, int]) -> None:
+    tile = shed_beside(two_that_touch(yard=0.1, seam=0.4))
+    answer = Answer(tile.answer.probability, tile.answer.interior, size, 0.5)
+    every = answer.footprints(tolerance=0.5, seed_level=0.5)
+    for least in (0.0, 4.0, 8.0, 150.0):
+        kept = answer.footprints(tolerance=0.5, seed_level=0.5, min_area_m2=least)
+        assert (answer.area_m2(every) > least).sum() == len(kept)
 
 
 def test_no_building_no_choice() -> None:
     empty = SweepTable(np.array([0.5]), *(np.zeros((2, 1), np.int64) for _ in range(3)))
-    for rule in ("balanced", "median_then_std", "pooled_pixel_f1", "building_f1"):
+    for rule in RULES:
         with pytest.raises(DatasetError, match="No tile of the validation split has a building"):
             settle(empty, [], SweepSpec(rule=rule))
 
@@ -141,7 +182,8 @@ def test_no_building_no_choice() -> None:
         {"slack": -0.1},
         {"tolerances": 0},
         {"tiles": 0},
-        {"min_area_m2": -1.0},
+        {"min_areas_m2": (-1.0,)},
+        {"min_areas_m2": ()},
         {"seed_levels": (0.5, 1.0)},
         {"flips": 3},
     ],

@@ -32,10 +32,13 @@ def test_what_is_chosen_on_the_validation_split_is_what_the_test_split_is_judged
     prepare_city(tmp_path)
     settings = Settings(home=tmp_path)
     trained, _ = train_unet(settings, SPEC, [], tags={})
-    swept, plot = sweep_tolerance(settings, trained, SweepSpec(rule="building_f1", tolerances=3, flips=2))
-    assert (swept.rule, swept.flips, swept.min_area_m2) == ("building_f1", 2, SweepSpec().min_area_m2)
+    swept, pictures = sweep_tolerance(settings, trained, SweepSpec(slack=1.0, tolerances=3, flips=2))
+    assert (swept.rule, swept.flips) == ("building_f1", 2)
+    assert swept.min_area_m2 in SweepSpec().min_areas_m2
     assert ToleranceSweep.model_validate_json(swept.model_dump_json()) == swept
-    assert cv2.imdecode(np.frombuffer(plot, np.uint8), cv2.IMREAD_COLOR).shape[1] > 800
+    assert set(pictures) == {"box_plot", "building_f1_by_area"}
+    for png in pictures.values():
+        assert cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).shape[1] > 800
 
     evaluation, scores, sheet = evaluate_test(settings, trained, swept)
     assert evaluation.tolerance == swept.tolerance
@@ -54,7 +57,12 @@ def test_what_is_chosen_on_the_validation_split_is_what_the_test_split_is_judged
     card = Path(mlflow.artifacts.download_artifacts(f"runs:/{trained.run_id}/{CARD}")).read_text(encoding="utf-8")
     for told in (trained.run_id, trained.split_digest, "network.width", "AOI_0_Synthetic", "data:image/png"):
         assert told in card
-    measured = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{trained.run_id}/tolerance/buildings.csv"))
+    of_run = f"runs:/{trained.run_id}/tolerance"
+    measured = pd.read_parquet(mlflow.artifacts.download_artifacts(f"{of_run}/buildings.parquet"))
     assert measured["seed_level"].isna().any()
     assert measured["seed_level"].nunique() == len(SweepSpec().seed_levels)
-    assert measured["building_f1"].max() >= swept.building_f1
+    assert set(measured["min_area_m2"]) == set(SweepSpec().min_areas_m2)
+    assert measured["f1"].max() >= swept.building_f1
+    pixels = pd.read_parquet(mlflow.artifacts.download_artifacts(f"{of_run}/pixels.parquet"))
+    assert len(pixels) == 50 * swept.tiles
+    assert swept.article_tolerance in set(pixels["tolerance"])

@@ -16,16 +16,17 @@ class SweepConfig(dg.Config):
 
     rule: str = Field(_SWEEP.rule, description=f"One of {', '.join(RULES)}; the article's is median_then_std.")
     slack: float = Field(
-        _SWEEP.slack, description="How far a balanced choice's median and pooled pixel F1 may be below the highest."
+        _SWEEP.slack,
+        description="How far median and pooled pixel F1 may be below the highest for the sake of building F1.",
     )
-    tolerances: int = Field(_SWEEP.tolerances, description="Building F1 is measured at so many tolerances at most.")
+    tolerances: int = Field(_SWEEP.tolerances, description="The choice is among so many tolerances at most.")
     seed_levels: list[float] = Field(
         list(_SWEEP.seed_levels), description="Levels tried for telling apart buildings that touch."
     )
     tiles: int = Field(_SWEEP.tiles, description="Building F1 is measured on so many validation tiles at most.")
-    min_area_m2: float = Field(
-        _SWEEP.min_area_m2,
-        description="Smaller footprints are no buildings, square metres; the service leaves them out as well.",
+    min_areas_m2: list[float] = Field(
+        list(_SWEEP.min_areas_m2),
+        description="Areas tried, square metres; smaller footprints are no buildings, and the service leaves them out.",
     )
     flips: int = Field(_SWEEP.flips, description="Orientations that predictions are the mean of: 1, 2, 4 or 8.")
 
@@ -40,12 +41,14 @@ def tolerance_sweep(workplace: Workplace, trained_unet: TrainedUnet, config: Swe
     from footprint_pipeline.orchestration.metadata import picture
     from footprint_pipeline.stages.judging import sweep_tolerance
 
-    swept, plot = sweep_tolerance(workplace.settings, trained_unet, config.spec())
+    swept, pictures = sweep_tolerance(workplace.settings, trained_unet, config.spec())
     return dg.Output(
         swept,
         metadata={
             "rule": swept.rule,
             "tolerance": swept.tolerance,
+            "tolerance_by_the_article": swept.article_tolerance,
+            "min_area_m2": swept.min_area_m2,
             "seed_level": "not separated" if swept.seed_level is None else swept.seed_level,
             "building_f1": swept.building_f1,
             "median_tile_f1": swept.median_tile_f1,
@@ -53,7 +56,7 @@ def tolerance_sweep(workplace: Workplace, trained_unet: TrainedUnet, config: Swe
             "pooled_pixel_f1": swept.pooled_pixel_f1,
             "tiles": swept.tiles,
             "mlflow_run": workplace.run_url(trained_unet.experiment_id, trained_unet.run_id),
-            "box_plot": picture(plot),
+            **{name: picture(png) for name, png in pictures.items()},
         },
     )
 

@@ -1,0 +1,81 @@
+"""Building F1 over tolerance, seed level and minimum area. Which of them to take is `choice`'s business."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from footprint_pipeline.evaluation.buildings import BuildingScore, Matches, assign, pair_up
+from footprint_pipeline.evaluation.scoring import Answer
+from footprint_pipeline.footprints.vectorize import Footprints
+
+SETTING = ["tolerance", "seed_level", "min_area_m2"]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What the network says of a tile, and the truth.
+
+    Attributes:
+        aoi: its AOI.
+        answer: the network's.
+        buildings: valid shapely polygons on the tile's grid, shape (N,).
+    """
+
+    aoi: str
+    answer: Answer
+    buildings: np.ndarray
+
+
+def measure_buildings(
+    tiles: Sequence[Labelled],
+    *,
+    tolerances: Sequence[float],
+    seed_levels: Sequence[float | None],
+    min_areas_m2: Sequence[float],
+) -> pd.DataFrame:
+    """SpaceNet's score of every AOI at every setting; tiles are measured in threads.
+
+    Returns:
+        One row an AOI and setting: `aoi`, `tolerance`, `seed_level` (NaN: not separated), `min_area_m2`, and the counts
+        and ratios of `BuildingScore.row`.
+    """
+    settings = [(tolerance, level) for tolerance in tolerances for level in seed_levels]
+
+    def score(tile: Labelled) -> list[BuildingScore]:
+        return [
+            matches.score
+            for tolerance, level in settings
+            for _, matches in match_at(tile, tolerance=tolerance, seed_level=level, min_areas_m2=min_areas_m2)
+        ]
+
+    sums: dict[str, list[BuildingScore]] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for tile, scores in zip(tiles, pool.map(score, tiles), strict=True):
+            former = sums.get(tile.aoi, [BuildingScore()] * len(scores))
+            sums[tile.aoi] = [one + other for one, other in zip(former, scores, strict=True)]
+    at = [(*setting, area) for setting in settings for area in min_areas_m2]
+    rows = [
+        {"aoi": aoi, **dict(zip(SETTING, setting, strict=True)), **score.row()}
+        for aoi in sorted(sums)
+        for setting, score in zip(at, sums[aoi], strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["aoi", *SETTING, *BuildingScore().row()]).astype({"seed_level": float})
+
+
+def match_at(
+    tile: Labelled, *, tolerance: float, seed_level: float | None, min_areas_m2: Sequence[float]
+) -> list[tuple[Footprints, Matches]]:
+    """The footprints of a tile and what they find, at every minimum area; those too small are no proposals."""
+    found = tile.answer.footprints(tolerance=tolerance, seed_level=seed_level)
+    area_m2 = tile.answer.area_m2(found)
+    pairs = pair_up(found.polygons, tile.buildings)
+    return [(found, assign(pairs, found.confidence, counts=area_m2 > least)) for least in min_areas_m2]
+
+
+def mean_f1(measured: pd.DataFrame) -> pd.DataFrame:
+    """Building F1, mean over AOIs: one row a setting, in the order measured: `tolerance`, …, `f1`."""
+    return measured.groupby(SETTING, sort=False, dropna=False)["f1"].mean().reset_index()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from footprint_pipeline.orchestration.assets.dataset import dataset_assets
+from footprint_pipeline.orchestration.assets.drift import footprint_drift
 from footprint_pipeline.orchestration.assets.evaluation import test_evaluation, tolerance_sweep
 from footprint_pipeline.orchestration.assets.exploration import exploration_assets
 from footprint_pipeline.orchestration.assets.ingest import ingest_assets
@@ -42,6 +43,7 @@ def build_definitions(
             tolerance_sweep,
             test_evaluation,
             registered_model,
+            footprint_drift,
         ],
         asset_checks=data_checks(aois),
         jobs=build_jobs(),

@@ -152,11 +152,16 @@ def test_mlflow_answers_to_the_name_that_the_others_use() -> None:
     assert {"mlflow:*", "localhost:*"} <= set(hosts.removeprefix("--allowed-hosts=").split("$")[0].split(","))
 
 
-def test_the_service_can_write_to_its_cache_only() -> None:
+def test_the_service_can_write_to_its_cache_and_its_counters_only() -> None:
     service = SERVICES["service"]
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]
-    assert service["volumes"] == ["cache:/cache", "state:/state:ro"]
+    assert service["volumes"] == ["cache:/cache", "counters:/counters", "state:/state:ro"]
+
+
+def test_runs_read_what_the_service_counts_and_cannot_change_it() -> None:
+    assert "counters:/counters:ro" in SERVICES["code"]["volumes"]
+    assert {SERVICES[name]["environment"]["FOOTPRINT_COUNTERS"] for name in ("code", "service")} == {"/counters"}
 
 
 def test_the_service_knows_no_password_of_the_database() -> None:

@@ -27,6 +27,7 @@ BEYOND = 0.95
 
 _FLOOR = 1e-4
 _QUANTILES = 21
+_DECIMALS = 6
 _DOMAIN_BINS = 20
 _STEPS_PER_OCTAVE = 4
 
@@ -104,12 +105,12 @@ class DomainReference(BaseModel):
         if not counted:
             return None
         total = np.sum(counted, axis=0)
-        shares = total / total.sum(axis=1, keepdims=True)
+        shares = (total / total.sum(axis=1, keepdims=True)).round(_DECIMALS)
         distances = population_stability_index(shares, np.stack(counted)).max(axis=1)
         steps = [gsd_step(gsd_m) for gsd_m in gsds_m]
         return cls(
-            shares=_rows(shares.round(6)),
-            quantiles=tuple(np.quantile(distances, np.linspace(0, 1, _QUANTILES)).round(6).tolist()),
+            shares=_rows(shares),
+            quantiles=tuple(np.quantile(distances, np.linspace(0, 1, _QUANTILES)).round(_DECIMALS).tolist()),
             tiles=len(counted),
             gsd_m={step: steps.count(step) for step in sorted(set(steps))},
         )
@@ -133,7 +134,7 @@ class DomainReference(BaseModel):
         """
         if not counts.any():
             return None
-        distance = float(self.psi(counts).max())
+        distance = float(self.psi(counts).max().round(_DECIMALS))
         if distance <= self.quantiles[0]:
             return 0.0
         return float(np.interp(distance, self.quantiles, np.linspace(0, 1, len(self.quantiles))))

@@ -1,4 +1,4 @@
-"""What starts runs by itself, each off until it is switched on in the UI: a weekly training, new tiles, new sources.
+"""What starts runs by itself, each off until it is switched on in the UI: by the calendar, or by what is new.
 
 What belongs here: when, and what for. What is run are the jobs. A run that fails half-way is started once more from
 where it failed; while a training is queued or under way no other is asked for.
@@ -7,18 +7,23 @@ where it failed; while a training is queued or under way no other is asked for.
 import json
 import logging
 from pathlib import Path
+from typing import TypeVar
 
 import dagster as dg
+from pydantic import BaseModel
 
 from footprint_pipeline.dataset.splits import digest, read_manifests
 from footprint_pipeline.errors import FootprintError, SettingsError
-from footprint_pipeline.handover import TrainedUnet
+from footprint_pipeline.handover import RegisteredModel, TrainedUnet
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.resources import Workplace
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.sources import fingerprint
+from footprint_pipeline.stages.drift import DriftReport
 
 log = logging.getLogger(__name__)
+
+Record = TypeVar("Record", bound=BaseModel)
 
 TRAINING_JOBS = ("model", "whole_chain")
 RETRIES = {"dagster/max_retries": "1", "dagster/retry_strategy": "FROM_FAILURE"}
@@ -31,10 +36,11 @@ _UNFINISHED = [
 _BUSY = dg.SkipReason("A training is queued or under way.")
 _EVERY_S = 600
 _SOURCES_EVERY_S = 6 * 3600
+_DRIFT_CRON = "0 1 * * *"
 
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """`weekly_retraining`.
+    """`weekly_retraining` and `daily_drift`.
 
     Raises:
         SettingsError: the setting is no cron expression.
@@ -58,11 +64,19 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             f"FOOTPRINT_RETRAIN_CRON is {settings.retrain_cron!r}, which is no cron expression.",
             fix="Write minute, hour, day, month and weekday, as in 0 3 * * 1.",
         ) from error
-    return [weekly_retraining]
+
+    daily_drift = dg.ScheduleDefinition(
+        name="daily_drift",
+        job_name="drift",
+        cron_schedule=_DRIFT_CRON,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Hold what the service was asked of late against what its model was trained on.",
+    )
+    return [weekly_retraining, daily_drift]
 
 
 def build_sensors() -> list[dg.SensorDefinition]:
-    """`new_tiles` and `changed_sources`."""
+    """`new_tiles`, `changed_sources` and `drifted_inputs`."""
 
     @dg.sensor(
         name="new_tiles",
@@ -108,7 +122,34 @@ def build_sensors() -> list[dg.SensorDefinition]:
         told = None if requests else f"{len(seen)} sources are what they were, or are looked at for the first time."
         return dg.SensorResult(run_requests=requests, skip_reason=told, cursor=json.dumps(seen))
 
-    return [new_tiles, changed_sources]
+    @dg.sensor(
+        name="drifted_inputs",
+        job_name="model",
+        minimum_interval_seconds=_EVERY_S,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Train when the last report of footprint_drift says that what is asked has drifted; once for a "
+        "version and what is prepared, for the same tiles teach nothing new.",
+    )
+    def drifted_inputs(context: dg.SensorEvaluationContext, workplace: Workplace) -> dg.RunRequest | dg.SkipReason:
+        home = workplace.settings.home.absolute()
+        report = _record(home, "footprint_drift", DriftReport)
+        if report is None:
+            return dg.SkipReason("There is no report: materialize footprint_drift, or switch daily_drift on.")
+        if not report.drifted:
+            return dg.SkipReason(f"Until {report.until}, of version {report.version}: {report.verdict}")
+        registered = _record(home, "registered_model", RegisteredModel)
+        if registered is not None and registered.promoted and registered.version != report.version:
+            return dg.SkipReason(
+                f"The report is about version {report.version}, but version {registered.version} was promoted."
+            )
+        prepared = prepared_digest(home)
+        if prepared is None:
+            return dg.SkipReason("No AOI is prepared.")
+        if training_under_way(context.instance):
+            return _BUSY
+        return dg.RunRequest(run_key=f"{report.version}-{prepared}", tags=RETRIES)
+
+    return [new_tiles, changed_sources, drifted_inputs]
 
 
 def training_under_way(instance: dg.DagsterInstance) -> bool:
@@ -125,5 +166,11 @@ def prepared_digest(home: Path) -> str | None:
 
 def trained_digest(home: Path) -> str | None:
     """The digest of the splits that the last training saw; None when there was none."""
-    record = home / "records" / "trained_unet.json"
-    return TrainedUnet.model_validate_json(record.read_text()).split_digest if record.exists() else None
+    trained = _record(home, "trained_unet", TrainedUnet)
+    return trained.split_digest if trained else None
+
+
+def _record(home: Path, asset: str, kind: type[Record]) -> Record | None:
+    """What an asset last handed on; None before it was materialised."""
+    path = home / "records" / f"{asset}.json"
+    return kind.model_validate_json(path.read_text()) if path.exists() else None

@@ -6,6 +6,7 @@ import shapely
 from pyproj import Geod
 
 from footprint_pipeline.errors import ImageryError, ModelError, NoImageryError, RequestError
+from footprint_pipeline.footprints.domain import DomainReference, brightness_counts
 from footprint_pipeline.footprints.extract import Extraction, extract, predict_raster
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.mercator import Bounds, Tile, project, tile_at, to_wgs84
@@ -111,6 +112,31 @@ def test_courtyards_stay_open(runtime: Runtime, tmp_path: Path) -> None:
     assert not only(found).interiors[0].is_ccw
     assert found.area_m2[0] == pytest.approx(area_m2(only(found)))
     assert found.area_m2[0] < 0.8 * area_m2(shapely.Polygon(only(found).exterior))
+
+
+def test_what_the_imagery_looks_like_is_counted_in_the_area_without_its_surroundings(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    imagery = city(tmp_path, roof(*MIDDLE, 24, 15))
+    wide, narrow = (predict_raster(runtime, imagery, TILE.bounds_3857, halo_px=halo) for halo in (64, 16))
+    counts = wide.profile.brightness
+    assert counts.sum(axis=1).tolist() == [wide.shape[0] * wide.shape[1]] * 3
+    assert {level for level in range(16) if counts[0, level]} >= {120 // 16, 255 // 16}  # the ground and the roof
+    assert counts[0, 15] * GSD_M**2 == pytest.approx(24 * 15, rel=0.15)
+    assert np.abs(counts - narrow.profile.brightness).max() < 0.01 * counts.max()
+    assert wide.profile.out_of_domain is None  # this model does not say what it was trained on
+
+
+def test_a_model_that_knows_what_it_was_trained_on_tells_what_is_unlike_it(tmp_path: Path) -> None:
+    deep = Normalization(high=(512, 512, 512))
+    ground = brightness_counts(np.full((8, 8, 3), 60, np.uint8), np.ones((8, 8), bool))
+    darker = brightness_counts(np.full((8, 8, 3), 30, np.uint8), np.ones((8, 8), bool))
+    domain = DomainReference.of([ground] * 19 + [darker])
+    knowing = Runtime(write_model(tmp_path / "knowing", domain=domain, normalization={"AOI_1": deep}), threads=1)
+    alike = predict_raster(knowing, city(tmp_path, dtype=np.uint16), TILE.bounds_3857)  # 120 of 512: 60 of 255
+    unlike = predict_raster(knowing, city(tmp_path), TILE.bounds_3857)
+    assert alike.profile.out_of_domain == 0
+    assert unlike.profile.out_of_domain == 1
 
 
 def test_tolerance_and_smallest_area_can_be_asked_for(runtime: Runtime, tmp_path: Path) -> None:

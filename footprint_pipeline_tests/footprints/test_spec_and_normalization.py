@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from footprint_pipeline.errors import ModelError
+from footprint_pipeline.footprints.domain import DomainReference
 from footprint_pipeline.footprints.normalization import UINT8, Normalization
 from footprint_pipeline.footprints.runtime import Runtime, has_bfloat16
 from footprint_pipeline.footprints.spec import ModelSpec
@@ -30,10 +31,12 @@ def test_a_band_without_span_does_not_divide_by_zero() -> None:
 
 
 def test_spec_survives_the_disk(tmp_path: Path) -> None:
-    write_model(tmp_path, metrics={"f1": 0.7}, min_area_m2=4.0)
+    domain = DomainReference.of([np.arange(48).reshape(3, 16), np.ones((3, 16), int)], gsds_m=[0.3, 0.5])
+    write_model(tmp_path, metrics={"f1": 0.7}, min_area_m2=4.0, domain=domain)
     spec = ModelSpec.read(tmp_path)
     assert spec.write(tmp_path / "copy") == tmp_path / "copy" / "spec.json"
     assert ModelSpec.read(tmp_path / "copy") == spec
+    assert spec.domain == domain
 
 
 def test_a_missing_or_broken_spec_names_the_file(tmp_path: Path) -> None:
@@ -67,11 +70,12 @@ def test_precision_is_the_specs_unless_asked_otherwise(tmp_path: Path) -> None:
 def test_a_spec_from_before_there_were_precisions_heads_and_seeds_is_served_as_ever(tmp_path: Path) -> None:
     write_model(tmp_path)
     written = json.loads((tmp_path / "spec.json").read_text())
-    for name in ("precision", "heads", "seed_level", "flips"):
+    for name in ("precision", "heads", "seed_level", "flips", "domain"):
         del written[name]
     (tmp_path / "spec.json").write_text(json.dumps(written))
     old = Runtime(tmp_path)
     assert (old.spec.heads, old.spec.seed_level, old.spec.flips) == (("building",), None, 1)
+    assert old.spec.domain is None
     assert old.precision == ("bf16" if has_bfloat16() else "f32")
     assert old(np.zeros((1, 16, 16, 3), np.float32)).shape == (1, 16, 16, 1)
 

@@ -5,6 +5,7 @@ import pytest
 import shapely
 from shapely.geometry import shape
 
+from footprint_pipeline.footprints.domain import LEVELS, InputProfile
 from footprint_pipeline.footprints.extract import Extraction, Raster, Stages
 from footprint_pipeline.footprints.mercator import Bounds
 from footprint_pipeline.footprints.runtime import Runtime
@@ -16,8 +17,11 @@ COURT = shapely.Polygon(
 )
 
 
-def extraction(*polygons: shapely.Polygon) -> Extraction:
-    raster = Raster(np.zeros((4, 4), np.float32), 0, Bounds(0, 0, 1, 1), "tiles.example.com, zoom 18", Stages())
+def extraction(*polygons: shapely.Polygon, out_of_domain: float | None = None) -> Extraction:
+    profile = InputProfile(np.zeros((3, LEVELS), int), out_of_domain=out_of_domain)
+    raster = Raster(
+        np.zeros((4, 4), np.float32), 0, Bounds(0, 0, 1, 1), "tiles.example.com, zoom 18", Stages(), profile
+    )
     count = len(polygons)
     return Extraction(
         raster, np.array(polygons, object), np.full(count, 0.87654321, np.float32), np.full(count, 123.456), 0.7
@@ -38,6 +42,14 @@ def test_a_feature_tells_what_it_was_made_from(runtime: Runtime) -> None:
     }
     assert answer["attribution"] == "© the sky"
     assert "crs" not in answer
+
+
+def test_how_far_out_of_domain_the_imagery_is_stands_on_the_collection_and_on_every_feature(runtime: Runtime) -> None:
+    known = extraction(COURT, COURT, out_of_domain=0.98765)
+    answer = json.loads(json.dumps(feature_collection(known, runtime.spec, model_version="7")))
+    assert answer["out_of_domain"] == 0.988
+    assert [feature["properties"]["out_of_domain"] for feature in answer["features"]] == [0.988, 0.988]
+    assert "out_of_domain" not in feature_collection(extraction(COURT), runtime.spec, model_version="7")
 
 
 def test_geometry_is_as_rfc_7946_wants_it(runtime: Runtime) -> None:

@@ -16,6 +16,7 @@ from footprint_pipeline.model.search_space import SearchSpec
 from footprint_pipeline.model.spec import TrainingSpec
 from footprint_pipeline.model.spec_fields import fields_of
 from footprint_pipeline.model.spec_files import read_spec
+from footprint_pipeline.orchestration.assets.drift import DriftConfig
 from footprint_pipeline.orchestration.assets.evaluation import SweepConfig
 from footprint_pipeline.orchestration.assets.promotion import PromotionConfig
 from footprint_pipeline.orchestration.assets.search import SearchConfig
@@ -25,10 +26,14 @@ from footprint_pipeline.orchestration.local import ROOT, prepare_home
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.catalog import BUILT_IN
 from footprint_pipeline.spacenet.own_areas import add_aoi
+from footprint_pipeline.stages.drift import DriftSpec
 
-JOBS = ("dataset", "model", "whole_chain", "search")
+JOBS = ("dataset", "model", "whole_chain", "search", "drift")
 PARTITIONED = ("image_tiles", "building_polygons", "mask_tiles", "split_manifests", "dataset_report")
-UNPARTITIONED = ("hyperparameter_search", "trained_unet", "tolerance_sweep", "test_evaluation", "registered_model")
+UNPARTITIONED = (
+    "hyperparameter_search", "trained_unet", "tolerance_sweep", "test_evaluation", "registered_model",
+    "footprint_drift",
+)  # fmt: skip
 
 
 def test_the_graph_is_a_line_from_tiles_to_the_registry(tmp_path: Path) -> None:
@@ -78,7 +83,8 @@ def test_jobs_hold_what_they_say(tmp_path: Path) -> None:
     repository = build_definitions(Settings(home=tmp_path)).get_repository_def()
     jobs = {name: {node.name for node in repository.get_job(name).nodes} for name in JOBS}
     assert jobs["search"] == {"hyperparameter_search"}
-    assert jobs["model"] == set(UNPARTITIONED) - jobs["search"]
+    assert jobs["drift"] == {"footprint_drift"}
+    assert jobs["model"] == set(UNPARTITIONED) - jobs["search"] - jobs["drift"]
     assert jobs["whole_chain"] == jobs["dataset"] | jobs["model"]
 
 
@@ -160,6 +166,7 @@ def test_a_record_that_is_not_there_is_an_error_with_a_way_out(tmp_path: Path) -
         dg.materialize([swept, reader], resources={"io_manager": JsonRecords(folder=str(tmp_path))}, selection=[reader])
 
 
-def test_the_rules_of_sweep_and_promotion_have_the_cores_defaults() -> None:
+def test_the_rules_of_sweep_promotion_and_drift_have_the_cores_defaults() -> None:
     assert SweepConfig().spec() == SweepSpec()
     assert PromotionConfig().spec() == PromotionSpec()
+    assert DriftConfig().spec() == DriftSpec()

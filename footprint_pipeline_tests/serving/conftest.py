@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,15 @@ class FakeRegistry:
         if not (into / version).exists():
             shutil.copytree(self.model, into / version)
         return into / version
+
+
+@pytest.fixture(scope="session", autouse=True)
+def counters_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where services of tests count when they are not told otherwise: not in the developer's own home."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("counters")
+        patch.setenv("FOOTPRINT_COUNTERS", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import requests
 from mlflow import MlflowClient
 
 from footprint_pipeline.registry import Registry
+from footprint_pipeline.stages.drift import read_counters
 from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM
 
 NAME = "building-footprints"
@@ -82,6 +83,7 @@ def test_the_service_starts_without_a_model_finds_it_and_answers(
     version = register(uri, model_folder, tmp_path / "artifacts")
     environment = {
         "FOOTPRINT_HOME": str(tmp_path / "home"),
+        "FOOTPRINT_COUNTERS": "",
         "FOOTPRINT_IMAGERY": str(city_path),
         "FOOTPRINT_MODEL_NAME": NAME,
         "FOOTPRINT_THREADS": "1",
@@ -104,6 +106,8 @@ def test_the_service_starts_without_a_model_finds_it_and_answers(
         assert mask.content.startswith(b"\x89PNG")
         pulled = list((tmp_path / "home" / "serving-cache").rglob("spec.json"))
         assert len(pulled) == 1
+    (counted,) = read_counters(tmp_path / "home" / "counters")
+    assert (counted.version, counted.counts.answers) == (version, 2)  # the second was written when the process ended
     text = log.read_text()
     assert '"POST /predict/polygon HTTP/1.1" 200' in text
     assert "Traceback" not in text

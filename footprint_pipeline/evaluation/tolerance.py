@@ -149,8 +149,7 @@ def _levels(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """
     steps = len(TOLERANCES)
     low, high = (cv2.convertScaleAbs(probability, alpha=steps, beta=0.5 + sign * _NEAR) for sign in (-1, 1))
-    for each in (low, high):
-        each += (each == 0).view(np.uint8)
+    low += (low == 0).view(np.uint8)
     # Truth is the seventh bit. The eighth differs between neighbours, which are often alike: counters that are
     # written again and again wait for themselves.
     codes = (truth != 0).view(np.uint8) * np.uint8(64)
@@ -158,11 +157,11 @@ def _levels(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
     every = codes.reshape(-1)
     every[: len(every) & ~1].view(np.uint16)[:] |= 0x8000
     counts = cv2.calcHist([every], [0], None, [256], [0, 256]).reshape(2, 2, 64).sum(axis=0).astype(np.int64)
-    near = low != high
-    if near.any():
-        of, rounded = np.divmod(codes[near] & 127, 64)
+    near = np.flatnonzero(low != high)
+    if len(near):
+        of, rounded = np.divmod(every[near] & 127, 64)
         np.subtract.at(counts, (of, rounded), 1)
-        np.add.at(counts, (of, np.searchsorted(THRESHOLDS[::-1], probability[near], side="left")), 1)
+        np.add.at(counts, (of, np.searchsorted(THRESHOLDS[::-1], probability.reshape(-1)[near], side="left")), 1)
     if probability.min() <= 0:
         for of, zeros in enumerate(np.bincount(truth[probability <= 0] != 0, minlength=2)):
             counts[of, 0] += zeros

@@ -75,6 +75,7 @@ class RegisteredModel(_Record):
     reason: str
     metrics: dict[str, float]
     champion_metrics: dict[str, float] | None
+    commit: str | None = None
     differences: dict[str, float] = {}
     precision: str = "bf16"
     precisions: dict[str, dict[str, float]] = {}

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -169,11 +169,11 @@ def log_files(run_id: str, files: dict[str, bytes]) -> None:
 
 def read_file(run_id: str, name: str) -> bytes | None:
     """An artifact of a run; None when it has no such one."""
+    client = mlflow.MlflowClient()
+    if name not in [each.path for each in client.list_artifacts(run_id, str(PurePosixPath(name).parent))]:
+        return None
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            return Path(mlflow.MlflowClient().download_artifacts(run_id, name, folder)).read_bytes()
-        except (MlflowException, OSError):
-            return None
+        return Path(client.download_artifacts(run_id, name, folder)).read_bytes()
 
 
 def described(run_id: str) -> RunData:

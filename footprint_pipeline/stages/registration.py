@@ -119,6 +119,7 @@ def register_model(
         reason=verdict.reason,
         metrics=evaluation.metrics,
         champion_metrics=judged.champion_scores and judged.champion_scores.metrics(),
+        commit=tracking.git_commit(),
         differences=judged.verdict.figures(),
         precision=precisions.chosen,
         precisions=dict(precisions.figures),

@@ -13,8 +13,11 @@ from openvino import opset13 as ops
 
 from footprint_pipeline import handover
 from footprint_pipeline.commands.registered import export
+from footprint_pipeline.dataset.caching import resample
 from footprint_pipeline.dataset.splits import digest
+from footprint_pipeline.dataset.tiles import read_tile
 from footprint_pipeline.errors import RegistryError
+from footprint_pipeline.footprints.domain import gsd_step
 from footprint_pipeline.footprints.normalization import UINT8
 from footprint_pipeline.footprints.runtime import Runtime, has_bfloat16
 from footprint_pipeline.footprints.spec import ModelSpec
@@ -28,7 +31,7 @@ from footprint_pipeline.registry import Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages import precisions
 from footprint_pipeline.stages.precisions import calibration_chips, choose, compare_precisions
-from footprint_pipeline.stages.registration import register_model
+from footprint_pipeline.stages.registration import register_model, training_domain
 from footprint_pipeline.stages.scoring import load_manifest, load_polygons
 from footprint_pipeline_tests.footprints.red_city import write_model
 from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
@@ -106,6 +109,7 @@ def test_a_version_says_how_each_precision_does_and_serves_the_fastest_that_pass
     assert (first.precision, found.tags["precision_reason"]) == choose(first.precisions)
     assert found.tags["precision"] == first.precision
     assert found.tags["heads"] == "building,border,contact"
+    assert found.tags.get("git_commit") == first.commit
     assert (found.tags["seed_level"], found.tags["flips"]) == ("0.40", "2")
     assert "without_onnx" not in found.tags
     assert not [name for name in found.tags if name.startswith("skipped_int8")]
@@ -137,6 +141,24 @@ def test_every_format_comes_out_complete(
     spec = ModelSpec.read(tmp_path / "onnx")
     assert spec == served.spec
     assert (spec.heads, spec.seed_level, spec.flips, spec.tolerance, spec.gsd_m) == (HEADS, 0.4, 2, 0.6, 0.5)
+    manifest = load_manifest(Lake(settings.home), [])
+    assert spec.domain == training_domain(manifest[manifest["split"] == "train"], gsd_m=0.5)
+
+
+def test_a_version_knows_what_its_training_tiles_look_like_to_the_network(settings: Settings) -> None:
+    manifest = load_manifest(Lake(settings.home), [])
+    row = next(manifest.itertuples())
+    stretched = [[0.0] * 3, [510.0] * 3]
+    half = manifest.iloc[:1].assign(low=[stretched[0]], high=[stretched[1]])
+    image, _ = read_tile(Path(row.path))
+    for gsd_m, size in ((row.gsd_x_m, image.shape[:2]), (2 * row.gsd_x_m, (80, 88))):
+        seen = np.rint(resample(image, size) / 2).astype(np.uint8)
+        told = training_domain(half, gsd_m=gsd_m)
+        counts = np.stack([np.bincount((seen[..., band] >> 4).ravel(), minlength=16) for band in range(3)])
+        assert np.allclose(told.shares, counts / counts.sum(axis=1, keepdims=True), atol=0.02)
+        assert told.gsd_m == {gsd_step(row.gsd_x_m): 1}
+    assert training_domain(manifest, gsd_m=1.0).tiles == len(manifest)
+    assert training_domain(manifest.iloc[:0], gsd_m=1.0) is None
 
 
 def test_what_cannot_be_had_is_said_and_the_version_is_made(

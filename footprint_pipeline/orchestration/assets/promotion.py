@@ -70,5 +70,5 @@ def registered_model(
     yield dg.AssetCheckResult(
         passed=registered.promoted,
         severity=dg.AssetCheckSeverity.WARN,  # the run has done what it should
-        metadata={"reason": registered.reason, **registered.differences},
+        metadata={"reason": registered.reason, "commit": registered.commit or "not known", **registered.differences},
     )

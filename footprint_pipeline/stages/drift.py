@@ -98,18 +98,41 @@ def report_drift(
             f"{found.name} version {found.version} was registered before models said what they were trained on.",
             fix="Register it again (footprint register), or train a new one.",
         )
-    until = today or datetime.now(UTC).date()
-    since = until - timedelta(days=spec.days - 1)
-    asked = AskedCounts()
-    for each in read_counters(settings.counters_folder):
-        if (each.model, each.version) == (model.model_name, found.version) and since <= each.day <= until:
-            asked += each.counts
-    psi = index_by_channel(model.domain, asked)
-    drifted, verdict = judge(psi, asked, spec)
-    log.info("%s version %s: %s", found.name, found.version, verdict)
-    return DriftReport(
+    report = hold_against(
+        model.domain,
+        settings.counters_folder,
+        spec,
         model=found.name,
         version=found.version,
+        until=today or datetime.now(UTC).date(),
+    )
+    log.info("%s version %s: %s", found.name, found.version, report.verdict)
+    return report
+
+
+def hold_against(
+    trained: DomainReference, counters: Path, spec: DriftSpec, *, model: str, version: str, until: date
+) -> DriftReport:
+    """What a version was asked, held against what it was trained on.
+
+    Args:
+        trained: what that looks like.
+        counters: folder of what the service has counted.
+        spec: when it has drifted.
+        model: name of the registered model.
+        version: its version.
+        until: the last day that counts, in UTC.
+    """
+    since = until - timedelta(days=spec.days - 1)
+    asked = AskedCounts()
+    for each in read_counters(counters):
+        if (each.model, each.version) == (model, version) and since <= each.day <= until:
+            asked += each.counts
+    psi = index_by_channel(trained, asked)
+    drifted, verdict = judge(psi, asked, spec)
+    return DriftReport(
+        model=model,
+        version=version,
         since=since,
         until=until,
         answers=asked.answers,
@@ -118,7 +141,7 @@ def report_drift(
         drifted=drifted,
         verdict=verdict,
         asked=asked,
-        trained=model.domain,
+        trained=trained,
     )
 
 

@@ -65,8 +65,8 @@ def trained_on(settings: Settings, split_digest: str) -> None:
 
 def test_nothing_starts_by_itself_before_it_is_switched_on(settings: Settings) -> None:
     repository = build_definitions(settings).get_repository_def()
-    assert {schedule.name for schedule in repository.schedule_defs} == {"weekly_retraining"}
-    assert {sensor.name for sensor in repository.sensor_defs} == {"new_tiles", "changed_sources"}
+    assert {schedule.name for schedule in repository.schedule_defs} == {"weekly_retraining", "daily_drift"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {"new_tiles", "changed_sources", "drifted_inputs"}
     for each in (*repository.schedule_defs, *repository.sensor_defs):
         assert each.default_status.value == "STOPPED"
         assert each.description
@@ -86,6 +86,13 @@ def test_the_schedule_trains_unless_a_training_is_under_way(settings: Settings, 
     assert told.skip_message == "A training is queued or under way."
     instance.report_run_failed(instance.get_run_by_id(run_id))
     assert schedule.evaluate_tick(dg.build_schedule_context(instance=instance)).run_requests
+
+
+def test_what_was_asked_is_looked_at_every_day(settings: Settings, instance: dg.DagsterInstance) -> None:
+    daily = build_definitions(settings).resolve_schedule_def("daily_drift")
+    assert (daily.cron_schedule, daily.job_name) == ("0 1 * * *", "drift")
+    start_training(instance, settings)
+    assert len(daily.evaluate_tick(dg.build_schedule_context(instance=instance)).run_requests) == 1
 
 
 def test_a_setting_that_is_no_cron_expression_is_named(settings: Settings) -> None:

@@ -54,6 +54,10 @@ class RegistryError(FootprintError):
     """The model registry cannot be reached or does not hold what is asked for."""
 
 
+class NoSuchVersionError(RegistryError):
+    """The registry answers, but has no such alias or version."""
+
+
 class ModelError(FootprintError):
     """An exported model cannot be loaded or answers nonsense."""
 

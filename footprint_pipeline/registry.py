@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from footprint_pipeline.errors import ModelError, RegistryError
+from footprint_pipeline.errors import NoSuchVersionError, RegistryError
 from footprint_pipeline.files import atomic_folder, atomic_path
 from footprint_pipeline.footprints.spec import SPEC_FILE, ModelSpec
 
@@ -33,6 +33,7 @@ SERVING_FOLDER = "serving"
 """Artifact folder of a version that holds the exported model."""
 ONNX_FOLDER = "onnx"
 """Artifact folder of a version that holds `model.onnx`; apart, so that the service does not pull it."""
+_ONNX_FILE = "model.onnx"
 CARD_FOLDER = "card"
 """Artifact folder of a version that holds `model_card.html`."""
 WITHOUT_ONNX = "without_onnx"
@@ -99,24 +100,27 @@ class Registry:
         except NoSuchVersionError:
             return None
 
-    def pull(self, *, alias: str | None = None, version: str | None = None, into: Path) -> Path:
+    def pull(self, *, alias: str | None = None, version: str | None = None, into: Path, onnx: bool = False) -> Path:
         """Download the exported model of a version, unless it is there already.
 
         Args:
             alias: which version, by alias,
             version: or by number.
             into: folder that keeps pulled versions, one folder each.
+            onnx: whether to bring `model.onnx` too, of a version that has it.
 
         Returns:
             The folder that holds `model.xml`, `model.bin` and `spec.json`.
 
         Raises:
             RegistryError: no such version, it holds no exported model, or the registry cannot be reached.
+            ModelError: the version's spec cannot be read.
         """
         found = self._find(alias=alias, version=version)
         # Another registry may use the same numbers: the run tells them apart.
         target = into / f"{found.version}-{(found.run_id or 'imported')[:8]}"
-        if (target / SPEC_FILE).exists():
+        onnx = onnx and WITHOUT_ONNX not in found.tags
+        if (target / SPEC_FILE).exists() and (not onnx or (target / _ONNX_FILE).exists()):
             return target
         try:
             source = self.client.get_model_version_download_uri(self.model_name, found.version)
@@ -129,7 +133,9 @@ class Registry:
                 for path in list(pulled.iterdir()):
                     path.replace(temporary / path.name)
                 pulled.rmdir()
-        except (MlflowException, OSError, ModelError) as error:
+                if onnx:
+                    self._pull_file(found, f"{ONNX_FOLDER}/{_ONNX_FILE}", temporary / _ONNX_FILE, "ONNX model")
+        except (MlflowException, OSError) as error:
             raise RegistryError(
                 f"{self.model_name} version {found.version}: its exported model cannot be pulled "
                 f"({first_line(error)}).",
@@ -159,7 +165,7 @@ class Registry:
                 fix="Take --format openvino or keras.",
             )
         return [
-            self._pull_file(found, f"{ONNX_FOLDER}/model.onnx", into / "model.onnx", "ONNX model"),
+            self._pull_file(found, f"{ONNX_FOLDER}/{_ONNX_FILE}", into / _ONNX_FILE, "ONNX model"),
             self._pull_file(found, f"{SERVING_FOLDER}/{SPEC_FILE}", into / SPEC_FILE, "spec"),
         ]
 
@@ -262,10 +268,6 @@ class Registry:
             f"The model registry at {where} does not answer as it should ({first_line(error)}).",
             fix="Check that it runs and that MLFLOW_TRACKING_URI names it.",
         )
-
-
-class NoSuchVersionError(RegistryError):
-    """The registry answers, but has no such alias or version."""
 
 
 def experiment_id(client: MlflowClient, name: str, *, artifacts: Path | None) -> str:

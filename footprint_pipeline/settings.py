@@ -57,6 +57,12 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         None, ge=1, description="CPU threads of the serving runtime; by default all it may use."
     )
+    model_poll_s: float = Field(
+        30.0, gt=0, description="How often the service looks whether its alias points to another version, seconds."
+    )
+    queue: int = Field(
+        16, ge=0, description="Requests that may wait while others are answered; one more is told to come again."
+    )
     counters: Path | None = Field(
         None, description="Folder where the service counts what it is asked; by default below the home."
     )

@@ -158,7 +158,7 @@ def test_pulling_brings_the_exported_model_and_brings_it_once(
     registry: Registry, trained: Trained, tmp_path: Path
 ) -> None:
     folder = registry.pull(alias=CHAMPION, into=tmp_path / "pulled")
-    assert sorted(path.name for path in folder.iterdir()) == ["model.bin", "model.xml", "spec.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["model.bin", "model.xml", "selftest.npz", "spec.json"]
     assert folder.name == f"1-{trained.run_id[:8]}"
     batch = np.random.default_rng(0).random((1, 16, 16, 3), np.float32)
     ours = keras.ops.convert_to_numpy(trained.network(batch))
@@ -185,7 +185,7 @@ def test_half_a_pulled_model_is_pulled_again(registry: Registry, tmp_path: Path)
     (folder / "spec.json").unlink()
     (folder / "leftover").touch()
     assert registry.pull(version="1", into=tmp_path) == folder
-    assert sorted(path.name for path in folder.iterdir()) == ["model.bin", "model.xml", "spec.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["model.bin", "model.xml", "selftest.npz", "spec.json"]
 
 
 def test_the_keras_model_can_be_pulled_to_train_on(registry: Registry, trained: Trained, tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """How gunicorn runs the service: ``gunicorn -c serving/gunicorn.conf.py 'serving.app:create_app()'``.
 
-One process with threads: the runtime uses every core for one request already, and the threads keep the service
-answering while others wait for imagery. WEB_CONCURRENCY sets the number of processes. Each loads its own
-model, after the fork (`preload_app` stays off).
+One process with threads: the runtime uses every core already. There are threads for those whose prediction is made, for
+those who wait for their turn (`serving.admission`), and some more to answer what takes no time: `/healthz`, and that
+the queue is full. WEB_CONCURRENCY sets the number of processes. Each loads its own model, after the fork
+(`preload_app` stays off).
 """
 
 # ruff: noqa: N999 - gunicorn's own name for it
 import logging
 
 from footprint_pipeline.settings import load_settings
+from serving.admission import AT_A_TIME
 
 _settings = load_settings()
 logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -16,7 +18,7 @@ logging.getLogger("serving").setLevel(logging.INFO)
 
 bind = f"{_settings.host}:{_settings.port}"
 worker_class = "gthread"
-threads = 8
+threads = AT_A_TIME + _settings.queue + 4
 timeout = 120
 graceful_timeout = 10  # for answers under way; an idle keep-alive connection holds a stop up as long
 control_socket_disable = True

@@ -1,17 +1,30 @@
-"""The model that answers: pulled from the registry, held for all threads of a worker process."""
+"""The model that answers: follows the registry's alias, and is held for all threads of a worker process."""
 
 import logging
+import random
+import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
-from footprint_pipeline.errors import FootprintError
+import numpy as np
+
+from footprint_pipeline.errors import FootprintError, ModelError, NoSuchVersionError, RegistryError
+from footprint_pipeline.footprints.extract import WINDOW_PX
+from footprint_pipeline.footprints.onnx_runtime import has_cuda, open_runtime
 from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.footprints.selftest import run_selftest
+from serving.model_cache import ModelCache
 
 log = logging.getLogger(__name__)
+
+Origin = Literal["registry", "cache"]
+
+_PROMOTE = "Promote another version, or register this one again."
 
 
 class NoModelError(FootprintError):
@@ -31,33 +44,94 @@ class NoModelError(FootprintError):
 class ModelSource(Protocol):
     """What the store needs of a registry; see `footprint_pipeline.registry.Registry`."""
 
+    model_name: str
+
     def version(self, alias: str) -> str:
         """The version that an alias points at."""
 
-    def pull(self, *, alias: str | None = None, version: str | None = None, into: Path) -> Path:
+    def pull(self, *, version: str, into: Path, onnx: bool = False) -> Path:
         """The folder of a version's exported model."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to answer, and the registry version it is."""
+    """A model ready to answer.
+
+    Attributes:
+        version: of the registry.
+        runtime: what computes.
+        origin: whether the registry named it, or the cache while the registry did not answer.
+        since: when it was loaded.
+    """
 
     version: str
     runtime: Runtime
+    origin: Origin = "registry"
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A version that cannot serve: it does not load, or fails its self-test."""
+
+    version: str
+    reason: str
+    when: datetime
+
+
+@dataclass(frozen=True)
+class StoreStatus:
+    """What is known of the model that serves.
+
+    Attributes:
+        alias: that is followed.
+        model: in force; None when there is none.
+        checked: when the registry was last asked; None before it was.
+        registry_answers: whether it answered then; None before it was asked.
+        problem: why there was no following the alias at the last look; empty when there was.
+        fix: what to do about it.
+        refused: the last version that was refused.
+    """
+
+    alias: str
+    model: LoadedModel | None = None
+    checked: datetime | None = None
+    registry_answers: bool | None = None
+    problem: str = "The model is loading."
+    fix: str = "Ask again in a few seconds."
+    refused: Refusal | None = None
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What a look at the registry came to.
+
+    Attributes:
+        outcome: "same": the alias points to what serves; "swapped": another version serves now; "refused": that
+            version cannot serve; "unreachable": the registry does not tell, or does not hand over.
+        version: that serves now.
+        reason: why it is not what the alias points to; empty when it is.
+    """
+
+    outcome: Literal["same", "swapped", "refused", "unreachable"]
+    version: str | None
+    reason: str = ""
 
 
 class ModelStore:
-    """Holds the model that an alias points at. Safe to ask from several threads.
+    """Holds the model that an alias points at. Safe to ask from several threads; nobody waits for a new version.
 
-    Until there is one, whoever asks makes the store try again, though at most every `retry_s`; a single
-    thread tries, the others are told at once.
+    `load_in_background` makes it follow the alias. Where that was not called, whoever asks while there is no model
+    makes it look, though at most every `retry_s`; the others are told at once.
 
     Args:
         registry: where models come from.
-        alias: which of its versions to load.
-        cache: folder for pulled models.
+        alias: which of its versions to serve.
+        cache: folder for pulled models; see `ModelCache`.
         threads: CPU threads of the runtime; all when None.
-        retry_s: shortest pause between two tries, seconds.
+        retry_s: pause between two looks while there is no model, seconds.
+        poll_s: pause between two looks while there is one, give or take a fifth, seconds.
+        patience_s: how long at the start the registry may take to answer before the cached model serves, seconds.
         clock: seconds that never run backwards.
     """
 
@@ -69,18 +143,24 @@ class ModelStore:
         cache: Path,
         threads: int | None = None,
         retry_s: float = 5.0,
+        poll_s: float = 30.0,
+        patience_s: float = 3.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._alias = alias
-        self._cache = cache
+        self._cache = ModelCache(cache, model_name=registry.model_name, alias=alias)
         self._threads = threads
-        self._retry_s = retry_s
+        self._retry_s, self._poll_s, self._patience_s = retry_s, poll_s, patience_s
         self._clock = clock
-        self._loading = threading.Lock()
+        self._looking = threading.Lock()  # one look at a time
+        self._writing = threading.Lock()  # of the state below, never held for long
+        self._status = StoreStatus(alias)
         self._tried: float | None = None
-        self._model: LoadedModel | None = None
-        self._reason = ("The model is loading.", "Ask again in a few seconds.")
+        self._seen: str | None = None  # the version that the alias pointed to at the last look
+        self._cache_is_open = True  # until it was tried
+        self._follower: threading.Thread | None = None
+        self._stopped = threading.Event()
 
     def current(self) -> LoadedModel:
         """The model that answers now.
@@ -88,36 +168,151 @@ class ModelStore:
         Raises:
             NoModelError: there is none; says why.
         """
-        if self._model is None and self._loading.acquire(blocking=False):
+        if self._status.model is None and self._follower is None and self._looking.acquire(blocking=False):
             try:
-                if self._model is None and (self._tried is None or self._clock() - self._tried >= self._retry_s):
-                    self._load()
-                    self._tried = self._clock()
+                if self._tried is None or self._clock() - self._tried >= self._retry_s:
+                    self._look()
             finally:
-                self._loading.release()
-        if self._model is None:
-            problem, fix = self._reason
-            raise NoModelError(problem, fix=fix, retry_after_s=max(1, round(self._retry_s)))
-        return self._model
+                self._looking.release()
+        status = self._status
+        if status.model is None:
+            raise NoModelError(status.problem, fix=status.fix, retry_after_s=max(1, round(self._retry_s)))
+        return status.model
+
+    def refresh(self) -> Refreshed:
+        """Look where the alias points and serve that, now; a version that was refused is tried again."""
+        with self._looking:
+            return self._look(again=True)
+
+    def status(self) -> StoreStatus:
+        """What is known of the model that serves. Asks nobody."""
+        return self._status
 
     def load_in_background(self) -> None:
-        """Start loading, without waiting for it."""
-        threading.Thread(target=self._load_quietly, name="model-loader", daemon=True).start()
+        """Follow the alias from now on, without waiting for the first model."""
+        self._follower = threading.Thread(target=self._follow, name="model-loader", daemon=True)
+        self._follower.start()
+        late = threading.Timer(self._patience_s, self._serve_cached)
+        late.daemon = True
+        late.start()
 
-    def _load_quietly(self) -> None:
-        try:
-            self.current()
-        except NoModelError as error:
-            log.warning("%s", error)
+    def stop(self) -> None:
+        """Follow the alias no longer; what serves goes on serving."""
+        self._stopped.set()
 
-    def _load(self) -> None:
+    def _follow(self) -> None:
+        pause = 0.0
+        while not self._stopped.wait(pause):
+            with self._looking:
+                self._look()
+            pause = self._retry_s if self._status.model is None else self._poll_s
+            pause *= random.uniform(0.8, 1.2)  # noqa: S311 - so that many services do not ask at once
+
+    def _look(self, *, again: bool = False) -> Refreshed:
+        """Ask the registry, and serve what it names when that is another version and fit to serve."""
         try:
             version = self._registry.version(self._alias)
-            folder = self._registry.pull(version=version, into=self._cache)
-            self._model = LoadedModel(version, Runtime(folder, threads=self._threads))
-            log.info("Serving model version %s", version)
-        except FootprintError as error:
-            self._reason = (error.problem, error.fix)
-        except Exception:
-            log.exception("The model cannot be loaded")
-            self._reason = ("The model cannot be loaded.", "The service's log says why.")
+            model, refused = self._status.model, self._status.refused
+            moved, self._seen = version != self._seen, version
+            if model is not None and model.version == version:
+                self._note(registry_answers=True, model=replace(model, origin="registry"))
+                return Refreshed("same", version)
+            if refused is not None and refused.version == version and not (again or moved):
+                self._note(registry_answers=True, problem=refused.reason, fix=_PROMOTE)
+                return Refreshed("refused", model.version if model else None, refused.reason)
+            return self._swap(version)
+        except Exception as error:
+            problem, fix = _told(error)
+            answers = isinstance(error, NoSuchVersionError)
+            self._cache_is_open &= not answers  # nothing is to be served
+            self._note(registry_answers=answers, problem=problem, fix=fix)
+            return self._as_before("unreachable", problem)
+        finally:
+            self._tried = self._clock()
+
+    def _swap(self, version: str) -> Refreshed:
+        try:
+            folder, runtime = self._pulled(version)
+        except RegistryError:
+            raise
+        except Exception as error:
+            problem, _ = _told(error)
+            refusal = Refusal(version, problem, datetime.now(UTC))
+            self._note(registry_answers=True, problem=problem, fix=_PROMOTE, refused=refusal)
+            return self._as_before("refused", problem)
+        self._note(registry_answers=True, model=LoadedModel(version, runtime))
+        log.info("Serving model version %s", version)
+        self._cache.remember(version, folder)
+        return Refreshed("swapped", version)
+
+    def _as_before(self, outcome: Literal["refused", "unreachable"], reason: str) -> Refreshed:
+        """What served goes on serving; at the start, what served last."""
+        self._serve_cached()
+        model = self._status.model
+        return Refreshed(outcome, model.version if model else None, reason)
+
+    def _note(
+        self,
+        *,
+        registry_answers: bool,
+        problem: str = "",
+        fix: str = "",
+        model: LoadedModel | None = None,
+        refused: Refusal | None = None,
+    ) -> None:
+        if problem and problem != self._status.problem:
+            log.warning("%s", problem)
+        with self._writing:
+            self._status = StoreStatus(
+                alias=self._alias,
+                model=model or self._status.model,
+                checked=datetime.now(UTC),
+                registry_answers=registry_answers,
+                problem=problem,
+                fix=fix,
+                refused=refused or self._status.refused,
+            )
+
+    def _pulled(self, version: str) -> tuple[Path, Runtime]:
+        """The version's folder, and the model in it; pulled once more when what was in the cache is broken."""
+        there = set(self._cache.folder.glob("*"))
+        while True:
+            folder = self._registry.pull(version=version, into=self._cache.folder, onnx=has_cuda())
+            try:
+                return folder, self._opened(folder)
+            except ModelError:
+                shutil.rmtree(folder, ignore_errors=True)
+                if folder not in there:
+                    raise
+                there.discard(folder)
+
+    def _opened(self, folder: Path) -> Runtime:
+        """The model in a folder: loaded, tested, and warm, so that no request pays for its first time."""
+        runtime = open_runtime(folder, threads=self._threads)
+        run_selftest(runtime, folder)
+        side = -(-WINDOW_PX // runtime.spec.stride) * runtime.spec.stride
+        runtime(np.zeros((runtime.streams, side, side, 3), np.float32))
+        return runtime
+
+    def _serve_cached(self) -> None:
+        """Serve what served last, where there is no model; tried once."""
+        with self._writing:
+            tried, self._cache_is_open = not self._cache_is_open, False
+        if tried or self._status.model is not None or (last := self._cache.last()) is None:
+            return
+        try:
+            model = LoadedModel(last.version, self._opened(self._cache.folder / last.folder), origin="cache")
+        except Exception as error:
+            log.warning("The cached model version %s cannot serve: %s", last.version, _told(error)[0])
+            return
+        with self._writing:
+            if self._status.model is None:
+                self._status = replace(self._status, model=model)
+                log.warning("Serving model version %s from the cache", last.version)
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    if isinstance(error, FootprintError):
+        return error.problem, error.fix
+    log.error("The model cannot be loaded", exc_info=error)
+    return "The model cannot be loaded.", "The service's log says why."

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from footprint_pipeline.errors import FootprintError, ImageryError, NoImageryError, RequestError
+from serving.admission import OverloadedError
 from serving.model_store import NoModelError
 from serving.remote_image import ForbiddenUrlError
 
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 # The first that fits counts: children before their parents.
 _STATUS: tuple[tuple[type[FootprintError], int, str, str], ...] = (
     (NoModelError, 503, "no-model", "No model is loaded"),
+    (OverloadedError, 503, "overloaded", "Too many requests"),
     (NoImageryError, 404, "no-imagery", "No imagery there"),
     (ImageryError, 502, "imagery-failed", "The imagery cannot be had"),
     (ForbiddenUrlError, 403, "image-url-forbidden", "This image_url is not allowed"),
@@ -44,7 +46,7 @@ def register_problems(app: Flask) -> None:
         if status >= 500:
             log.warning("%s", error)
         response = problem(status, kind=kind, title=title, detail=error.problem, fix=error.fix)
-        if isinstance(error, NoModelError):
+        if isinstance(error, NoModelError | OverloadedError):
             response.headers["Retry-After"] = str(error.retry_after_s)
         return response
 

@@ -7,11 +7,14 @@ import numpy as np
 import openvino as ov
 
 from footprint_pipeline.errors import ModelError
+from footprint_pipeline.footprints.cpu_quota import cpu_quota
 from footprint_pipeline.footprints.spec import ModelSpec, Precision
 
 MODEL_FILE = "model.xml"
 INT8_FILE = "model_int8.xml"
 """The same network in 8-bit integers, where it could be made."""
+ONNX_FILE = "model.onnx"
+"""The same network for ONNX Runtime, where it could be made."""
 
 
 class Runtime:
@@ -19,32 +22,44 @@ class Runtime:
 
     Args:
         folder: holds `model.xml`, `model.bin` and `spec.json`, and perhaps `model_int8.xml` and `model_int8.bin`.
-        threads: CPU threads to use; all that the process may use when None.
+        threads: CPU threads to use; all that the process may use, by its binding and its control group, when None.
         precision: "f32", "bf16", "int8", or "auto" for what the spec says.
+        streams: whether the threads are divided among images, of one batch or of several callers, which is faster when
+            there are several; otherwise all work on one batch at a time, which is faster for a single image.
 
     Attributes:
         spec: what the model says about itself.
         precision: what it runs in; f32 instead of bf16 on a CPU that has no bfloat16.
+        streams: how many images are computed at a time.
 
     Raises:
         ModelError: a file is missing or OpenVINO refuses it; names the folder.
     """
 
+    spec: ModelSpec
+    precision: Precision
+    streams: int
+
     def __init__(
-        self, folder: Path, *, threads: int | None = None, precision: Precision | Literal["auto"] = "auto"
+        self,
+        folder: Path,
+        *,
+        threads: int | None = None,
+        precision: Precision | Literal["auto"] = "auto",
+        streams: bool = False,
     ) -> None:
         self.spec = ModelSpec.read(folder)
         core = ov.Core()
         floats: Precision = "bf16" if has_bfloat16(core) else "f32"
-        self.precision: Precision = self.spec.precision if precision == "auto" else precision
+        self.precision = self.spec.precision if precision == "auto" else precision
         if self.precision == "bf16":
             self.precision = floats
         # What int8 leaves in floating point is computed in the fastest that the CPU has.
         config: dict[str, object] = {
-            "PERFORMANCE_HINT": "LATENCY",
+            "PERFORMANCE_HINT": "THROUGHPUT" if streams else "LATENCY",
             "INFERENCE_PRECISION_HINT": floats if self.precision == "int8" else self.precision,
         }
-        if threads is not None:
+        if threads := threads or cpu_quota():
             config["INFERENCE_NUM_THREADS"] = threads
         name = INT8_FILE if self.precision == "int8" else MODEL_FILE
         try:
@@ -54,6 +69,7 @@ class Runtime:
                 f"{folder}: OpenVINO cannot load {name} ({str(error).splitlines()[0]}).",
                 fix="Export the model again: footprint export.",
             ) from None
+        self.streams = int(self._model.get_property("NUM_STREAMS")) if streams else 1
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """What the network tells of every pixel.
@@ -64,9 +80,14 @@ class Runtime:
         Returns:
             float32 in [0, 1], shape (B, H, W, heads), in the order of the spec's heads.
         """
-        request = self._model.create_infer_request()
-        result = request.infer([np.ascontiguousarray(batch, np.float32)])
-        return np.array(result[0], np.float32)
+        batch = np.ascontiguousarray(batch, np.float32)
+        parts = [batch] if self.streams == 1 else [batch[number : number + 1] for number in range(len(batch))]
+        requests = [self._model.create_infer_request() for _ in parts]  # they wait for a stream in this order
+        for request, part in zip(requests, parts, strict=True):
+            request.start_async([part])
+        for request in requests:
+            request.wait()
+        return np.concatenate([request.results[0] for request in requests], dtype=np.float32)
 
 
 def has_bfloat16(core: ov.Core | None = None) -> bool:

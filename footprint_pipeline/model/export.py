@@ -24,12 +24,12 @@ import openvino as ov
 
 from footprint_pipeline.errors import ModelError
 from footprint_pipeline.files import atomic_path
-from footprint_pipeline.footprints.runtime import MODEL_FILE
+from footprint_pipeline.footprints.runtime import MODEL_FILE, ONNX_FILE
+from footprint_pipeline.footprints.selftest import write_selftest
 from footprint_pipeline.model.onnx_graph import UnknownLayerError, onnx_model
 
 log = logging.getLogger(__name__)
 
-ONNX_FILE = "model.onnx"
 LARGEST_DIFFERENCE = 1e-4
 """By how much an exported network may differ from Keras, in probability, in f32."""
 _PROBE = 256
@@ -50,6 +50,8 @@ def load_keras(path: Path) -> keras.Model:
 
 def export_openvino(model: keras.Model, folder: Path, *, chip_size: int = _PROBE) -> Path:
     """Write the network as OpenVINO IR, `model.xml` and `model.bin`, and compare it with Keras.
+
+    What Keras answers to a stored picture goes beside it, for the service to see that the network works there.
 
     Args:
         model: float32 (B, H, W, 3) → float32 (B, H, W, heads).
@@ -73,6 +75,7 @@ def export_openvino(model: keras.Model, folder: Path, *, chip_size: int = _PROBE
         else:
             _export_by_tensorflow(model, folder)
     _check(model, path, chip_size)
+    write_selftest(folder, lambda image: _keras_answer(model, image))
     return path
 
 
@@ -98,15 +101,18 @@ def _check(model: keras.Model, path: Path, chip_size: int) -> None:
     probe = np.random.default_rng(0).random((1, chip_size, chip_size, 3), np.float32)
     compiled = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     run: Callable[[list[np.ndarray]], dict] = compiled
-    with _full_precision():
-        expected = keras.ops.convert_to_numpy(model(probe, training=False))
-    largest = float(np.abs(run([probe])[0] - expected).max())
+    largest = float(np.abs(run([probe])[0] - _keras_answer(model, probe)).max())
     log.info("%s and Keras differ by at most %.1e", path.suffix[1:], largest)
     if not largest <= LARGEST_DIFFERENCE:
         raise ModelError(
             f"{path.name}: differs from the Keras model by {largest:.1e} (at most {LARGEST_DIFFERENCE} is allowed).",
             fix="Report it: the export is wrong.",
         )
+
+
+def _keras_answer(model: keras.Model, batch: np.ndarray) -> np.ndarray:
+    with _full_precision():
+        return np.asarray(keras.ops.convert_to_numpy(model(batch, training=False)))
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ CITY = Bounds(AREA.left - 0.0008, AREA.bottom - 0.0008, AREA.right + 0.0008, ARE
 class FakeRegistry:
     """A registry with one version, or with none until it is put there."""
 
+    model_name = "red-roofs"
+
     def __init__(self, model: Path, champion: str | None = "3") -> None:
         self.model, self.champion, self.asked = model, champion, 0
 
@@ -32,9 +35,7 @@ class FakeRegistry:
             raise RegistryError(f"There is no {alias}.", fix="Promote a version.")
         return self.champion
 
-    def pull(self, *, alias: str | None = None, version: str | None = None, into: Path) -> Path:
-        assert alias is None
-        assert version is not None
+    def pull(self, *, version: str, into: Path, onnx: bool = False) -> Path:
         if not (into / version).exists():
             shutil.copytree(self.model, into / version)
         return into / version
@@ -47,6 +48,14 @@ def counters_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("counters")
         patch.setenv("FOOTPRINT_COUNTERS", str(folder))
         yield folder
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Until it is so, which must be soon."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ import pytest
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.settings import Settings
-from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, FakeRegistry
+from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, FakeRegistry, wait_for
 from serving.app import create_app
-from serving.model_store import LoadedModel, ModelStore, NoModelError
+from serving.model_store import ModelStore, NoModelError
 
 PLACE = {"coordinate": {"latitude": LATITUDE, "longitude": LONGITUDE}, "zoom": 18}
 
@@ -68,7 +69,7 @@ def test_a_broken_export_or_registry_is_a_reason_too(model_folder: Path, tmp_pat
         ModelStore(Crashing(broken), alias="champion", cache=tmp_path / "b").current()
 
 
-def test_one_thread_loads_and_the_others_are_told_at_once(model_folder: Path, tmp_path: Path) -> None:
+def test_while_it_loads_whoever_asks_is_told_at_once(model_folder: Path, tmp_path: Path) -> None:
     arrived, go_on = threading.Event(), threading.Event()
 
     class Slow(FakeRegistry):
@@ -83,17 +84,13 @@ def test_one_thread_loads_and_the_others_are_told_at_once(model_folder: Path, tm
     assert arrived.wait(20)
     with pytest.raises(NoModelError, match="is loading"):
         store.current()
-    loader = next(thread for thread in threading.enumerate() if thread.name == "model-loader")
     go_on.set()
-    loader.join(20)
-    models: list[LoadedModel] = []
-    threads = [threading.Thread(target=lambda: models.append(store.current())) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    assert [model.version for model in models] == ["3"] * 8
-    assert len({id(model) for model in models}) == 1
+    wait_for(lambda: store.status().model is not None)
+    store.stop()
+    with ThreadPoolExecutor(8) as pool:
+        models = list(pool.map(lambda _: store.current(), range(8)))
+    assert {model.version for model in models} == {"3"}
+    assert len({id(model.runtime) for model in models}) == 1
     assert registry.asked == 1
 
 

@@ -1,0 +1,100 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from footprint_pipeline.footprints.mercator import Bounds
+from footprint_pipeline.footprints.patch import Patch
+from footprint_pipeline.settings import Settings
+from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM, wait_for
+from serving.admission import Admission, OverloadedError, limit
+from serving.app import create_app
+from serving.model_store import ModelStore
+
+QUESTION = {"coordinate": {"latitude": LATITUDE, "longitude": LONGITUDE}, "zoom": ZOOM}
+
+
+class SlowImagery:
+    """Holds every request until it is told to go on."""
+
+    attribution, extent_wgs84 = "", None
+
+    def __init__(self, imagery) -> None:
+        self.imagery, self.name = imagery, imagery.name
+        self.reading, self.most = 0, 0
+        self.go_on = threading.Event()
+        self._lock = threading.Lock()
+
+    def read(self, bounds_3857: Bounds, height: int, width: int) -> Patch:
+        with self._lock:
+            self.reading += 1
+            self.most = max(self.most, self.reading)
+        assert self.go_on.wait(20)
+        with self._lock:
+            self.reading -= 1
+        return self.imagery.read(bounds_3857, height, width)
+
+
+def test_beyond_the_queue_requests_are_told_to_come_again_and_the_others_are_answered(store: ModelStore, city) -> None:
+    imagery, admission = SlowImagery(city), Admission(3, at_a_time=2)
+    app = create_app(Settings(), store=store, imagery=imagery)
+    limit(app, admission)
+    store.current()  # loaded
+
+    def ask() -> int:
+        return app.test_client().post("/predict/mask", json=QUESTION).status_code
+
+    with ThreadPoolExecutor(5) as pool:
+        patient = [pool.submit(ask) for _ in range(5)]
+        try:
+            wait_for(lambda: imagery.reading == 2 and len(admission._queue) == 3)
+            refused = app.test_client().post("/predict/mask", json=QUESTION)
+            health = app.test_client().get("/healthz")
+        finally:
+            imagery.go_on.set()
+        assert [request.result() for request in patient] == [200] * 5
+
+    assert refused.status_code == 503
+    assert refused.mimetype == "application/problem+json"
+    assert refused.json["type"] == "urn:footprint:overloaded"
+    assert refused.json["detail"] == "3 requests wait already."
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert health.status_code == 200
+    assert imagery.most == 2
+    assert ask() == 200  # every turn was given back
+
+
+def test_a_request_that_fails_gives_its_turn_back(store: ModelStore, city) -> None:
+    app = create_app(Settings(), store=store, imagery=city)
+    limit(app, Admission(0, at_a_time=1))
+    client = app.test_client()
+    for _ in range(3):
+        assert client.post("/predict/mask", json={}).status_code == 422
+    assert client.post("/predict/mask", json=QUESTION).status_code == 200
+
+
+def test_turns_go_by_arrival_and_nobody_waits_for_ever() -> None:
+    admission = Admission(2, at_a_time=1, longest_wait_s=0.05)
+    admission.enter()
+    with pytest.raises(OverloadedError, match=r"It was not its turn within 0\.05 s"):
+        admission.enter()
+    admission.leave(0.1)
+    admission.enter()  # who gave up holds no turn
+
+    patient, order = Admission(2, at_a_time=1), []
+    patient.enter()
+
+    def wait(name: str) -> None:
+        patient.enter()
+        order.append(name)
+        patient.leave(0.1)
+
+    threads = []
+    for number, name in enumerate(("first", "second"), 1):
+        threads.append(threading.Thread(target=wait, args=(name,)))
+        threads[-1].start()
+        wait_for(lambda: len(patient._queue) == number)  # noqa: B023
+    patient.leave(40.0)
+    for thread in threads:
+        thread.join(20)
+    assert order == ["first", "second"]

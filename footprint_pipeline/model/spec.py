@@ -6,7 +6,7 @@ from footprint_pipeline.dataset.augmentation import AugmentationSpec
 from footprint_pipeline.errors import SettingsError
 
 HEADS = ("building", "border", "contact")
-LOSSES = ("bce", "bce_dice", "focal_dice")
+LOSSES = ("bce", "bce_dice", "bce_chip_dice", "focal_dice")
 NORMS = ("none", "batch", "group")
 UPSAMPLINGS = ("nearest", "bilinear", "transpose")
 ENCODER_WEIGHTS = ("random", "imagenet", "imagenet_if_reachable")

@@ -23,7 +23,18 @@ def test_losses_by_hand(name: str, expected: float) -> None:
     assert value(build_loss(name)(TRUTH, PROBABILITY)) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["bce", "bce_dice"])
+def test_chips_of_few_buildings_have_their_own_dice() -> None:
+    truth, said = np.zeros((2, 10, 10, 1), np.uint8), np.zeros((2, 10, 10, 1), np.float32)
+    truth[0, :, :9], said[0, :, :9], truth[1, 0, 0] = 1, 1, 1  # one that is full and right, one small building missed
+    cross_entropy = value(build_loss("bce")(truth, said))
+    of_batch, of_chips = (
+        value(build_loss(name)(truth, said)) - cross_entropy for name in ("bce_dice", "bce_chip_dice")
+    )
+    assert of_batch == pytest.approx(1 - 181 / 182, abs=1e-4)
+    assert of_chips == pytest.approx((0 + (1 - 1 / 2)) / 2, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["bce", "bce_dice", "bce_chip_dice"])
 def test_a_right_answer_costs_nothing_also_where_there_is_no_building(name: str) -> None:
     loss = build_loss(name)
     right = TRUTH.astype(np.float32)

@@ -7,7 +7,7 @@ from footprint_pipeline.model.spec import ARTICLE, TrainingSpec, UNetSpec
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"loss": "mse"}, "No loss is called 'mse'.\n  Choose one of bce, bce_dice, focal_dice."),
+        ({"loss": "mse"}, "No loss is called 'mse'.\n  Choose one of bce, bce_dice, bce_chip_dice, focal_dice."),
         ({"optimizer": "adam"}, "Choose one of adamw, sgd."),
         ({"precision": "int8"}, "No precision is called 'int8'"),
         ({"epochs": 0}, "epochs is 0"),

@@ -1,0 +1,357 @@
+"""The service under load, over HTTP from a real gunicorn, beside its bare runtime; with a swap of models in the middle.
+
+The network is the shipped one, untrained: it computes all that it computes, but the answer is drawn from colours, so
+that there are as many buildings as in a town. The imagery is a GeoTIFF of red roofs, the registry a SQLite file.
+"""
+
+import http.client
+import json
+import os
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import openvino as ov
+import rasterio
+from openvino import opset13 as ops
+from rasterio.transform import from_origin
+
+from benchmarks.form import Figure, main
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+NAME = "building-footprints"
+CLIENTS = 8
+SECONDS = 60
+ZOOM = 18
+GSD_M = 0.5
+DEGREE_M = 111_319.5
+ORIGIN = (-43.2, -22.9)
+"""Longitude and latitude of the town's north-western corner."""
+PLACES = 40
+ROUNDS = 3
+REQUESTS = 5000
+"""Over which memory must stay flat."""
+
+
+@dataclass
+class Load:
+    """What came of a load: seconds of each request, how many answers by status and version, and how long it took."""
+
+    latencies: list[float] = field(default_factory=list)
+    answers: Counter[tuple[int, str]] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return len(self.latencies) / self.seconds
+
+    @property
+    def failed(self) -> int:
+        """Answers that are none."""
+        return sum(number for (status, _), number in self.answers.items() if status != 200)
+
+
+def figures(quick: bool) -> list[Figure]:
+    """Measure it all."""
+    from footprint_pipeline.local_service import running_service
+    from footprint_pipeline.registry import CHAMPION, Registry
+    from footprint_pipeline.settings import load_settings
+
+    seconds, requests = (1.0, 150) if quick else (SECONDS / ROUNDS, REQUESTS)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch)
+        town, database = write_town(home / "town.tif"), f"sqlite:///{home / 'mlflow.db'}"
+        settings = load_settings(home=home / "home", tracking_uri=database, imagery=str(town))
+        network, rule = write_models(home, quick)
+        registry = Registry(settings.mlflow_uri, NAME)
+        register(settings.mlflow_uri, home / "artifacts", [network, network, rule])
+        registry.point(CHAMPION, "1")
+        bare = bare_runtime(network, town)
+        with environment(FOOTPRINT_MODEL_NAME=NAME, FOOTPRINT_MODEL_POLL_S="1"):
+            if not quick:
+                with running_service(settings, log=home / "first.log"):
+                    pass  # it has pulled the model
+            started = time.perf_counter()
+            with running_service(settings, log=home / "service.log") as address:
+                ready = time.perf_counter() - started
+                load(ask(address), CLIENTS, requests=2 * CLIENTS)
+                lone = load(ask(address), 1, seconds=seconds / 2)
+                busy, alone = Load(), Load()
+                for _ in range(ROUNDS):
+                    add(busy, load(ask(address), CLIENTS, seconds=seconds))
+                    add(alone, load(lambda number: bare(number) or (200, ""), CLIENTS, seconds=seconds / 2))
+                swap = load_until_swapped(address, registry)
+                registry.point(CHAMPION, "3")
+                wait_for_version(address, "3")
+                load(ask(address), CLIENTS, requests=requests // 10)
+                before = resident_mb()
+                load(ask(address), CLIENTS, requests=requests)
+                after = resident_mb()
+    p50, p99 = np.percentile(busy.latencies, (50, 99)) * 1000
+    lone_p50 = float(np.percentile(lone.latencies, 50)) * 1000
+    most = 3 * lone_p50 * CLIENTS / cores
+    asked = len(busy.latencies)
+    return [
+        Figure(f"{CLIENTS} clients, {asked} requests, answered", 100 * (1 - busy.failed / asked), "%",
+               goal="all", met=not busy.failed),
+        Figure("throughput; peer: the bare runtime, as many threads", busy.rate, "requests/s", alone.rate,
+               busy.rate / alone.rate, "≥ 0.9", busy.rate >= 0.9 * alone.rate),
+        Figure("one client, median", lone_p50, "ms"),
+        Figure(f"{CLIENTS} clients, median", float(p50), "ms"),
+        Figure(f"{CLIENTS} clients, 99th percentile", float(p99), "ms",
+               goal=f"≤ {most:.0f}: 3 × that of one × clients / cores", met=bool(p99 <= most)),
+        Figure(f"champion moved under load, {len(swap.latencies)} requests, answered",
+               100 * (1 - swap.failed / len(swap.latencies)), "%", goal="all", met=not swap.failed),
+        Figure("the same, longest answer", 1000 * max(swap.latencies), "ms"),
+        Figure("start to ready, model cached", ready, "s", goal="≤ 5", met=ready <= 5),
+        Figure(f"memory after {requests:,} requests; peer: before them", after, "MB", before, before / after,
+               "≥ 0.95", after <= before / 0.95),
+    ]  # fmt: skip
+
+
+# ---- load ----
+
+Asking = Callable[[int], tuple[int, str]]
+"""Number of a request → status and model version of the answer."""
+
+
+def load(
+    asking: Asking | Callable[[], Asking], clients: int, *, seconds: float = np.inf, requests: float = np.inf,
+    until: threading.Event | None = None,
+) -> Load:  # fmt: skip
+    """Clients that ask one request after another, for so long, so many, or until told."""
+    done, numbers, lock = Load(), count(), threading.Lock()
+    started = time.perf_counter()
+    errors: list[BaseException] = []
+
+    def client() -> None:
+        while time.perf_counter() - started < seconds and not (until and until.is_set()):
+            with lock:
+                number = next(numbers)
+            if number >= requests:
+                return
+            began = time.perf_counter()
+            try:
+                answer = asking(number)  # type: ignore[call-arg]
+            except Exception as error:
+                errors.append(error)
+                return
+            with lock:
+                done.latencies.append(time.perf_counter() - began)
+                done.answers[answer] += 1  # type: ignore[index]
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    done.seconds = time.perf_counter() - started
+    return done
+
+
+def add(to: Load, more: Load) -> None:
+    """Another round of the same load."""
+    to.latencies += more.latencies
+    to.answers += more.answers
+    to.seconds += more.seconds
+
+
+def ask(address: str) -> Asking:
+    """Footprints of one of many places in the town, over a connection that each thread keeps."""
+    connections = threading.local()
+    where = urlsplit(address)
+    bodies = [
+        json.dumps({"coordinate": {"longitude": longitude, "latitude": latitude}, "zoom": ZOOM})
+        for longitude, latitude in places()
+    ]
+
+    def asking(number: int) -> tuple[int, str]:
+        if not hasattr(connections, "kept"):
+            connections.kept = http.client.HTTPConnection(where.hostname or "", where.port, timeout=120)
+        connections.kept.request(
+            "POST", "/predict/polygon", bodies[number % PLACES], {"Content-Type": "application/json"}
+        )
+        answer = connections.kept.getresponse()
+        answer.read()
+        return answer.status, answer.headers.get("X-Model-Version", "")
+
+    return asking
+
+
+def load_until_swapped(address: str, registry: object) -> Load:
+    """A load, the champion moved in the middle of it, and on until the new one answers and a little longer."""
+    swapped, loads = threading.Event(), []
+    background = threading.Thread(target=lambda: loads.append(load(ask(address), CLIENTS, until=swapped)))
+    background.start()
+    try:
+        time.sleep(1)
+        registry.point("champion", "2")  # type: ignore[attr-defined]
+        wait_for_version(address, "2")
+        time.sleep(1)
+    finally:
+        swapped.set()
+        background.join()
+    return loads[0]
+
+
+def wait_for_version(address: str, version: str) -> None:
+    """Until the service answers by this version."""
+    asking, end = ask(address), time.monotonic() + 120
+    while asking(0)[1] != version:
+        if time.monotonic() > end:
+            raise TimeoutError(f"Version {version} does not serve")
+        time.sleep(0.2)
+
+
+def bare_runtime(folder: Path, town: Path) -> Callable[[int], None]:
+    """The windows that the requests take, put to the runtime and nothing else."""
+    from footprint_pipeline.footprints.extract import extract
+    from footprint_pipeline.footprints.geotiff import GeoTiffImagery
+    from footprint_pipeline.footprints.mercator import tile_at
+    from footprint_pipeline.footprints.runtime import Runtime
+
+    class Recording(Runtime):
+        def __call__(self, batch: np.ndarray) -> np.ndarray:
+            batches.append(batch)
+            return super().__call__(batch)
+
+    batches: list[np.ndarray] = []
+    windows: list[list[np.ndarray]] = []
+    runtime, imagery = Recording(folder, streams=True), GeoTiffImagery(town)
+    for longitude, latitude in places()[:4]:
+        extract(runtime, imagery, tile_at(longitude, latitude, ZOOM).bounds_3857)
+        windows.append(batches[:])
+        batches.clear()
+
+    def work(number: int) -> None:
+        for batch in windows[number % len(windows)]:
+            Runtime.__call__(runtime, batch)
+
+    return work
+
+
+# ---- the world ----
+
+
+def places() -> list[tuple[float, float]]:
+    """Longitudes and latitudes in the town, well within it."""
+    rng = np.random.default_rng(0)
+    shift = rng.uniform(350, 950, (PLACES, 2)) / DEGREE_M
+    return [(ORIGIN[0] + float(x), ORIGIN[1] - float(y)) for x, y in shift]
+
+
+def write_town(path: Path, side_m: float = 1300) -> Path:
+    """Red roofs of many sizes on grey ground, as a tiled GeoTIFF."""
+    rng = np.random.default_rng(1)
+    side, block = round(side_m / GSD_M), 44
+    image = rng.integers(90, 150, (3, side, side), np.uint8)
+    for top in range(8, side - block, block):
+        for left in range(8, side - block, block):
+            height, width = rng.integers(14, 36, 2)
+            image[:, top : top + height, left : left + width] = np.array([230, 20, 20], np.uint8)[:, None, None]
+    pixel = GSD_M / DEGREE_M
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, height=side, width=side, dtype="uint8", photometric="RGB", tiled=True,
+        crs="EPSG:4326", transform=from_origin(*ORIGIN, pixel, pixel),
+    ) as target:  # fmt: skip
+        target.write(image)
+    return path
+
+
+def write_models(folder: Path, quick: bool) -> tuple[Path, Path]:
+    """The shipped network that answers by colour, and the rule of colours alone; when quick, that twice."""
+    parameter = ops.parameter(ov.PartialShape([-1, -1, -1, 3]), np.float32, name="image")
+    rule = write_model(folder / "rule", ov.Model([_by_colour(parameter.output(0))], [parameter], "colours"))
+    if quick:
+        return rule, rule
+    from footprint_pipeline.model.export import export_openvino
+    from footprint_pipeline.model.spec import DEFAULT
+    from footprint_pipeline.model.unet import build_unet
+
+    network = ov.Core().read_model(export_openvino(build_unet(DEFAULT), folder / "keras"))
+    share = ops.constant(np.float32(1e-4))
+    told = ops.multiply(network.output(0).get_node().input_value(0), share)
+    drawn = ops.multiply(_by_colour(network.input(0)), ops.subtract(ops.constant(np.float32(1)), share))
+    return write_model(folder / "network", ov.Model([ops.add(drawn, told)], network.get_parameters(), "coloured")), rule
+
+
+def write_model(folder: Path, model: ov.Model) -> Path:
+    """An exported model as the registry keeps it."""
+    from footprint_pipeline.footprints.normalization import UINT8
+    from footprint_pipeline.footprints.runtime import Runtime
+    from footprint_pipeline.footprints.selftest import write_selftest
+    from footprint_pipeline.footprints.spec import ModelSpec
+    from footprint_pipeline.model.spec import DEFAULT
+
+    folder.mkdir()
+    ov.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    ModelSpec(
+        model_name=NAME, network=folder.name, tolerance=0.5, gsd_m=GSD_M, chip_size=256, stride=DEFAULT.stride,
+        heads=DEFAULT.heads, seed_level=0.5, min_area_m2=4.0, aois=("Town",), normalization={"Town": UINT8},
+    ).write(folder)  # fmt: skip
+    write_selftest(folder, Runtime(folder, precision="f32"))
+    return folder
+
+
+def _by_colour(image: ov.Output) -> ov.Output:
+    """Near 1 in the first of three heads where red exceeds green by more than a half."""
+    weights = np.zeros((3, 3), np.float32)
+    weights[:2, 0] = 20.0, -20.0
+    score = ops.matmul(image, ops.constant(weights), False, False)
+    return ops.sigmoid(ops.subtract(score, ops.constant(np.float32([10.0, 20.0, 20.0])))).output(0)
+
+
+def register(uri: str, artifacts: Path, models: list[Path]) -> None:
+    """A version of each model."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    experiment = client.create_experiment("benchmark", artifact_location=artifacts.as_uri())
+    client.create_registered_model(NAME)
+    for model in models:
+        run = client.create_run(experiment)
+        client.log_artifacts(run.info.run_id, str(model), "serving")
+        client.create_model_version(NAME, run.info.artifact_uri, run_id=run.info.run_id)
+
+
+def resident_mb() -> float:
+    """Resident memory of the service, gunicorn's master and worker, megabytes."""
+    total, processes = 0, [os.getpid()]
+    while processes:
+        number = processes.pop()
+        for task in Path(f"/proc/{number}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                processes.append(int(child))
+                status = Path(f"/proc/{child}/status").read_text()
+                total += int(status.partition("VmRSS:")[2].split()[0])
+    return total * 1024 / 1e6
+
+
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Variables that the service is started with."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+if __name__ == "__main__":
+    main(figures, description="The service under load, beside its bare runtime.")

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     retrain_cron: str = Field(
         "0 3 * * 1", description="When the schedule weekly_retraining trains anew, as cron says it, in UTC."
     )
+    retrain_spec: Path | None = Field(
+        None, description="Recipe that trainings which start by themselves go by; the shipped one when empty."
+    )
 
     s3_endpoint_url: str | None = Field(None, description="S3-compatible endpoint; by default AWS.")
     s3_requester_pays: bool = Field(False, description="Send the requester-pays header with every S3 read.")

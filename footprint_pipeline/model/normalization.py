@@ -9,8 +9,9 @@ from keras import ops
 class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]  # keras has no types
     """`keras.layers.BatchNormalization` of the last axis, its weights and its results, by TensorFlow's fused kernel.
 
-    Keras writes it as some ten operations, each of which reads and writes the whole tensor. Made for training: a network that is kept has Keras's own layers, which take
-    the same weights. On other backends it is Keras's own in all respects.
+    Keras writes it as some ten operations, each of which reads and writes the whole tensor. Made for training: a
+    network that is kept has Keras's own layers, which take the same weights. On other backends it is Keras's own in all
+    respects.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:

@@ -52,12 +52,13 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             job_name="model",
             cron_schedule=settings.retrain_cron,
             default_status=dg.DefaultScheduleStatus.STOPPED,
-            description="Train on every prepared AOI anew (FOOTPRINT_RETRAIN_CRON); promoted only when it is better.",
+            description="Train on every prepared AOI anew (FOOTPRINT_RETRAIN_CRON, FOOTPRINT_RETRAIN_SPEC); promoted "
+            "only when it is better.",
         )
         def weekly_retraining(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
             if training_under_way(context.instance):
                 return _BUSY
-            return dg.RunRequest(tags=RETRIES)
+            return _training(settings)
 
     except dg.DagsterInvalidDefinitionError as error:
         raise SettingsError(
@@ -90,11 +91,13 @@ def build_sensors() -> list[dg.SensorDefinition]:
         prepared = prepared_digest(home)
         if prepared is None:
             return dg.SkipReason("No AOI is prepared.")
-        if prepared == trained_digest(home):
+        last = _record(home, "trained_unet", TrainedUnet)
+        if last is not None and prepared == last.split_digest:
             return dg.SkipReason(f"The last training saw what is prepared (split {prepared}).")
         if training_under_way(context.instance):
             return _BUSY
-        return dg.RunRequest(run_key=prepared, tags=RETRIES)
+        # Dagster starts a run of a key once. Back to a former split is something new as well.
+        return _training(workplace.settings, run_key=f"{last.run_id if last else 'first'}-{prepared}")
 
     @dg.sensor(
         name="changed_sources",
@@ -117,8 +120,8 @@ def build_sensors() -> list[dg.SensorDefinition]:
                     seen[name] = known[name]
                 continue
             if name in known and known[name] != seen[name]:
-                request = dg.RunRequest(run_key=f"{name}-{known[name]}-{seen[name]}", partition_key=name, tags=RETRIES)
-                requests.append(request)
+                key = f"{name}-{known[name]}-{seen[name]}"
+                requests.append(_training(workplace.settings, run_key=key, partition_key=name))
         told = None if requests else f"{len(seen)} sources are what they were, or are looked at for the first time."
         return dg.SensorResult(run_requests=requests, skip_reason=told, cursor=json.dumps(seen))
 
@@ -147,7 +150,7 @@ def build_sensors() -> list[dg.SensorDefinition]:
             return dg.SkipReason("No AOI is prepared.")
         if training_under_way(context.instance):
             return _BUSY
-        return dg.RunRequest(run_key=f"{report.version}-{prepared}", tags=RETRIES)
+        return _training(workplace.settings, run_key=f"{report.version}-{prepared}")
 
     return [new_tiles, changed_sources, drifted_inputs]
 
@@ -164,10 +167,11 @@ def prepared_digest(home: Path) -> str | None:
     return digest(read_manifests(manifests)) if manifests else None
 
 
-def trained_digest(home: Path) -> str | None:
-    """The digest of the splits that the last training saw; None when there was none."""
-    trained = _record(home, "trained_unet", TrainedUnet)
-    return trained.split_digest if trained else None
+def _training(settings: Settings, *, run_key: str | None = None, partition_key: str | None = None) -> dg.RunRequest:
+    """A run that trains by the recipe for it, and is started once more when it fails."""
+    recipe = settings.retrain_spec
+    config = {} if recipe is None else {"ops": {"trained_unet": {"config": {"spec_file": str(recipe.absolute())}}}}
+    return dg.RunRequest(run_key=run_key, partition_key=partition_key, tags=RETRIES, run_config=config)
 
 
 def _record(home: Path, asset: str, kind: type[Record]) -> Record | None:

@@ -13,6 +13,7 @@ from footprint_pipeline.definitions import build_definitions
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.handover import TrainedUnet
 from footprint_pipeline.lake import Lake
+from footprint_pipeline.orchestration.assets.training import TrainingConfig
 from footprint_pipeline.orchestration.local import prepare_home
 from footprint_pipeline.orchestration.retraining import RETRIES
 from footprint_pipeline.settings import Settings
@@ -88,6 +89,19 @@ def test_the_schedule_trains_unless_a_training_is_under_way(settings: Settings, 
     assert schedule.evaluate_tick(dg.build_schedule_context(instance=instance)).run_requests
 
 
+def test_what_starts_by_itself_goes_by_the_recipe_that_is_set(
+    settings: Settings, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("epochs: 3\n")
+    definitions = build_definitions(settings.model_copy(update={"retrain_spec": recipe}))
+    schedule = definitions.resolve_schedule_def("weekly_retraining")
+    (asked,) = schedule.evaluate_tick(dg.build_schedule_context(instance=instance)).run_requests
+    config = asked.run_config["ops"]["trained_unet"]["config"]
+    assert TrainingConfig(**config).spec().epochs == 3
+    assert dg.validate_run_config(definitions.resolve_job_def("model"), asked.run_config)
+
+
 def test_what_was_asked_is_looked_at_every_day(settings: Settings, instance: dg.DagsterInstance) -> None:
     daily = build_definitions(settings).resolve_schedule_def("daily_drift")
     assert (daily.cron_schedule, daily.job_name) == ("0 1 * * *", "drift")
@@ -106,14 +120,14 @@ def test_what_is_prepared_anew_is_trained_on_once(settings: Settings, instance: 
     stamp = digest(read_manifests([folder.manifest]))
 
     (asked,), _ = look(settings, instance, "new_tiles")
-    assert asked.run_key == stamp  # Dagster starts a run of a key once
+    assert look(settings, instance, "new_tiles")[0][0].run_key == asked.run_key  # Dagster starts a run of a key once
     trained_on(settings, stamp)
     assert look(settings, instance, "new_tiles")[0] == []
 
     table = pd.read_parquet(folder.manifest)
     table.iloc[:-1].assign(mask_path=table["mask_path"]).to_parquet(folder.manifest)
     (again,), _ = look(settings, instance, "new_tiles")
-    assert again.run_key != stamp
+    assert again.run_key != asked.run_key
     start_training(instance, settings)
     assert look(settings, instance, "new_tiles")[0] == []
 

@@ -87,7 +87,8 @@ def figures(quick: bool) -> list[Figure]:
             with running_service(settings, log=home / "service.log") as address:
                 ready = time.perf_counter() - started
                 load(ask(address), CLIENTS, requests=2 * CLIENTS)
-                lone = load(ask(address), 1, seconds=seconds / 2)
+                stages: Counter[str] = Counter()
+                lone = load(ask(address, stages), 1, seconds=seconds / 2)
                 busy, alone = Load(), Load()
                 for _ in range(ROUNDS):
                     add(busy, load(ask(address), CLIENTS, seconds=seconds))
@@ -109,6 +110,8 @@ def figures(quick: bool) -> list[Figure]:
         Figure("throughput; peer: the bare runtime, as many threads", busy.rate, "requests/s", alone.rate,
                busy.rate / alone.rate, "≥ 0.9", busy.rate >= 0.9 * alone.rate),
         Figure("one client, median", lone_p50, "ms"),
+        *(Figure(f"of its answer: {name}", 100 * spent / sum(lone.latencies) / 1000, "%")
+          for name, spent in stages.items()),
         Figure(f"{CLIENTS} clients, median", float(p50), "ms"),
         Figure(f"{CLIENTS} clients, 99th percentile", float(p99), "ms",
                goal=f"≤ {most:.0f}: 3 × that of one × clients / cores", met=bool(p99 <= most)),
@@ -170,8 +173,13 @@ def add(to: Load, more: Load) -> None:
     to.seconds += more.seconds
 
 
-def ask(address: str) -> Asking:
-    """Footprints of one of many places in the town, over a connection that each thread keeps."""
+def ask(address: str, stages: Counter[str] | None = None) -> Asking:
+    """Footprints of one of many places in the town, over a connection that each thread keeps.
+
+    Args:
+        address: of the service.
+        stages: to which what `Server-Timing` tells is added, milliseconds.
+    """
     connections = threading.local()
     where = urlsplit(address)
     bodies = [
@@ -187,6 +195,10 @@ def ask(address: str) -> Asking:
         )
         answer = connections.kept.getresponse()
         answer.read()
+        if stages is not None:
+            for stage in answer.headers["Server-Timing"].split(", "):
+                name, _, milliseconds = stage.partition(";dur=")
+                stages[name] += float(milliseconds)  # type: ignore[assignment]
         return answer.status, answer.headers.get("X-Model-Version", "")
 
     return asking

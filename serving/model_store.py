@@ -60,7 +60,7 @@ class LoadedModel:
     Attributes:
         version: of the registry.
         runtime: what computes.
-        origin: whether the registry named it, or the cache while the registry did not answer.
+        origin: whether the registry named it, or the cache while the registry has not.
         since: when it was loaded.
     """
 
@@ -131,7 +131,6 @@ class ModelStore:
         threads: CPU threads of the runtime; all when None.
         retry_s: pause between two looks while there is no model, seconds.
         poll_s: pause between two looks while there is one, give or take a fifth, seconds.
-        patience_s: how long at the start the registry may take to answer before the cached model serves, seconds.
         clock: seconds that never run backwards.
     """
 
@@ -144,21 +143,19 @@ class ModelStore:
         threads: int | None = None,
         retry_s: float = 5.0,
         poll_s: float = 30.0,
-        patience_s: float = 3.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._alias = alias
         self._cache = ModelCache(cache, model_name=registry.model_name, alias=alias)
         self._threads = threads
-        self._retry_s, self._poll_s, self._patience_s = retry_s, poll_s, patience_s
+        self._retry_s, self._poll_s = retry_s, poll_s
         self._clock = clock
-        self._looking = threading.Lock()  # one look at a time
-        self._writing = threading.Lock()  # of the state below, never held for long
+        self._looking = threading.Lock()  # held by whoever writes what follows
         self._status = StoreStatus(alias)
         self._tried: float | None = None
         self._seen: str | None = None  # the version that the alias pointed to at the last look
-        self._cache_is_open = True  # until it was tried
+        self._cache_was_tried = False
         self._follower: threading.Thread | None = None
         self._stopped = threading.Event()
 
@@ -189,18 +186,17 @@ class ModelStore:
         return self._status
 
     def load_in_background(self) -> None:
-        """Follow the alias from now on, without waiting for the first model."""
+        """Follow the alias from now on, without waiting for the first model, which is the one that served last."""
         self._follower = threading.Thread(target=self._follow, name="model-loader", daemon=True)
         self._follower.start()
-        late = threading.Timer(self._patience_s, self._serve_cached)
-        late.daemon = True
-        late.start()
 
     def stop(self) -> None:
         """Follow the alias no longer; what serves goes on serving."""
         self._stopped.set()
 
     def _follow(self) -> None:
+        with self._looking:
+            self._serve_cached()
         pause = 0.0
         while not self._stopped.wait(pause):
             with self._looking:
@@ -223,9 +219,7 @@ class ModelStore:
             return self._swap(version)
         except Exception as error:
             problem, fix = _told(error)
-            answers = isinstance(error, NoSuchVersionError)
-            self._cache_is_open &= not answers  # nothing is to be served
-            self._note(registry_answers=answers, problem=problem, fix=fix)
+            self._note(registry_answers=isinstance(error, NoSuchVersionError), problem=problem, fix=fix)
             return self._as_before("unreachable", problem)
         finally:
             self._tried = self._clock()
@@ -262,16 +256,15 @@ class ModelStore:
     ) -> None:
         if problem and problem != self._status.problem:
             log.warning("%s", problem)
-        with self._writing:
-            self._status = StoreStatus(
-                alias=self._alias,
-                model=model or self._status.model,
-                checked=datetime.now(UTC),
-                registry_answers=registry_answers,
-                problem=problem,
-                fix=fix,
-                refused=refused or self._status.refused,
-            )
+        self._status = StoreStatus(
+            alias=self._alias,
+            model=model or self._status.model,
+            checked=datetime.now(UTC),
+            registry_answers=registry_answers,
+            problem=problem,
+            fix=fix,
+            refused=refused or self._status.refused,
+        )
 
     def _pulled(self, version: str) -> tuple[Path, Runtime]:
         """The version's folder, and the model in it; pulled once more when what was in the cache is broken."""
@@ -296,19 +289,16 @@ class ModelStore:
 
     def _serve_cached(self) -> None:
         """Serve what served last, where there is no model; tried once."""
-        with self._writing:
-            tried, self._cache_is_open = not self._cache_is_open, False
-        if tried or self._status.model is not None or (last := self._cache.last()) is None:
+        if self._cache_was_tried or self._status.model is not None or (last := self._cache.last()) is None:
             return
+        self._cache_was_tried = True
         try:
             model = LoadedModel(last.version, self._opened(self._cache.folder / last.folder), origin="cache")
         except Exception as error:
             log.warning("The cached model version %s cannot serve: %s", last.version, _told(error)[0])
             return
-        with self._writing:
-            if self._status.model is None:
-                self._status = replace(self._status, model=model)
-                log.warning("Serving model version %s from the cache", last.version)
+        self._status = replace(self._status, model=model)
+        log.info("Serving model version %s from the cache", last.version)
 
 
 def _told(error: Exception) -> tuple[str, str]:

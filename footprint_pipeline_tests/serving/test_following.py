@@ -190,7 +190,9 @@ def test_without_a_registry_the_last_good_version_serves_from_the_cache(
     assert (store.current().version, store.current().origin) == ("1", "registry")
 
     world.registry.client.delete_registered_model_alias(NAME, CHAMPION)
-    assert make_store(world.registry).refresh().version is None  # it answers: nothing is to be served
+    assert (store.refresh().outcome, store.current().version) == ("unreachable", "1")
+    assert store.status().registry_answers is True
+    assert "no alias 'champion'" in store.status().problem
 
 
 def test_a_registry_that_hangs_does_not_hold_the_start_up(
@@ -204,7 +206,7 @@ def test_a_registry_that_hangs_does_not_hold_the_start_up(
             return super().version(alias)
 
     assert make_store(FakeRegistry(model_folder)).current().version == "3"
-    store = make_store(Hanging(model_folder, champion="4"), patience_s=0.1)
+    store = make_store(Hanging(model_folder, champion="4"))
     store.load_in_background()
     wait_for(lambda: store.status().model is not None)
     assert (store.current().version, store.current().origin) == ("3", "cache")

@@ -51,6 +51,15 @@ class Settings(BaseSettings):
     imagery_attribution: str = Field("", description="Attribution of an XYZ template or GeoTIFF, put on every answer.")
     imagery_min_zoom: int = Field(0, ge=0, le=24, description="Coarsest zoom that the XYZ template answers.")
     imagery_max_zoom: int = Field(19, ge=0, le=24, description="Finest zoom that the XYZ template answers.")
+    imagery_sources: Path | None = Field(
+        None, description="TOML file that names sources of imagery for requests to choose from, in place of the above."
+    )
+    imagery_cache: Path | None = Field(
+        None, description="Folder where map tiles are kept as their provider allows; by default below the home."
+    )
+    imagery_cache_mb: int = Field(
+        1024, ge=0, description="How much the folder may hold, MB; 0 keeps only a little, in memory."
+    )
     mapbox_access_token: SecretStr | None = Field(
         None, validation_alias="MAPBOX_ACCESS_TOKEN", description="Token for Mapbox satellite tiles."
     )
@@ -81,6 +90,11 @@ class Settings(BaseSettings):
     def counters_folder(self) -> Path:
         """Folder of the service's counters."""
         return (self.counters or self.home / "counters").absolute()
+
+    @property
+    def imagery_cache_folder(self) -> Path:
+        """Folder of the tile cache."""
+        return (self.imagery_cache or self.home / "imagery-cache").absolute()
 
     @property
     def mlflow_uri(self) -> str:

@@ -51,11 +51,14 @@ def main() -> None:
 def table(
     answered: Sequence[tuple[Row, dict[str, Any]]], aois: Sequence[str], cost: dict[UNetSpec, float]
 ) -> Iterator[str]:
-    """Lines of Markdown: figures of an area are median tile F1 / pooled pixel F1 / building F1."""
+    """Lines of Markdown: figures of an area are median tile F1 / pooled pixel F1 / building F1.
+
+    The loss is the lowest on the validation tiles: of a row with the same tiles and the same loss it can be compared.
+    """
     from footprint_pipeline.model.unet import gflop
 
     yield ""
-    heads = ["row", "what", "parameters", "GFLOP", "chips", "minutes", "tolerance", "level", *aois]
+    heads = ["row", "what", "parameters", "GFLOP", "chips", "minutes", "loss", "tolerance", "level", "m²", *aois]
     heads += ["ms a tile"] if cost else []
     yield f"| {' | '.join(heads)} |"
     yield "|" + "---|" * len(heads)
@@ -69,8 +72,10 @@ def table(
             f"{gflop(spec.network, TILE):.1f}",
             "–" if row.untrained else f"{trained['epochs'] * (spec.chips_per_epoch or 0):,}",
             "–" if row.untrained else f"{trained['seconds'] / 60:.1f}",
+            "–" if row.untrained else f"{trained['validation_loss']:.3f}",
             f"{tuned['tolerance']:.2f}",
             "–" if tuned["seed_level"] is None else f"{tuned['seed_level']:.1f}",
+            f"{tuned['min_area_m2']:g}",
             *(
                 " / ".join(f"{scores[aoi][name]:.3f}" for name in ("median_tile_f1", "pooled_pixel_f1", "building_f1"))
                 if aoi in scores

@@ -1,5 +1,6 @@
 """Imagery from a georeferenced raster: a GeoTIFF or COG, on disk or behind a URL."""
 
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,11 +14,12 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from footprint_pipeline.errors import ImageryError, SettingsError
-from footprint_pipeline.footprints.mercator import Bounds, to_wgs84
+from footprint_pipeline.footprints.mercator import Bounds, ground_scale, to_wgs84
 from footprint_pipeline.footprints.patch import Patch, no_imagery
 
 WEB_MERCATOR = "EPSG:3857"
 _BLACK_PX = 9
+_DATE_TAGS = ("ACQUISITIONDATETIME", "ACQUISITION_DATETIME", "ACQUISITION_DATE", "TIFFTAG_DATETIME")
 _REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_TIMEOUT": 20, "GDAL_HTTP_MAX_RETRY": 2}
 
 
@@ -30,15 +32,19 @@ class GeoTiffImagery:
     Args:
         path: a file, or the URL of a COG.
         attribution: whom to credit.
+        name: what to call it; the file's name when None.
+        date: when the imagery was taken; what the file's tags say when None.
 
     Raises:
         SettingsError: the file is missing, no raster, not georeferenced, or has fewer than three bands.
     """
 
-    def __init__(self, path: str | Path, *, attribution: str = "") -> None:
+    def __init__(
+        self, path: str | Path, *, attribution: str = "", name: str | None = None, date: str | None = None
+    ) -> None:
         self._path = str(path)
         self.attribution = attribution
-        self.name = Path(urlsplit(self._path).path if "://" in self._path else self._path).name
+        self.name = name or Path(urlsplit(self._path).path if "://" in self._path else self._path).name
         self._environment = _REMOTE if "://" in self._path else {}
         try:
             with rasterio.Env(**self._environment), rasterio.open(self._path) as source:
@@ -52,6 +58,7 @@ class GeoTiffImagery:
                 self._bands = _rgb_bands(source.colorinterp)
                 self._declares_mask = MaskFlags.all_valid not in source.mask_flag_enums[self._bands[0] - 1]
                 self._nodata = source.nodata
+                self.date = date or _date({**source.tags(), **source.tags(ns="IMAGERY")})
                 self.extent_wgs84 = Bounds(*transform_bounds(source.crs, "EPSG:4326", *source.bounds))
         except RasterioError:
             raise SettingsError(
@@ -63,7 +70,8 @@ class GeoTiffImagery:
         """Pixels of a rectangle on a grid of `height` × `width`; see `Imagery.read`."""
         if not to_wgs84(bounds_3857).overlaps(self.extent_wgs84):
             raise no_imagery(self, bounds_3857)
-        level = self._overview(bounds_3857, width)
+        decimation = self._decimation(bounds_3857, width)
+        level = self._overview(decimation)
         grid = {
             "crs": WEB_MERCATOR,
             "transform": from_bounds(*bounds_3857, width, height),
@@ -92,15 +100,28 @@ class GeoTiffImagery:
             valid &= ~_black_areas(pixels)
         if not valid.any():
             raise no_imagery(self, bounds_3857)
-        return Patch(np.ascontiguousarray(pixels), valid, self.name)
+        grid_m = (bounds_3857.right - bounds_3857.left) / width * ground_scale(bounds_3857)
+        gsd_m = grid_m / decimation * (1 if level is None else self._overviews[level])
+        return Patch(np.ascontiguousarray(pixels), valid, self.name, gsd_m=gsd_m, date=self.date)
 
-    def _overview(self, bounds_3857: Bounds, width: int) -> int | None:
-        """The coarsest overview that is still no coarser than the grid; None for the raster itself."""
+    def _decimation(self, bounds_3857: Bounds, width: int) -> float:
+        """How many of the file's own pixels a pixel of the grid is wide."""
         left, _, right, _ = transform_bounds(WEB_MERCATOR, self._crs, *bounds_3857)
         own_pixel = (self._extent.right - self._extent.left) / self._size[0]
-        decimation = (right - left) / width / own_pixel
+        return (right - left) / width / own_pixel
+
+    def _overview(self, decimation: float) -> int | None:
+        """The coarsest overview that is still no coarser than the grid; None for the raster itself."""
         usable = [level for level, factor in enumerate(self._overviews) if factor <= decimation * 1.001]
         return usable[-1] if usable else None
+
+
+def _date(tags: dict[str, str]) -> str | None:
+    """When the imagery was taken, else when the file was made, as YYYY-MM-DD; None where no tag says it."""
+    for name in _DATE_TAGS:
+        if found := re.match(r"(\d{4})[:-](\d{2})[:-](\d{2})", tags.get(name, "")):
+            return "-".join(found.groups())
+    return None
 
 
 def _rgb_bands(interpretation: tuple[ColorInterp, ...]) -> list[int]:

@@ -6,8 +6,16 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from footprint_pipeline.errors import NoImageryError
+from footprint_pipeline.errors import NoImageryError, RequestError
 from footprint_pipeline.footprints.mercator import Bounds, to_wgs84
+
+COARSEST = 2.0
+"""How many times as wide as the model's pixels those of the imagery may be. Beyond that, what the network was trained
+to see is not in them."""
+
+
+class TooCoarseError(RequestError):
+    """The imagery of a place is too coarse for the model."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +26,15 @@ class Patch:
         pixels: red, green, blue in the provider's own dtype, shape (H, W, 3).
         valid: where there is imagery, bool, shape (H, W).
         source: where the pixels come from, for people; holds no secret.
+        gsd_m: ground sample distance of what was read, before it was resampled, metres a pixel; None where not known.
+        date: when the imagery was taken, as the source says it; None where it does not.
     """
 
     pixels: np.ndarray
     valid: np.ndarray
     source: str
+    gsd_m: float | None = None
+    date: str | None = None
 
 
 class Imagery(Protocol):
@@ -62,6 +74,25 @@ def no_imagery(imagery: Imagery, bounds_3857: Bounds) -> NoImageryError:
     return NoImageryError(
         f"{imagery.name}: no imagery around latitude {latitude:.5f}, longitude {longitude:.5f}.", fix=covers
     )
+
+
+def check_resolution(patch: Patch, gsd_m: float) -> None:
+    """Make sure that imagery shows what a model needs to see.
+
+    Args:
+        patch: as it was read on the model's grid, from the finest that the source has, if need be.
+        gsd_m: the model's ground sample distance, metres a pixel.
+
+    Raises:
+        TooCoarseError: its pixels are more than `COARSEST` times as wide as the model's.
+    """
+    if patch.gsd_m is not None and patch.gsd_m > COARSEST * gsd_m:
+        raise TooCoarseError(
+            f"{patch.source}: pixels of {patch.gsd_m:.2f} m on the ground are too coarse for this model, which works "
+            f"at {gsd_m:g} m and takes up to {COARSEST * gsd_m:g} m.",
+            fix="Ask a source with finer imagery, or raise its finest zoom (max_zoom, FOOTPRINT_IMAGERY_MAX_ZOOM) if "
+            "it has finer tiles.",
+        )
 
 
 def decode_image(encoded: bytes) -> tuple[np.ndarray, np.ndarray] | None:

@@ -1,45 +1,45 @@
-"""Imagery from slippy-map tiles: any XYZ template, and Mapbox satellite.
+"""Imagery from slippy-map tiles: any template of `tile_urls`, and Mapbox satellite.
 
-A tile URL can hold an access token. So no error, name, log line or provenance ever shows more of it than its
-host and the tile's numbers.
+What belongs here: which tiles a grid needs, and how they are put together. How one is had is `tile_client`'s business.
 """
 
-import logging
 import math
-import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
-import requests
 from pydantic import SecretStr
 from rasterio.enums import Resampling
 from rasterio.transform import from_bounds
 from rasterio.warp import reproject
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
-from footprint_pipeline.errors import ImageryError, SettingsError
-from footprint_pipeline.footprints.mercator import HALF_WORLD, Bounds, Tile, tile_side, tiles_covering
-from footprint_pipeline.footprints.patch import Patch, decode_image, no_imagery
-
-TIMEOUT_S = (5.0, 20.0)
-CACHED_TILES = 512
-PARALLEL = 8
+from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.footprints.mercator import (
+    HALF_WORLD,
+    Bounds,
+    Tile,
+    ground_scale,
+    tile_side,
+    tiles_covering,
+)
+from footprint_pipeline.footprints.patch import Patch, no_imagery
+from footprint_pipeline.footprints.tile_cache import TileCache
+from footprint_pipeline.footprints.tile_client import PARALLEL, TileClient
+from footprint_pipeline.footprints.tile_urls import TileTemplate
 
 MAPBOX = "https://api.mapbox.com/v4/mapbox.satellite/{z}/{x}/{y}@2x.png?access_token="
+MAPBOX_ATTRIBUTION = "© Mapbox © OpenStreetMap © Maxar"
 
 
 class XyzImagery:
-    """Tiles behind a `{z}/{x}/{y}` URL template. Safe to read from several threads.
+    """Tiles behind a URL template. Safe to read from several threads.
 
     Reads the coarsest zoom that is no coarser than the grid asked for, as far as the zooms reach. Tiles may
     be of any square size, usually 256 or 512 px. A tile that answers 404 or 204 has no imagery.
 
     Args:
-        template: URL with `{z}`, `{x}` and `{y}`.
+        template: URL with `{z}`, `{x}` and `{y}`, or in another form that `TileTemplate` knows.
         headers: sent with every request.
         min_zoom: coarsest zoom that is answered.
         max_zoom: finest zoom that is answered.
@@ -47,9 +47,14 @@ class XyzImagery:
         name: what to call it; the template's host when None.
         tile_px: side of the tiles; seen from the first one when None.
         retries: tries after the first, with growing pauses, when the provider is busy or broken.
+        subdomains: what `{s}` stands for.
+        date: when the imagery was taken.
+        cache: where tiles are kept; a little in memory when None.
+        identity: the template without its secrets, by which the cache tells sources apart; when None, without what
+            `TileTemplate.identity` takes for secrets.
 
     Raises:
-        SettingsError: the template lacks a placeholder, or is no http(s) URL.
+        SettingsError: the template is none, or no zoom is left.
     """
 
     extent_wgs84: Bounds | None = None
@@ -65,26 +70,27 @@ class XyzImagery:
         name: str | None = None,
         tile_px: int | None = None,
         retries: int = 3,
+        subdomains: Sequence[str] = "abc",
+        date: str | None = None,
+        cache: TileCache | None = None,
+        identity: str | None = None,
     ) -> None:
-        url = urlsplit(template)
-        if url.scheme not in ("http", "https") or not all(part in template for part in ("{z}", "{x}", "{y}")):
-            raise SettingsError(
-                "The imagery template is not an http(s) URL with {z}, {x} and {y}.",
-                fix="Set FOOTPRINT_IMAGERY to something like https://tiles.example.com/{z}/{x}/{y}.png.",
-            )
+        urls = TileTemplate(template, subdomains=subdomains)
         if min_zoom > max_zoom:
             raise SettingsError(
                 f"The imagery's coarsest zoom {min_zoom} is beyond its finest, {max_zoom}.",
-                fix="Set FOOTPRINT_IMAGERY_MIN_ZOOM and FOOTPRINT_IMAGERY_MAX_ZOOM.",
+                fix="Set FOOTPRINT_IMAGERY_MIN_ZOOM and FOOTPRINT_IMAGERY_MAX_ZOOM, or the source's min_zoom and "
+                "max_zoom.",
             )
-        self.name = name or url.hostname or "XYZ"
+        self.name = name or urls.host
         self.attribution = attribution
-        self._template = SecretStr(template)
+        self.date = date
         self._zooms = (min_zoom, max_zoom)
         self._tile_px = tile_px
-        self._session = _session(headers or {}, retries)
+        self._client = TileClient(
+            urls, name=self.name, headers=headers or {}, retries=retries, cache=cache or TileCache(), identity=identity
+        )
         self._pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="tiles")
-        self._encoded = lru_cache(CACHED_TILES)(self._fetch)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
@@ -120,7 +126,13 @@ class XyzImagery:
         valid = warped[3] > 0
         if not valid.any():
             raise no_imagery(self, bounds_3857)
-        return Patch(np.ascontiguousarray(warped[:3].transpose(1, 2, 0)), valid, f"{self.name}, zoom {zoom}")
+        return Patch(
+            np.ascontiguousarray(warped[:3].transpose(1, 2, 0)),
+            valid,
+            f"{self.name}, zoom {zoom}",
+            gsd_m=side / max(found) * ground_scale(bounds_3857),
+            date=self.date,
+        )
 
     def _zoom(self, bounds_3857: Bounds, width: int) -> int:
         wanted = (bounds_3857.right - bounds_3857.left) / width
@@ -138,38 +150,7 @@ class XyzImagery:
     def _image(self, tile: Tile) -> np.ndarray | None:
         """RGBA uint8 of a tile, shape (S, S, 4), or None where there is no imagery."""
         count = 2**tile.z
-        if not 0 <= tile.y < count:
-            return None
-        encoded = self._encoded(Tile(tile.z, tile.x % count, tile.y))
-        if encoded is None:
-            return None
-        decoded = decode_image(encoded)
-        if decoded is None or decoded[0].dtype != np.uint8 or decoded[0].shape[0] != decoded[0].shape[1]:
-            raise ImageryError(
-                f"{self.name}: tile {tile.z}/{tile.x}/{tile.y} is not a square 8-bit image.",
-                fix="Check the imagery template.",
-            )
-        pixels, opaque = decoded
-        return np.dstack([pixels, opaque.astype(np.uint8) * 255])
-
-    def _fetch(self, tile: Tile) -> bytes | None:
-        where = f"{self.name}: tile {tile.z}/{tile.x}/{tile.y}"
-        url = self._template.get_secret_value()
-        for key, value in zip("zxy", tile, strict=True):
-            url = url.replace(f"{{{key}}}", str(value))
-        try:
-            response = self._session.get(url, timeout=TIMEOUT_S)
-        except requests.RequestException as error:
-            raise ImageryError(
-                f"{where} cannot be fetched ({type(error).__name__}).", fix="Check the network, then try again."
-            ) from None
-        if response.status_code in (204, 404):
-            return None
-        if response.status_code in (401, 403):
-            raise ImageryError(f"{where} is refused (HTTP {response.status_code}).", fix="Check the access token.")
-        if response.status_code != 200:
-            raise ImageryError(f"{where} answers HTTP {response.status_code}.", fix="Try again later.")
-        return bytes(response.content)
+        return self._client.image(Tile(tile.z, tile.x % count, tile.y)) if 0 <= tile.y < count else None
 
 
 class MapboxImagery(XyzImagery):
@@ -177,18 +158,37 @@ class MapboxImagery(XyzImagery):
 
     Args:
         token: access token; stays secret.
+        min_zoom: coarsest zoom to ask for.
         max_zoom: finest zoom to ask for.
         retries: see `XyzImagery`.
+        attribution: whom to credit.
+        name: what to call it.
+        date: when the imagery was taken, where that is known.
+        cache: see `XyzImagery`.
     """
 
-    def __init__(self, token: SecretStr, *, max_zoom: int = 19, retries: int = 3) -> None:
+    def __init__(
+        self,
+        token: SecretStr,
+        *,
+        min_zoom: int = 0,
+        max_zoom: int = 19,
+        retries: int = 3,
+        attribution: str = MAPBOX_ATTRIBUTION,
+        name: str = "Mapbox satellite",
+        date: str | None = None,
+        cache: TileCache | None = None,
+    ) -> None:
         super().__init__(
             MAPBOX + token.get_secret_value(),
+            min_zoom=min_zoom,
             max_zoom=max_zoom,
-            attribution="© Mapbox © OpenStreetMap © Maxar",
-            name="Mapbox satellite",
+            attribution=attribution,
+            name=name,
             tile_px=512,
             retries=retries,
+            date=date,
+            cache=cache,
         )
 
 
@@ -204,31 +204,3 @@ def _mosaic(images: dict[Tile, np.ndarray | None], side_px: int) -> np.ndarray:
             y, x = (tile.y - top) * side_px, (tile.x - left) * side_px
             mosaic[:, y : y + side_px, x : x + side_px] = image.transpose(2, 0, 1)
     return mosaic
-
-
-class _WithoutQuery(logging.Filter):
-    """Cuts query strings out of urllib3's own log lines: they can hold access tokens."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = re.sub(r"\?[^\s\"']*", "?…", record.getMessage()), ()
-        return True
-
-
-_without_query = _WithoutQuery()
-
-
-def _session(headers: dict[str, str], retries: int) -> requests.Session:
-    for logger in ("urllib3.connectionpool", "urllib3.util.retry"):
-        logging.getLogger(logger).addFilter(_without_query)
-    session = requests.Session()
-    session.headers.update({"User-Agent": "footprint-pipeline", **headers})
-    retry = Retry(
-        retries,
-        backoff_factor=0.2,
-        status_forcelist=(429, 500, 502, 503, 504),
-        raise_on_status=False,
-        respect_retry_after_header=False,
-    )
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=PARALLEL, max_retries=retry))
-    return session

@@ -12,11 +12,11 @@ from pathlib import Path
 import geopandas as gpd
 import pandas as pd
 
-from footprint_pipeline.errors import RegistryError
+from footprint_pipeline.errors import DatasetError, RegistryError
 from footprint_pipeline.evaluation.bootstrap import Interval, differences
 from footprint_pipeline.evaluation.promotion import Verdict, decide
 from footprint_pipeline.evaluation.reports import comparison_sheet
-from footprint_pipeline.evaluation.scoring import TestScores
+from footprint_pipeline.evaluation.scoring import TestScores, summarize
 from footprint_pipeline.evaluation.spec import PromotionSpec
 from footprint_pipeline.files import locked
 from footprint_pipeline.footprints.runtime import Runtime
@@ -27,6 +27,8 @@ from footprint_pipeline.stages.scoring import load_manifest, load_polygons, pred
 
 log = logging.getLogger(__name__)
 
+LEARNED = "training_tiles.csv"
+"""Beside an exported model: `aoi` and `tile_id` of every tile that it was trained on."""
 FORMER = "former_champion"
 """Tag of a version that was promoted: the version it took the place of, or `none`."""
 
@@ -49,6 +51,12 @@ class Tiles:
     manifest: pd.DataFrame
     polygons: gpd.GeoDataFrame
 
+    def unknown_to(self, learned: pd.DataFrame) -> "Tiles":
+        """Those that a model which learned from these (`aoi`, `tile_id`) has not seen."""
+        seen = set(zip(learned["aoi"], learned["tile_id"], strict=True))
+        kept = [key not in seen for key in zip(self.manifest["aoi"], self.manifest["tile_id"], strict=True)]
+        return Tiles(self.manifest[kept], self.polygons)
+
 
 def held_out(settings: Settings) -> Tiles:
     """The test splits of all prepared AOIs.
@@ -67,10 +75,18 @@ def score_version(settings: Settings, version: str, tiles: Tiles) -> TestScores:
     return score_exported(Runtime(_pulled(settings, version)), tiles.manifest, tiles.polygons)
 
 
+def learned_by(settings: Settings, version: str) -> pd.DataFrame:
+    """`aoi` and `tile_id` of the tiles that a version was trained on; none of a version that does not tell."""
+    path = _pulled(settings, version) / LEARNED
+    return pd.read_csv(path, dtype=str) if path.exists() else pd.DataFrame(columns=["aoi", "tile_id"])
+
+
 def promote_if_better(
     settings: Settings, version: str, scores: TestScores, tiles: Tiles, spec: PromotionSpec
 ) -> Judged:
     """Hold a version against the champion, write down the verdict with it, and point the alias that it has earned.
+
+    The champion may have learned from some of the tiles, by another split. The two are compared on the others.
 
     One promotion at a time: a second one waits, and is then held against the champion that the first one made.
 
@@ -85,11 +101,13 @@ def promote_if_better(
     with _alone(settings):
         while True:
             champion = registry.champion()
-            theirs = None
+            theirs, ours = None, scores
             if champion is not None and champion.version != version:
-                log.info("Scoring the champion, version %s, on the same %d tiles", champion.version, len(scores.tiles))
-                theirs = score_version(settings, champion.version, tiles)
-            verdict = decide(scores, theirs, spec)
+                fair = tiles.unknown_to(learned_by(settings, champion.version))
+                ours = _on(scores, fair, champion)
+                log.info("Scoring the champion, version %s, on the same %d tiles", champion.version, len(ours.tiles))
+                theirs = score_version(settings, champion.version, fair)
+            verdict = decide(ours, theirs, spec)
             if _same(registry.champion(), champion):
                 break
             log.info("There is another champion meanwhile; once more")
@@ -188,6 +206,28 @@ def verdict_tags(verdict: Verdict) -> dict[str, str]:
         "verdict": verdict.reason,
         **{f"difference_{name}": f"{value:.4f}" for name, value in verdict.figures().items()},
     }
+
+
+def _on(scores: TestScores, tiles: Tiles, champion: Registered) -> TestScores:
+    """The scores on these tiles alone.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    wanted = set(zip(tiles.manifest["aoi"], tiles.manifest["tile_id"], strict=True))
+    kept = [key in wanted for key in zip(scores.tiles["aoi"], scores.tiles["tile_id"], strict=True)]
+    if all(kept):
+        return scores
+    if not any(kept):
+        raise DatasetError(
+            f"The champion, version {champion.version}, has learned from every test tile; nothing can be compared.",
+            fix="Prepare tiles that it has not seen, or promote by hand: footprint promote N --force.",
+        )
+    log.warning(
+        "The champion, version %s, has learned from %d of the %d test tiles; they are left out",
+        champion.version, len(kept) - sum(kept), len(kept),
+    )  # fmt: skip
+    return summarize(scores.tiles[kept])
 
 
 def _write_down(registry: Registry, version: str, verdict: Verdict) -> None:

@@ -31,7 +31,7 @@ from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.card import CARD
 from footprint_pipeline.stages.judging import of_split
 from footprint_pipeline.stages.precisions import compare_precisions
-from footprint_pipeline.stages.promotion import Tiles, promote_if_better
+from footprint_pipeline.stages.promotion import LEARNED, Tiles, promote_if_better
 from footprint_pipeline.stages.scoring import load_polygons, score_exported
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ def register_model(
     service would run them.
     """
     registry = Registry(settings.mlflow_uri, settings.model_name)
+    taught = of_split(settings, trained, "train")
     spec = ModelSpec(
         model_name=settings.model_name,
         network=trained.network,
@@ -68,7 +69,7 @@ def register_model(
         min_area_m2=swept.min_area_m2,
         aois=trained.aois,
         normalization=trained.normalization,
-        domain=training_domain(of_split(settings, trained, "train"), gsd_m=trained.gsd_m),
+        domain=training_domain(taught, gsd_m=trained.gsd_m),
         metrics=evaluation.metrics,
         run_id=trained.run_id,
         created=datetime.now(UTC),
@@ -79,6 +80,7 @@ def register_model(
         network = load_keras(tracking.download_keras(settings.mlflow_uri, trained.model_id, Path(scratch)))
         exported = Path(scratch) / SERVING_FOLDER
         export_openvino(network, exported, chip_size=trained.chip_size)
+        taught[["aoi", "tile_id"]].to_csv(exported / LEARNED, index=False)
         without_onnx = _export_onnx(network, Path(scratch) / ONNX_FOLDER, chip_size=trained.chip_size)
         spec.write(exported)
         precisions = compare_precisions(

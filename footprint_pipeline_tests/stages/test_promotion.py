@@ -15,7 +15,7 @@ import pytest
 from openvino import opset13 as ops
 
 from footprint_pipeline.commands import promotion as commands
-from footprint_pipeline.errors import RegistryError, SettingsError
+from footprint_pipeline.errors import DatasetError, RegistryError, SettingsError
 from footprint_pipeline.evaluation import scoring
 from footprint_pipeline.evaluation.spec import PromotionSpec
 from footprint_pipeline.footprints.runtime import Runtime
@@ -33,17 +33,18 @@ from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
 # mlflow.pyfunc warns of its own type hints when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.*inferred as AnyType:UserWarning")
 
-NO_TILES = Tiles(pd.DataFrame(), None)
+TILES = Tiles(pd.DataFrame({"tile_id": [f"t{n}" for n in range(24)], "aoi": AOI}), None)
 HITS = {"1": 8, "2": 11, "3": 14, "4": 8}
 """Of twenty buildings a tile, so many does each version find."""
 
 
-def scores(version: str) -> scoring.TestScores:
+def scores(version: str, of: Tiles | None = None) -> scoring.TestScores:
     found = np.clip(HITS[version] + np.arange(24) % 5 - 2, 0, 20)
     tiles = pd.DataFrame({"tile_id": [f"t{n}" for n in range(24)], "aoi": AOI})
     for what in ("building", "pixel"):
         tiles[f"{what}_tp"], tiles[f"{what}_fp"], tiles[f"{what}_fn"] = found, 2, 20 - found
-    return scoring.summarize(tiles.assign(pixel_f1=2 * found / (found + 22)))
+    tiles["pixel_f1"] = 2 * found / (found + 22)
+    return scoring.summarize(tiles if of is None else tiles[tiles["tile_id"].isin(of.manifest["tile_id"])])
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def settings(store: Store, monkeypatch: pytest.MonkeyPatch) -> Settings:
     registry = Registry(settings.mlflow_uri, settings.model_name)
     for _ in HITS:
         registry.register(model_id=store.model_id, run_id=store.run_id, tags={}, description="A network.")
-    monkeypatch.setattr(promotion, "score_version", lambda settings, version, tiles: scores(version))
+    monkeypatch.setattr(promotion, "score_version", lambda settings, version, tiles: scores(version, tiles))
+    monkeypatch.setattr(promotion, "learned_by", lambda settings, version: pd.DataFrame(columns=["aoi", "tile_id"]))
     return settings
 
 
@@ -95,7 +97,7 @@ def registry(settings: Settings) -> Registry:
 
 
 def promoted(settings: Settings, version: str, **rule: float) -> bool:
-    return promote_if_better(settings, version, scores(version), NO_TILES, PromotionSpec(**rule)).verdict.promote
+    return promote_if_better(settings, version, scores(version), TILES, PromotionSpec(**rule)).verdict.promote
 
 
 def test_the_best_serves_and_every_version_says_why(settings: Settings, registry: Registry) -> None:
@@ -113,6 +115,21 @@ def test_the_best_serves_and_every_version_says_why(settings: Settings, registry
     assert worst.tags["promoted"] == "false"
     assert "former_champion" not in worst.tags
     assert worst.description.startswith("A network. Not promoted: ")
+
+
+def test_what_the_champion_has_learned_from_says_nothing_about_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert promoted(settings, "1")
+    learned = TILES.manifest.iloc[:20]
+    monkeypatch.setattr(promotion, "learned_by", lambda settings, version: learned)
+    judged = promote_if_better(settings, "3", scores("3"), TILES, PromotionSpec())
+    assert judged.champion_scores.tiles["tile_id"].tolist() == [f"t{n}" for n in range(20, 24)]
+    assert "on 4 tiles" in judged.verdict.reason
+    assert "has learned from 20 of the 24 test tiles" in caplog.text
+    learned = TILES.manifest
+    with pytest.raises(DatasetError, match="version 3, has learned from every test tile"):
+        promoted(settings, "2")
 
 
 def test_judged_again_a_version_says_the_last_verdict_alone(settings: Settings, registry: Registry) -> None:
@@ -178,7 +195,10 @@ def test_there_is_a_way_back_as_far_as_there_was_one_forth(settings: Settings, r
     assert registry.version() == "1"
 
 
-def test_by_hand_the_rule_is_passed_over(settings: Settings, registry: Registry) -> None:
+def test_by_hand_the_rule_is_passed_over(
+    settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promotion, "held_out", lambda settings: TILES)
     assert commands.promote(settings, version="3", force=False)["promoted"]
     for force in (True, False):
         assert commands.promote(settings, version="3", force=force)["reason"] == "it is so already"

@@ -31,6 +31,7 @@ from footprint_pipeline.registry import Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages import precisions
 from footprint_pipeline.stages.precisions import calibration_chips, choose, compare_precisions
+from footprint_pipeline.stages.promotion import learned_by
 from footprint_pipeline.stages.registration import register_model, training_domain
 from footprint_pipeline.stages.scoring import load_manifest, load_polygons
 from footprint_pipeline_tests.footprints.red_city import write_model
@@ -126,7 +127,9 @@ def test_every_format_comes_out_complete(
 
     assert files("keras") == [f"building-footprints-{first.version}.keras"]
     assert files("onnx") == ["model.onnx", "spec.json"]
-    assert files("openvino") == ["model.bin", "model.xml", "model_int8.bin", "model_int8.xml", "spec.json"]
+    assert files("openvino") == [
+        "model.bin", "model.xml", "model_int8.bin", "model_int8.xml", "selftest.npz", "spec.json", "training_tiles.csv",
+    ]  # fmt: skip
 
     batch = np.random.default_rng(0).random((1, 64, 32, 3), np.float32)
     ours = keras.ops.convert_to_numpy(network(batch, training=False))
@@ -138,6 +141,9 @@ def test_every_format_comes_out_complete(
     assert 1e-5 < np.abs(Runtime(tmp_path / "openvino", precision="int8")(batch) - ours).mean() < 0.05
     served = Runtime(tmp_path / "openvino")
     assert served.precision == first.precision
+    split = load_manifest(Lake(settings.home), []).groupby("split")["tile_id"]
+    learned = learned_by(settings, first.version)
+    assert sorted(learned["tile_id"]) == sorted(split.get_group("train"))
     spec = ModelSpec.read(tmp_path / "onnx")
     assert spec == served.spec
     assert (spec.heads, spec.seed_level, spec.flips, spec.tolerance, spec.gsd_m) == (HEADS, 0.4, 2, 0.6, 0.5)

@@ -10,9 +10,9 @@ RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/run.lock
 
 # Volumes take over the owner of the folder they are mounted on. The file declines OpenVINO's telemetry.
 RUN useradd --system --uid 10001 --create-home footprint \
-    && mkdir /state /artifacts /home/footprint/intel \
+    && mkdir /state /artifacts /counters /home/footprint/intel \
     && printf 0 > /home/footprint/intel/openvino_telemetry \
-    && chown -R footprint /state /artifacts /home/footprint
+    && chown -R footprint /state /artifacts /counters /home/footprint
 
 WORKDIR /app
 COPY pyproject.toml README.md LICENSE dagster.yaml ./

@@ -203,7 +203,7 @@ def profile_patch(spec: ModelSpec, patch: Patch) -> InputProfile:
     counts = brightness_counts(_normalization(spec, patch).to_uint8(patch.pixels), patch.valid)
     return InputProfile(
         brightness=counts,
-        gsd_m=getattr(patch, "gsd_m", None),
+        gsd_m=patch.gsd_m,
         out_of_domain=spec.domain.out_of_domain(counts) if spec.domain else None,
     )
 

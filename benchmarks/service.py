@@ -68,7 +68,7 @@ def figures(quick: bool) -> list[Figure]:
     from footprint_pipeline.registry import CHAMPION, Registry
     from footprint_pipeline.settings import load_settings
 
-    seconds, requests = (1.0, 150) if quick else (SECONDS / ROUNDS, REQUESTS)
+    seconds, requests, rounds = (1.0, 40, 1) if quick else (SECONDS / ROUNDS, REQUESTS, ROUNDS)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
@@ -90,7 +90,7 @@ def figures(quick: bool) -> list[Figure]:
                 stages: Counter[str] = Counter()
                 lone = load(ask(address, stages), 1, seconds=seconds / 2)
                 busy, alone = Load(), Load()
-                for _ in range(ROUNDS):
+                for _ in range(rounds):
                     add(busy, load(ask(address), CLIENTS, seconds=seconds))
                     add(alone, load(lambda number: bare(number) or (200, ""), CLIENTS, seconds=seconds / 2))
                 swap = load_until_swapped(address, registry)

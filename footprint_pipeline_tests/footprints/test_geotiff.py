@@ -91,6 +91,37 @@ def test_coarse_reads_average_and_use_the_overviews(tmp_path: Path, monkeypatch:
     assert opened == [{"overview_level": 2}, {"overview_level": 0}, {}]
 
 
+def test_a_patch_tells_the_resolution_it_was_read_at(tmp_path: Path) -> None:
+    path = tmp_path / "city.tif"
+    write_raster(path, noise(3, 512, 512), from_bounds(*AREA, 512, 512), "EPSG:3857", tiled=True)
+    with rasterio.open(path, "r+") as target:
+        target.build_overviews([2, 4], Resampling.average)
+    own = 152.874 * np.cos(np.radians(22.9)) / 512  # a tile of zoom 18 is 152.874 projected metres wide
+    for pixels, factor in ((1024, 1), (512, 1), (256, 2), (128, 4), (64, 4)):
+        assert GeoTiffImagery(path).read(AREA, pixels, pixels).gsd_m == pytest.approx(factor * own, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("tags", "date"),
+    [
+        ({}, None),
+        ({"TIFFTAG_DATETIME": "2019:03:07 12:00:00"}, "2019-03-07"),
+        ({"TIFFTAG_DATETIME": "2019:03:07 12:00:00", "ACQUISITIONDATETIME": "2018-12-31 23:59:59"}, "2018-12-31"),
+        ({"TIFFTAG_DATETIME": "long ago"}, None),
+    ],
+)
+def test_the_date_is_what_is_said_of_the_picture_first_and_of_the_file_second(
+    tmp_path: Path, tags: dict[str, str], date: str | None
+) -> None:
+    imagery = raster(tmp_path / "city.tif", noise(3, 16, 16))
+    assert imagery.read(AREA, 16, 16).date is None
+    with rasterio.open(tmp_path / "city.tif", "r+") as target:
+        for name, value in tags.items():
+            target.update_tags(ns="IMAGERY" if name.startswith("ACQ") else "", **{name: value})
+    assert GeoTiffImagery(tmp_path / "city.tif").read(AREA, 16, 16).date == date
+    assert GeoTiffImagery(tmp_path / "city.tif", date="spring").read(AREA, 16, 16).date == "spring"
+
+
 def test_another_projection_lands_in_the_same_place(tmp_path: Path) -> None:
     image = np.full((3, 300, 300), 90, np.uint8)
     image[0, 100:150, 200:240] = 250

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from footprint_pipeline.errors import ImageryError, NoImageryError, SettingsError
+from footprint_pipeline.errors import ImageryError, NoImageryError, RequestError, SettingsError
 from footprint_pipeline.footprints import xyz
 from footprint_pipeline.footprints.imagery import GeoTiffImagery, open_imagery
 from footprint_pipeline.footprints.mercator import Bounds, Tile, tile_at, to_wgs84
+from footprint_pipeline.footprints.patch import TooCoarseError, check_resolution
 from footprint_pipeline.footprints.xyz import MapboxImagery, XyzImagery
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import Answers, TileServer, http_server, png, write_city
@@ -137,6 +138,21 @@ def test_a_template_must_be_one(template: str) -> None:
         XyzImagery(template)
 
 
+def test_a_patch_tells_the_resolution_it_was_read_at_and_its_date() -> None:
+    with http_server(TileServer([])) as server:
+        imagery = XyzImagery(server.address + "/{z}/{x}/{y}.png", max_zoom=16, date="2023-05")
+        patch = imagery.read(AREA, 64, 64)
+    assert patch.gsd_m == pytest.approx(156543.034 * np.cos(np.radians(22.9)) / 2**16, rel=1e-3)  # as textbooks have it
+    assert patch.date == "2023-05"
+    check_resolution(patch, 1.2)
+    with pytest.raises(
+        TooCoarseError, match=r"zoom 16: pixels of 2\.20 m .* works at 1 m and takes up to 2 m"
+    ) as error:
+        check_resolution(patch, 1.0)
+    assert isinstance(error.value, RequestError)
+    assert "max_zoom" in error.value.fix
+
+
 def test_mapbox_is_asked_as_it_wants_and_the_token_stays_secret(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -167,7 +183,7 @@ def test_mapbox_is_asked_as_it_wants_and_the_token_stays_secret(
         spoken += [str(error), repr(error), *traceback.format_exception(error)]
     spoken += [repr(imagery), repr(vars(imagery)), imagery.name, imagery.attribution, patch.source]
     logged = [record.getMessage() for record in caplog.records]
-    assert any("mapbox.satellite" in line for line in logged)
+    assert any('"GET /… HTTP/1.1" 401' in line for line in logged)
     assert not [text for text in spoken + logged if TOKEN in text]
 
 

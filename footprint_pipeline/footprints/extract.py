@@ -19,7 +19,7 @@ from footprint_pipeline.errors import ImageryError, ModelError, RequestError
 from footprint_pipeline.footprints.domain import InputProfile, brightness_counts
 from footprint_pipeline.footprints.mercator import Bounds, ground_scale, tile_side, unproject
 from footprint_pipeline.footprints.normalization import UINT8, Normalization
-from footprint_pipeline.footprints.patch import Imagery, Patch, no_imagery
+from footprint_pipeline.footprints.patch import Imagery, Patch, check_resolution, no_imagery
 from footprint_pipeline.footprints.predict import predict_probability
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.separate import interior_of
@@ -27,10 +27,16 @@ from footprint_pipeline.footprints.spec import ModelSpec, calibrated
 from footprint_pipeline.footprints.vectorize import Footprints, vectorize
 
 MAX_PIXELS = 4096**2
+MAX_SIDE_PX = 4 * 4096
+"""A strip that is longer takes more than its pixels: its halo does."""
 HALOS_PX = (64, 256)
 WINDOW_PX = 512
 
 _WGS84 = Geod(ellps="WGS84")
+
+
+class AreaTooLargeError(RequestError):
+    """An area has more pixels than one request may ask for."""
 
 
 class Stages(dict[str, float]):
@@ -57,6 +63,7 @@ class Raster:
         source: where the pixels come from.
         stages: seconds spent.
         profile: what the imagery of the area looks like, without the halo.
+        date: when the imagery was taken, as its source says it; None where it does not.
     """
 
     padded: np.ndarray
@@ -65,6 +72,7 @@ class Raster:
     source: str
     stages: Stages
     profile: InputProfile
+    date: str | None = None
 
     @property
     def probability(self) -> np.ndarray:
@@ -99,6 +107,15 @@ class Extraction:
     def __len__(self) -> int:
         return len(self.polygons_wgs84)
 
+    def first(self, count: int) -> "Extraction":
+        """The `count` footprints that it is most sure of."""
+        return replace(
+            self,
+            polygons_wgs84=self.polygons_wgs84[:count],
+            confidence=self.confidence[:count],
+            area_m2=self.area_m2[:count],
+        )
+
 
 def extract(
     runtime: Runtime,
@@ -108,8 +125,9 @@ def extract(
     tolerance: float | None = None,
     min_area_m2: float | None = None,
     halos_px: tuple[int, ...] = HALOS_PX,
+    within_wgs84: shapely.Geometry | None = None,
 ) -> Extraction:
-    """Every building whose centroid lies in a Web Mercator rectangle, uncut by its edges.
+    """Every building whose centroid lies in a Web Mercator rectangle, uncut by its edges, the surest first.
 
     Args:
         runtime: the model.
@@ -119,9 +137,11 @@ def extract(
         min_area_m2: smaller footprints are dropped; the model's own when None.
         halos_px: how far to look around, pixels, ascending: the next one is tried when a building reaches
             beyond; one that reaches beyond the last is cut there.
+        within_wgs84: a (Multi)Polygon in degrees that centroids must lie in as well; anywhere when None.
 
     Raises:
-        RequestError: the area has too many pixels at the model's resolution.
+        AreaTooLargeError: the area has too many pixels at the model's resolution.
+        TooCoarseError: the imagery does not show what the model needs to see.
         NoImageryError: there is no imagery in the area.
         ImageryError: the provider failed, or its bit depth is not what the model was trained on.
     """
@@ -145,9 +165,12 @@ def extract(
         polygons, confidence = _owned(footprints, raster)
         polygons = shapely.orient_polygons(_to_wgs84(polygons, raster))
         area_m2 = np.array([_WGS84.geometry_area_perimeter(polygon)[0] for polygon in polygons], float)
-        large = (area_m2 >= min_area_m2) & (area_m2 > 0)
-        confidence = calibrated(confidence[large], runtime.spec.calibration)
-    return Extraction(raster, polygons[large], confidence, area_m2[large], tolerance)
+        kept = (area_m2 >= min_area_m2) & (area_m2 > 0)
+        if within_wgs84 is not None:
+            shapely.prepare(within_wgs84)
+            kept &= shapely.contains(within_wgs84, shapely.centroid(polygons))
+        confidence = calibrated(confidence[kept], runtime.spec.calibration)
+    return Extraction(raster, polygons[kept], confidence, area_m2[kept], tolerance)
 
 
 def predict_raster(
@@ -156,7 +179,7 @@ def predict_raster(
     """What the network tells of a Web Mercator rectangle, at the model's own ground resolution.
 
     Raises:
-        RequestError, NoImageryError, ImageryError: as `extract`.
+        AreaTooLargeError, TooCoarseError, NoImageryError, ImageryError: as `extract`.
     """
     stages = Stages() if stages is None else stages
     height, width = _grid(bounds_3857, runtime.spec.gsd_m)
@@ -173,9 +196,11 @@ def predict_raster(
         patch = imagery.read(padded_bounds, height + 2 * halo_px, width + 2 * halo_px)
         if not patch.valid[inside].any():
             raise no_imagery(imagery, bounds_3857)
+        check_resolution(patch, runtime.spec.gsd_m)
     with stages.timed("predict"):
         profile = profile_patch(runtime.spec, replace(patch, pixels=patch.pixels[inside], valid=patch.valid[inside]))
-        return Raster(predict_patch(runtime, patch), halo_px, bounds_3857, patch.source, stages, profile)
+        padded = predict_patch(runtime, patch)
+    return Raster(padded, halo_px, bounds_3857, patch.source, stages, profile, patch.date)
 
 
 def predict_patch(runtime: Runtime, patch: Patch) -> np.ndarray:
@@ -226,13 +251,15 @@ def _grid(bounds_3857: Bounds, gsd_m: float) -> tuple[int, int]:
     scale = ground_scale(bounds_3857)
     width = max(1, round((bounds_3857.right - bounds_3857.left) * scale / gsd_m))
     height = max(1, round((bounds_3857.top - bounds_3857.bottom) * scale / gsd_m))
-    if height * width > MAX_PIXELS:
+    if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE_PX:
         side = math.sqrt(MAX_PIXELS) * gsd_m / scale
         coarsest = math.ceil(math.log2(tile_side(0) / side))
-        raise RequestError(
-            f"The area is {width:,} × {height:,} px at the model's {gsd_m:g} m a pixel; "
-            f"{MAX_PIXELS:,} px are the most that one request may ask for.",
-            fix=f"Ask for zoom {coarsest} or finer.",
+        largest_km2 = math.floor(MAX_PIXELS * gsd_m**2 / 1e4) / 100
+        raise AreaTooLargeError(
+            f"The area is {width:,} × {height:,} px at the model's {gsd_m:g} m a pixel; one request may ask for "
+            f"{MAX_PIXELS:,} px at most, {MAX_SIDE_PX:,} px to a side.",
+            fix=f"Ask for zoom {coarsest} or finer, or for a rectangle of {largest_km2:g} km² at most, "
+            f"{MAX_SIDE_PX * gsd_m / 1000:g} km to a side.",
         )
     return height, width
 

@@ -1,4 +1,7 @@
-"""Footprints → GeoJSON (RFC 7946): WGS 84, longitude first, counter-clockwise exteriors, seven decimals."""
+"""Footprints → GeoJSON (RFC 7946): WGS 84, longitude first, counter-clockwise exteriors, seven decimals.
+
+Those of an image without a place have pixels for coordinates, which RFC 7946 does not foresee; they say so.
+"""
 
 from hashlib import blake2b
 from typing import Any
@@ -10,8 +13,10 @@ from shapely.geometry import mapping
 from footprint_pipeline.footprints.domain import InputProfile
 from footprint_pipeline.footprints.extract import Extraction
 from footprint_pipeline.footprints.spec import ModelSpec
+from footprint_pipeline.footprints.unplaced import UnplacedExtraction
 
 DECIMALS = 7
+PIXELS = "pixels, x to the right and y down from the upper left corner"
 
 
 def feature_collection(
@@ -20,30 +25,40 @@ def feature_collection(
     """A GeoJSON FeatureCollection: one feature a building, each with an id and what it was made from.
 
     The id is a fingerprint of outline and model version: it stays as long as both do. Collection and features say
-    how far out of domain the imagery is, where the model knows.
+    how far out of domain the imagery is, where the model knows; features say when the imagery was taken and how fine
+    it is, where its source does.
     """
-    told = out_of_domain(extraction.raster.profile)
-    common = {
-        "model": spec.model_name,
-        "model_version": model_version,
-        "tolerance": extraction.tolerance,
-        "gsd_m": spec.gsd_m,
-        "imagery": extraction.raster.source,
-        **told,
-    }
+    raster = extraction.raster
+    imagery = {"imagery": raster.source, "imagery_date": raster.date, "imagery_gsd_m": _rounded(raster.profile.gsd_m)}
+    told = out_of_domain(raster.profile)
+    common = _common(spec, model_version, extraction.tolerance) | imagery | told
     features = [
-        {
-            "type": "Feature",
-            "id": blake2b(polygon.wkb + model_version.encode(), digest_size=8).hexdigest(),
-            "geometry": mapping(polygon),
-            "properties": {"confidence": round(float(confidence), 4), "area_m2": round(float(area_m2), 2), **common},
-        }
+        _feature(polygon, model_version, confidence, {"area_m2": round(float(area_m2), 2), **common})
         for polygon, confidence, area_m2 in zip(
             rounded(extraction.polygons_wgs84), extraction.confidence, extraction.area_m2, strict=True
         )
         if not polygon.is_empty
     ]
     return {"type": "FeatureCollection", **_credit(attribution), **told, "features": features}
+
+
+def pixel_collection(extraction: UnplacedExtraction, spec: ModelSpec, *, model_version: str) -> dict[str, Any]:
+    """The same in pixels. `area_m2` is there when it is known what a pixel measures."""
+    told = out_of_domain(extraction.profile)
+    imagery = {"imagery": extraction.source, "imagery_gsd_m": extraction.gsd_m}
+    common = _common(spec, model_version, extraction.tolerance) | imagery | told
+    features = []
+    for polygon, confidence, area_px in zip(
+        shapely.transform(extraction.polygons_px, lambda points: np.round(points, 2)),
+        extraction.confidence,
+        extraction.area_px,
+        strict=True,
+    ):
+        area = {"area_px": round(float(area_px), 2)}
+        if extraction.gsd_m is not None:
+            area["area_m2"] = round(float(area_px) * extraction.gsd_m**2, 2)
+        features.append(_feature(polygon, model_version, confidence, {**area, **common}))
+    return {"type": "FeatureCollection", "coordinate_system": PIXELS, **told, "features": features}
 
 
 def multipolygon(extraction: Extraction, *, attribution: str = "") -> dict[str, Any]:
@@ -67,6 +82,26 @@ def rounded(polygons_wgs84: np.ndarray) -> np.ndarray:
     for i in np.flatnonzero(shapely.get_num_geometries(snapped) > 1):
         snapped[i] = max(shapely.get_parts(snapped[i]), key=shapely.area)
     return shapely.transform(shapely.orient_polygons(snapped), lambda points: np.round(points, DECIMALS))
+
+
+def _common(spec: ModelSpec, model_version: str, tolerance: float) -> dict[str, Any]:
+    return {"model": spec.model_name, "model_version": model_version, "tolerance": tolerance, "gsd_m": spec.gsd_m}
+
+
+def _feature(
+    polygon: shapely.Polygon, model_version: str, confidence: float, properties: dict[str, Any]
+) -> dict[str, Any]:
+    known = {name: value for name, value in properties.items() if value is not None}
+    return {
+        "type": "Feature",
+        "id": blake2b(polygon.wkb + model_version.encode(), digest_size=8).hexdigest(),
+        "geometry": mapping(polygon),
+        "properties": {"confidence": round(float(confidence), 4), **known},
+    }
+
+
+def _rounded(gsd_m: float | None) -> float | None:
+    return None if gsd_m is None else round(gsd_m, 4)
 
 
 def _credit(attribution: str) -> dict[str, str]:

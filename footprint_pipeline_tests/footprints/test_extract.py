@@ -7,10 +7,11 @@ from pyproj import Geod
 
 from footprint_pipeline.errors import ImageryError, ModelError, NoImageryError, RequestError
 from footprint_pipeline.footprints.domain import DomainReference, brightness_counts
-from footprint_pipeline.footprints.extract import Extraction, extract, predict_raster
+from footprint_pipeline.footprints.extract import AreaTooLargeError, Extraction, extract, predict_raster
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.mercator import Bounds, Tile, project, tile_at, to_wgs84
 from footprint_pipeline.footprints.normalization import Normalization
+from footprint_pipeline.footprints.patch import TooCoarseError
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.xyz import XyzImagery
 from footprint_pipeline_tests.footprints.red_city import (
@@ -175,9 +176,9 @@ def test_no_building_stands_where_there_is_no_imagery(tmp_path: Path) -> None:
 
 def test_too_much_at_once_says_which_zoom_is_the_coarsest(runtime: Runtime, tmp_path: Path) -> None:
     imagery = city(tmp_path)
-    with pytest.raises(RequestError, match="px are the most") as error:
+    with pytest.raises(RequestError, match="16,777,216 px at most") as error:
         extract(runtime, imagery, tile_at(*PLACE, 10).bounds_3857)
-    assert error.value.fix == "Ask for zoom 15 or finer."
+    assert error.value.fix.startswith("Ask for zoom 15 or finer, or for a rectangle of 4.19 km² at most")
     with pytest.raises(RequestError):
         extract(runtime, imagery, tile_at(*PLACE, 14).bounds_3857)
 
@@ -219,3 +220,29 @@ def test_slippy_tiles_serve_as_well_as_a_file(runtime: Runtime, side: int) -> No
 
 def test_projected_corners_are_those_of_the_tile() -> None:
     assert project(AREA.left, AREA.top) == pytest.approx((TILE.bounds_3857.left, TILE.bounds_3857.top), abs=1e-6)
+
+
+def test_a_long_strip_is_too_much_though_its_pixels_are_few(runtime: Runtime, tmp_path: Path) -> None:
+    left, bottom, _, _ = TILE.bounds_3857
+    strip = Bounds(left, bottom, left + 20_000, bottom + 2)
+    with pytest.raises(AreaTooLargeError, match="16,384 px to a side"):
+        extract(runtime, city(tmp_path), strip)
+
+
+def test_only_buildings_whose_centre_lies_in_the_polygon_are_told(runtime: Runtime, tmp_path: Path) -> None:
+    west, east = roof(MIDDLE[0] - 0.0003, MIDDLE[1], 16, 16), roof(MIDDLE[0] + 0.0003, MIDDLE[1], 12, 12)
+    imagery = city(tmp_path, west, east)
+    triangle = shapely.Polygon([(AREA.left, AREA.bottom), (MIDDLE[0] - 0.0002, AREA.bottom), (AREA.left, AREA.top + 1)])
+    found = extract(runtime, imagery, TILE.bounds_3857, within_wgs84=triangle)
+    assert distance_m(only(found), west) < PIXEL_M
+    both = extract(runtime, imagery, TILE.bounds_3857)
+    assert len(both) == 2
+    first = both.first(1)
+    assert len(first) == len(first.confidence) == len(first.area_m2) == 1
+    assert first.polygons_wgs84[0] == both.polygons_wgs84[0]
+
+
+def test_imagery_that_is_too_coarse_is_refused(tmp_path: Path) -> None:
+    fine = Runtime(write_model(tmp_path / "fine", gsd_m=0.2), threads=1)
+    with pytest.raises(TooCoarseError, match=r"too coarse for this model, which works at 0\.2 m"):
+        extract(fine, city(tmp_path), TILE.bounds_3857)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,6 +51,14 @@ def test_how_far_out_of_domain_the_imagery_is_stands_on_the_collection_and_on_ev
     assert answer["out_of_domain"] == 0.988
     assert [feature["properties"]["out_of_domain"] for feature in answer["features"]] == [0.988, 0.988]
     assert "out_of_domain" not in feature_collection(extraction(COURT), runtime.spec, model_version="7")
+
+
+def test_when_and_how_fine_the_imagery_is_stands_on_features_where_it_is_known(runtime: Runtime) -> None:
+    known = extraction(COURT)
+    profile = InputProfile(known.raster.profile.brightness, gsd_m=0.298765)
+    dated = replace(known, raster=replace(known.raster, date="2024-05", profile=profile))
+    (feature,) = feature_collection(dated, runtime.spec, model_version="7")["features"]
+    assert (feature["properties"]["imagery_date"], feature["properties"]["imagery_gsd_m"]) == ("2024-05", 0.2988)
 
 
 def test_geometry_is_as_rfc_7946_wants_it(runtime: Runtime) -> None:

@@ -109,7 +109,7 @@ def test_beyond_the_imagery_is_404_and_says_what_it_covers(client: FlaskClient) 
 def test_too_coarse_a_zoom_is_422_and_names_one_that_works(client: FlaskClient) -> None:
     for path in ("/predict/polygon", "/predict/mask"):
         problem = assert_problem(client.post(path, json={"coordinate": PLACE, "zoom": 12}), 422, "0.5 m a pixel")
-        assert problem["fix"] == "Ask for zoom 15 or finer."
+        assert problem["fix"].startswith("Ask for zoom 15 or finer, or for a rectangle of 4.19 km² at most")
 
 
 def test_a_provider_that_fails_is_502(store: ModelStore) -> None:

@@ -1,0 +1,56 @@
+import json
+
+import numpy as np
+import pytest
+import shapely
+from shapely.geometry import shape
+
+from footprint_pipeline.errors import RequestError
+from footprint_pipeline.footprints.patch import Patch, TooCoarseError
+from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.footprints.unplaced import extract_unplaced
+from footprint_pipeline.footprints.writers import pixel_collection
+from footprint_pipeline_tests.footprints.red_city import GREY, RED
+
+ROOF = shapely.box(30, 20, 70, 50)
+
+
+def picture(scale: int = 1) -> Patch:
+    image = np.full((100, 120, 3), GREY, np.uint8)
+    image[20:50, 30:70] = RED
+    image = image.repeat(scale, 0).repeat(scale, 1)
+    return Patch(image, np.ones(image.shape[:2], bool), "a picture")
+
+
+def test_footprints_come_in_the_images_own_pixels(runtime: Runtime) -> None:
+    found = extract_unplaced(runtime, picture())
+    assert found.polygons_px[0].hausdorff_distance(ROOF) < 1
+    assert len(found) == len(found.area_px) == 1
+    assert found.area_px[0] == pytest.approx(40 * 30, rel=0.03)
+    (feature,) = json.loads(json.dumps(pixel_collection(found, runtime.spec, model_version="7")))["features"]
+    assert shape(feature["geometry"]).hausdorff_distance(ROOF) < 1
+    assert "area_m2" not in feature["properties"]
+    assert feature["properties"]["imagery"] == "a picture"
+
+
+def test_an_image_is_seen_at_the_models_resolution_and_told_in_its_own(runtime: Runtime) -> None:
+    found = extract_unplaced(runtime, picture(4), gsd_m=0.125)
+    assert found.profile.gsd_m == 0.125
+    assert found.profile.brightness[0].sum() == 100 * 120
+    assert found.polygons_px[0].hausdorff_distance(shapely.box(120, 80, 280, 200)) < 4
+    answer = pixel_collection(found, runtime.spec, model_version="7")
+    assert answer["features"][0]["properties"]["area_m2"] == pytest.approx(20 * 15, rel=0.03)
+
+
+def test_small_ones_go_and_the_surest_come_first(runtime: Runtime) -> None:
+    assert len(extract_unplaced(runtime, picture(), min_area_m2=20 * 15 * 1.1)) == 0
+    found = extract_unplaced(runtime, picture())
+    assert len(found.first(0)) == 0
+    assert found.first(5).confidence.tolist() == found.confidence.tolist()
+
+
+def test_what_the_model_cannot_see_is_refused(runtime: Runtime) -> None:
+    with pytest.raises(TooCoarseError, match=r"a picture: pixels of 3\.00 m"):
+        extract_unplaced(runtime, picture(), gsd_m=3)
+    with pytest.raises(RequestError, match="the most that one request may ask for"):
+        extract_unplaced(runtime, Patch(np.zeros((5000, 5000, 3), np.uint8), np.ones((5000, 5000), bool), "x"), gsd_m=1)

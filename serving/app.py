@@ -7,7 +7,9 @@ from flask import Flask, Response, jsonify
 from footprint_pipeline import __version__
 from footprint_pipeline.footprints.imagery import Imagery, open_imagery
 from footprint_pipeline.settings import Settings, load_settings
+from serving.admission import Admission, limit
 from serving.api import Predictions, prediction_endpoints
+from serving.champion import champion_store
 from serving.counters import Counters
 from serving.model_store import ModelStore, NoModelError
 from serving.problems import register_problems
@@ -32,13 +34,14 @@ def create_app(
     settings = settings or load_settings()
     imagery = imagery or open_imagery(settings)
     if store is None:
-        store = _champion(settings)
+        store = champion_store(settings)
         store.load_in_background()
 
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
     register_problems(app)
+    limit(app, Admission(settings.queue))
     hosts = frozenset(host.strip().lower() for host in settings.image_url_hosts.split(",") if host.strip())
     counters = Counters(settings.counters_folder)
     atexit.register(counters.write)
@@ -80,14 +83,3 @@ def create_app(
         ), 200
 
     return app
-
-
-def _champion(settings: Settings) -> ModelStore:
-    from footprint_pipeline.registry import Registry  # brings MLflow's client, which takes its time
-
-    return ModelStore(
-        Registry(settings.mlflow_uri, settings.model_name),
-        alias=settings.alias,
-        cache=settings.home.absolute() / "serving-cache",
-        threads=settings.threads,
-    )

@@ -14,6 +14,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from footprint_pipeline.errors import ImageryError, SettingsError
+from footprint_pipeline.footprints.discretion import be_discreet
 from footprint_pipeline.footprints.mercator import Bounds, ground_scale, to_wgs84
 from footprint_pipeline.footprints.patch import Patch, no_imagery
 
@@ -45,6 +46,7 @@ class GeoTiffImagery:
         self._path = str(path)
         self.attribution = attribution
         self.name = name or Path(urlsplit(self._path).path if "://" in self._path else self._path).name
+        be_discreet()
         self._environment = _REMOTE if "://" in self._path else {}
         try:
             with rasterio.Env(**self._environment), rasterio.open(self._path) as source:

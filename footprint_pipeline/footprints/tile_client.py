@@ -7,7 +7,6 @@ host and the tile's numbers.
 """
 
 import logging
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +16,7 @@ from urllib3.util import Retry
 
 from footprint_pipeline.errors import ImageryError
 from footprint_pipeline.footprints.cache_headers import freshness, speaks_of_age
+from footprint_pipeline.footprints.discretion import be_discreet
 from footprint_pipeline.footprints.mercator import Tile
 from footprint_pipeline.footprints.patch import decode_image
 from footprint_pipeline.footprints.tile_cache import Entry, TileCache
@@ -58,8 +58,7 @@ class TileClient:
         self._source = f"{name}\n{identity or template.identity}"
         self._session = _session(headers, retries)
         self._asked_again_at = 0.0
-        if pattern := template.path_pattern():
-            _discretion.patterns.add(pattern)
+        be_discreet(template.path_pattern())
 
     def image(self, tile: Tile) -> np.ndarray | None:
         """RGBA uint8 of a tile, shape (S, S, 4), or None where the provider has no imagery.
@@ -150,27 +149,7 @@ class _FailedError(ImageryError):
     """The provider is down or busy; what was kept may stand in."""
 
 
-class _Discretion(logging.Filter):
-    """Cuts what can hold access tokens out of urllib3's own log lines: query strings, and the paths of tiles."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.patterns: set[str] = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        for pattern in tuple(self.patterns):
-            text = re.sub(pattern, "/…", text)
-        record.msg, record.args = re.sub(r"\?[^\s\"']*", "?…", text), ()
-        return True
-
-
-_discretion = _Discretion()
-
-
 def _session(headers: dict[str, str], retries: int) -> requests.Session:
-    for logger in ("urllib3.connectionpool", "urllib3.util.retry"):
-        logging.getLogger(logger).addFilter(_discretion)
     session = requests.Session()
     session.headers.update({"User-Agent": "footprint-pipeline", **headers})
     retry = Retry(

@@ -123,6 +123,9 @@ def http_server(answers: Answers, *, certificate: Path | None = None) -> Iterato
     """A local HTTP server (HTTPS with a certificate and its key); `answers.address` is where."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
         def do_GET(self) -> None:
             answers.asked.append((self.path, dict(self.headers)))
             status, body, headers = answers.answer(self.path)
@@ -131,7 +134,8 @@ def http_server(answers: Answers, *, certificate: Path | None = None) -> Iterato
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            if self.command == "GET":
+                self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass

@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from rasterio.warp import calculate_default_transform, reproject
 from footprint_pipeline.errors import ImageryError, NoImageryError, SettingsError
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.mercator import Bounds, Tile, tile_at
-from footprint_pipeline_tests.footprints.red_city import write_city, write_raster
+from footprint_pipeline_tests.footprints.red_city import Answers, http_server, write_city, write_raster
 
 TILE = tile_at(-43.2, -22.9, 18)
 AREA = TILE.bounds_3857
@@ -120,6 +121,39 @@ def test_the_date_is_what_is_said_of_the_picture_first_and_of_the_file_second(
             target.update_tags(ns="IMAGERY" if name.startswith("ACQ") else "", **{name: value})
     assert GeoTiffImagery(tmp_path / "city.tif").read(AREA, 16, 16).date == date
     assert GeoTiffImagery(tmp_path / "city.tif", date="spring").read(AREA, 16, 16).date == "spring"
+
+
+class FileServer(Answers):
+    """Answers with parts of one file, as object stores do."""
+
+    content = b""
+    refuses = False
+
+    def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+        asked = self.asked[-1][1].get("Range")
+        if self.refuses or asked is None:
+            return (403, b"", {}) if self.refuses else (200, self.content, {"Accept-Ranges": "bytes"})
+        first, last = (int(part) for part in asked.removeprefix("bytes=").split("-"))
+        part = self.content[first : last + 1]
+        return 206, part, {"Content-Range": f"bytes {first}-{first + len(part) - 1}/{len(self.content)}"}
+
+
+def test_a_remote_files_token_stays_out_of_logs_and_errors(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    token = "very-secret-signature"
+    raster(tmp_path / "city.tif", noise(3, 16, 16))
+    server = FileServer()
+    server.content = (tmp_path / "city.tif").read_bytes()
+    with http_server(server):
+        imagery = GeoTiffImagery(f"{server.address}/city.tif?sig={token}", attribution="©")
+        patch = imagery.read(AREA, 16, 16)
+        assert patch.valid.all()
+        server.refuses = True
+        with pytest.raises(SettingsError, match=r"^gone\.tif: missing") as error:
+            GeoTiffImagery(f"{server.address}/gone.tif?sig={token}")
+    logged = [record.getMessage() for record in caplog.records]
+    assert any("city.tif?…" in line for line in logged)
+    assert not [text for text in (*logged, patch.source, str(error.value), repr(imagery)) if token in text]
 
 
 def test_another_projection_lands_in_the_same_place(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ from footprint_pipeline.errors import RequestError, SettingsError
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.imagery import open_imagery, open_sources
 from footprint_pipeline.footprints.mercator import Bounds, tile_at
-from footprint_pipeline.footprints.sources import ImagerySources
+from footprint_pipeline.footprints.sources import ImagerySources, SourceSpec
 from footprint_pipeline.footprints.tile_cache import FILE
 from footprint_pipeline.footprints.xyz import MapboxImagery, XyzImagery
 from footprint_pipeline.settings import Settings
@@ -133,6 +135,14 @@ def test_variables_that_hold_no_secret_tell_sources_apart_and_those_that_do_may_
             return len(server.asked) - before
 
         assert [asked("city", "one"), asked("city", "two"), asked("land", "two")] == [1, 0, 1]
+
+
+def test_the_documented_example_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    specs = {name: SourceSpec.model_validate(table) for name, table in tomllib.loads(example).items()}
+    assert [name for name, spec in specs.items() if spec.default] == ["aerial"]
+    assert specs["city"].date == "2024-05-01"
 
 
 def test_without_a_file_the_settings_name_the_only_source(tmp_path: Path) -> None:

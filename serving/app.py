@@ -18,7 +18,11 @@ MAX_BODY_BYTES = 2**20
 
 
 def create_app(
-    settings: Settings | None = None, *, store: ModelStore | None = None, imagery: Imagery | None = None
+    settings: Settings | None = None,
+    *,
+    store: ModelStore | None = None,
+    imagery: Imagery | None = None,
+    admission: Admission | None = None,
 ) -> Flask:
     """The application. Call it in the process that answers: the model must be loaded after a fork.
 
@@ -27,6 +31,7 @@ def create_app(
         store: the model; when None, the champion of the registry that the settings name, which starts loading
             in the background.
         imagery: where pixels come from; what the settings name when None.
+        admission: the line in front of the predictions; as long as the settings say when None.
 
     Raises:
         SettingsError: a setting makes no sense, or the imagery's token or file is missing.
@@ -41,7 +46,7 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
     register_problems(app)
-    limit(app, Admission(settings.queue))
+    limit(app, admission or Admission(settings.queue))
     hosts = frozenset(host.strip().lower() for host in settings.image_url_hosts.split(",") if host.strip())
     counters = Counters(settings.counters_folder)
     atexit.register(counters.write)

@@ -7,7 +7,7 @@ from footprint_pipeline.footprints.mercator import Bounds
 from footprint_pipeline.footprints.patch import Patch
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM, wait_for
-from serving.admission import Admission, OverloadedError, limit
+from serving.admission import Admission, OverloadedError
 from serving.app import create_app
 from serving.model_store import ModelStore
 
@@ -37,8 +37,7 @@ class SlowImagery:
 
 def test_beyond_the_queue_requests_are_told_to_come_again_and_the_others_are_answered(store: ModelStore, city) -> None:
     imagery, admission = SlowImagery(city), Admission(3, at_a_time=2)
-    app = create_app(Settings(), store=store, imagery=imagery)
-    limit(app, admission)
+    app = create_app(Settings(), store=store, imagery=imagery, admission=admission)
     store.current()  # loaded
 
     def ask() -> int:
@@ -65,8 +64,7 @@ def test_beyond_the_queue_requests_are_told_to_come_again_and_the_others_are_ans
 
 
 def test_a_request_that_fails_gives_its_turn_back(store: ModelStore, city) -> None:
-    app = create_app(Settings(), store=store, imagery=city)
-    limit(app, Admission(0, at_a_time=1))
+    app = create_app(Settings(), store=store, imagery=city, admission=Admission(0, at_a_time=1))
     client = app.test_client()
     for _ in range(3):
         assert client.post("/predict/mask", json={}).status_code == 422

@@ -3,6 +3,7 @@
 `.env.example` lists the same names. Secrets are `SecretStr`: they print as asterisks.
 """
 
+from ipaddress import ip_address
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError
@@ -80,6 +81,20 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address the service binds to.")
     port: int = Field(8080, ge=1, le=65535, description="Port the service binds to.")
+    published: str = Field(
+        "", description="Address and port where others reach the service when that is another one, as for a container."
+    )
+    api_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Comma-separated keys, one of which every request must bring; none is asked for when empty.",
+    )
+    open: bool = Field(False, description="Let others than this machine reach the service without a key.")
+    rate_limit: int | None = Field(
+        None, ge=1, description="Requests a minute that each key may make; by default any number."
+    )
+    cors_origins: str = Field(
+        "", description="Comma-separated origins whose pages may ask the service from a browser; * for all."
+    )
 
     @property
     def lake(self) -> Path:
@@ -97,9 +112,35 @@ class Settings(BaseSettings):
         return (self.imagery_cache or self.home / "imagery-cache").absolute()
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """The service's keys; secret."""
+        return tuple(key.strip() for key in self.api_keys.get_secret_value().split(",") if key.strip())
+
+    def check_reach(self) -> None:
+        """Make sure that nobody but this machine reaches a service that asks for no key.
+
+        Raises:
+            SettingsError: others would.
+        """
+        host = self.published.rpartition(":")[0].strip("[]") if self.published else self.host
+        if self.keys or self.open or _is_loopback(host):
+            return
+        raise SettingsError(
+            f"The service would answer whoever reaches {host or 'any address'}, and no key is set.",
+            fix="Set FOOTPRINT_API_KEYS, bind to 127.0.0.1, or set FOOTPRINT_OPEN=true if a proxy asks for a password.",
+        )
+
+    @property
     def mlflow_uri(self) -> str:
         """The tracking and registry URI in force."""
         return self.tracking_uri or f"sqlite:///{(self.home.absolute() / 'mlflow.db').as_posix()}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def load_settings(**overrides: object) -> Settings:

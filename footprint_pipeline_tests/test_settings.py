@@ -69,3 +69,43 @@ def test_settings_do_not_change(tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
         settings.home = tmp_path
     assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    "reach",
+    [
+        {},
+        {"host": "localhost"},
+        {"host": "::1"},
+        {"host": "0.0.0.0", "published": "127.0.0.1:8080"},
+        {"host": "0.0.0.0", "published": "[::1]:8080"},
+        {"host": "0.0.0.0", "api_keys": "a-key"},
+        {"host": "0.0.0.0", "open": True},
+    ],
+)
+def test_a_service_for_this_machine_or_with_keys_may_start(reach: dict) -> None:
+    load_settings(**reach).check_reach()
+
+
+@pytest.mark.parametrize(
+    "reach",
+    [
+        {"host": "0.0.0.0"},
+        {"host": "::"},
+        {"host": "192.168.1.7"},
+        {"host": "0.0.0.0", "published": "8080"},
+        {"host": "0.0.0.0", "published": "0.0.0.0:8080"},
+        {"host": "127.0.0.1", "published": "maps.example.org:80"},
+        {"host": "0.0.0.0", "api_keys": " , "},
+    ],
+)
+def test_a_service_that_others_reach_without_a_key_may_not(reach: dict) -> None:
+    with pytest.raises(SettingsError, match="no key is set") as refused:
+        load_settings(**reach).check_reach()
+    assert "FOOTPRINT_API_KEYS" in refused.value.fix
+
+
+def test_keys_are_a_list_that_never_prints() -> None:
+    settings = load_settings(api_keys=" first-key, second-key,")
+    assert settings.keys == ("first-key", "second-key")
+    assert "first-key" not in repr(settings) + settings.model_dump_json()

@@ -207,7 +207,7 @@ def test_the_exported_files_are_what_the_registry_holds(chain: Chain, tmp_path: 
     )
     assert (served.code, trained.code) == (0, 0), served.err + trained.err
     assert {path.name for path in (tmp_path / "ir").iterdir()} == {
-        "model.xml", "model.bin", "model_int8.xml", "model_int8.bin", "spec.json",
+        "model.xml", "model.bin", "model_int8.xml", "model_int8.bin", "spec.json", "selftest.npz", "training_tiles.csv",
     }  # fmt: skip
     onnx = footprint(
         "export", "--format", "onnx", "--out", tmp_path / "onnx", "--home", chain.home, "--json", env=chain.env

@@ -41,7 +41,7 @@ class TileClient:
         headers: sent with every request.
         retries: tries after the first, with growing pauses, when the provider is busy or broken.
         cache: where tiles are kept.
-        identity: what tells the source apart in the cache; holds no secret. The template's own when None.
+        identity: what tells the source apart in the cache, beside its name; holds no secret.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class TileClient:
         headers: dict[str, str],
         retries: int,
         cache: TileCache,
-        identity: str | None = None,
+        identity: str,
     ) -> None:
         self._template, self._name, self._cache = template, name, cache
-        self._source = f"{name}\n{identity or template.identity}"
+        self._source = f"{name}\n{identity}"
         self._session = _session(headers, retries)
         self._asked_again_at = 0.0
         be_discreet(template.path_pattern())

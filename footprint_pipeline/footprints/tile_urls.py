@@ -1,6 +1,6 @@
 """URL templates of map tiles in the forms that providers write them: XYZ, TMS, quadkeys, WMTS. No network.
 
-A template can hold a token. `identity` tells sources apart without it.
+A template can hold a token. `without_secrets` is what tells sources apart.
 """
 
 import re
@@ -60,16 +60,6 @@ class TileTemplate:
         """The host that answers, without what changes from tile to tile."""
         return _PLACEHOLDER.sub("", urlsplit(self._template).hostname or "").lstrip(".") or "XYZ"
 
-    @property
-    def identity(self) -> str:
-        """The template without user, password and whatever parameters of the query are named like a secret."""
-        url = urlsplit(self._template)
-        query = "&".join(
-            part.partition("=")[0] if _SECRET_NAME.search(part.partition("=")[0]) else part
-            for part in url.query.split("&")
-        )
-        return url._replace(netloc=url.netloc.rpartition("@")[2], query=query, fragment="").geturl()
-
     def url(self, tile: Tile) -> str:
         """Where a tile is; holds the token if there is one."""
         return _PLACEHOLDER.sub(lambda found: self._value(found[1].lower(), tile), self._template)
@@ -95,6 +85,15 @@ class TileTemplate:
         if ends := _RANGE.fullmatch(name):
             choices = [chr(code) for code in range(ord(ends[1]), ord(ends[2]) + 1)]
         return choices[(tile.x + tile.y) % len(choices)]
+
+
+def without_secrets(template: str) -> str:
+    """A template without user, password and the values of parameters of its query that are named like a secret."""
+    url = urlsplit(template)
+    query = "&".join(
+        part.partition("=")[0] if names_a_secret(part.partition("=")[0]) else part for part in url.query.split("&")
+    )
+    return url._replace(netloc=url.netloc.rpartition("@")[2], query=query, fragment="").geturl()
 
 
 def names_a_secret(name: str) -> bool:

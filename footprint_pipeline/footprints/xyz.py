@@ -26,7 +26,7 @@ from footprint_pipeline.footprints.mercator import (
 from footprint_pipeline.footprints.patch import Patch, no_imagery
 from footprint_pipeline.footprints.tile_cache import TileCache
 from footprint_pipeline.footprints.tile_client import PARALLEL, TileClient
-from footprint_pipeline.footprints.tile_urls import TileTemplate
+from footprint_pipeline.footprints.tile_urls import TileTemplate, without_secrets
 
 MAPBOX = "https://api.mapbox.com/v4/mapbox.satellite/{z}/{x}/{y}@2x.png?access_token="
 MAPBOX_ATTRIBUTION = "© Mapbox © OpenStreetMap © Maxar"
@@ -50,8 +50,8 @@ class XyzImagery:
         subdomains: what `{s}` stands for.
         date: when the imagery was taken.
         cache: where tiles are kept; a little in memory when None.
-        identity: the template without its secrets, by which the cache tells sources apart; when None, without what
-            `TileTemplate.identity` takes for secrets.
+        identity: the template by which the cache tells sources apart, if it is not to be that with every secret in
+            place; the template itself when None. User, password and tokens of the query are left out of it.
 
     Raises:
         SettingsError: the template is none, or no zoom is left.
@@ -88,7 +88,12 @@ class XyzImagery:
         self._zooms = (min_zoom, max_zoom)
         self._tile_px = tile_px
         self._client = TileClient(
-            urls, name=self.name, headers=headers or {}, retries=retries, cache=cache or TileCache(), identity=identity
+            urls,
+            name=self.name,
+            headers=headers or {},
+            retries=retries,
+            cache=cache or TileCache(),
+            identity=without_secrets(identity or template),
         )
         self._pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="tiles")
 

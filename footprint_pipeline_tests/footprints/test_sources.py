@@ -128,7 +128,7 @@ def test_variables_that_hold_no_secret_tell_sources_apart_and_those_that_do_may_
             monkeypatch.setenv("LAYER", layer)
             monkeypatch.setenv("MY_TOKEN", token)
             before = len(server.asked)
-            url = server.address + "/${LAYER}/${MY_TOKEN}/{z}/{x}/{y}.png"
+            url = server.address + f"/${{LAYER}}/${{MY_TOKEN}}/{{z}}/{{x}}/{{y}}.png?key={token}"
             sources(tmp_path, f'[a]\nurl = "{url}"\nmax_zoom = 18\ntile_px = 256').default.read(
                 HERE.bounds_3857, 256, 256
             )

@@ -6,6 +6,8 @@ from pydantic import ValidationError
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.settings import Settings, load_settings
 
+ALL = "0.0.0.0"  # noqa: S104 - nothing binds to it
+
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -77,10 +79,10 @@ def test_settings_do_not_change(tmp_path: Path) -> None:
         {},
         {"host": "localhost"},
         {"host": "::1"},
-        {"host": "0.0.0.0", "published": "127.0.0.1:8080"},
-        {"host": "0.0.0.0", "published": "[::1]:8080"},
-        {"host": "0.0.0.0", "api_keys": "a-key"},
-        {"host": "0.0.0.0", "open": True},
+        {"host": ALL, "published": "127.0.0.1:8080"},
+        {"host": ALL, "published": "[::1]:8080"},
+        {"host": ALL, "api_keys": "a-key"},
+        {"host": ALL, "open": True},
     ],
 )
 def test_a_service_for_this_machine_or_with_keys_may_start(reach: dict) -> None:
@@ -90,13 +92,13 @@ def test_a_service_for_this_machine_or_with_keys_may_start(reach: dict) -> None:
 @pytest.mark.parametrize(
     "reach",
     [
-        {"host": "0.0.0.0"},
+        {"host": ALL},
         {"host": "::"},
         {"host": "192.168.1.7"},
-        {"host": "0.0.0.0", "published": "8080"},
-        {"host": "0.0.0.0", "published": "0.0.0.0:8080"},
+        {"host": ALL, "published": "8080"},
+        {"host": ALL, "published": "0.0.0.0:8080"},
         {"host": "127.0.0.1", "published": "maps.example.org:80"},
-        {"host": "0.0.0.0", "api_keys": " , "},
+        {"host": ALL, "api_keys": " , "},
     ],
 )
 def test_a_service_that_others_reach_without_a_key_may_not(reach: dict) -> None:

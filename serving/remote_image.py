@@ -8,25 +8,18 @@ time.
 import ipaddress
 import socket
 import time
-import warnings
 from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-import rasterio
 import requests
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from requests.adapters import HTTPAdapter
 
 from footprint_pipeline.errors import ImageryError, RequestError
-from footprint_pipeline.footprints.patch import Patch, decode_image
+from footprint_pipeline.footprints.patch import Patch
+from serving.encoded_image import MAX_BYTES, check_image, decode
 
-MAX_BYTES = 32 * 2**20
-MAX_PIXELS = 4096**2
 TIMEOUT_S = 20.0
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-
-_DRIVERS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"RIFF": "WEBP", b"II*\0": "GTiff", b"MM\0*": "GTiff"}
-"""By the first bytes: the only drivers that may look at what comes back."""
 
 
 class ForbiddenUrlError(RequestError):
@@ -48,11 +41,8 @@ def fetch_image(url: str, *, hosts: frozenset[str]) -> Patch:
     parts, port = _allowed(url, hosts)
     address = _address(parts, port)
     encoded = _download(parts, address, port)
-    _check_pixels(encoded)
-    decoded = decode_image(encoded)
-    if decoded is None:
-        raise _not_an_image()
-    return Patch(*decoded, source=parts.hostname or "")
+    check_image(encoded, name="image_url")
+    return decode(encoded, name="image_url", source=parts.hostname or "")
 
 
 def _allowed(url: str, hosts: frozenset[str]) -> tuple[SplitResult, int]:
@@ -140,27 +130,3 @@ def _download(parts: SplitResult, address: str, port: int) -> bytes:
                 f"image_url: {host} cannot be reached ({type(error).__name__}).", fix="Check the URL."
             ) from None
     return bytes(encoded)
-
-
-def _check_pixels(encoded: bytes) -> None:
-    """Refuse by the header what would take too much memory to decode."""
-    driver = next((driver for start, driver in _DRIVERS.items() if encoded.startswith(start)), None)
-    if driver is None:
-        raise _not_an_image()
-    try:
-        with warnings.catch_warnings(), rasterio.MemoryFile(encoded) as memory:
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with memory.open(driver=driver) as image:
-                pixels = image.width * image.height
-    except RasterioError:
-        raise _not_an_image() from None
-    if pixels > MAX_PIXELS:
-        raise RequestError(
-            f"image_url: the image has {pixels:,} px, more than {MAX_PIXELS:,}.", fix="Give a smaller image."
-        )
-
-
-def _not_an_image() -> RequestError:
-    return RequestError(
-        "image_url: what comes back is not an image.", fix="Give the URL of a PNG, JPEG, WebP or TIFF image."
-    )

@@ -30,6 +30,7 @@ def start_service(settings: Settings, *, log: Path | None = None) -> subprocess.
         "FOOTPRINT_HOME": str(settings.home.absolute()),
         "MLFLOW_TRACKING_URI": settings.mlflow_uri,
         "FOOTPRINT_IMAGERY": settings.imagery,
+        "FOOTPRINT_IMAGERY_SOURCES": str(settings.imagery_sources.absolute()) if settings.imagery_sources else "",
         "FOOTPRINT_HOST": settings.host,
         "FOOTPRINT_PORT": str(settings.port),
     }

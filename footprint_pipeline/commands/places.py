@@ -117,8 +117,8 @@ def ask(
 def with_imagery(settings: Settings, imagery: str | None) -> Settings:
     """Settings with the imagery asked for; else as set; else the synthetic city's mosaic when there is one."""
     if imagery is not None:
-        return load_settings(home=settings.home, imagery=imagery)
-    if "imagery" in settings.model_fields_set or settings.mapbox_access_token is not None:
+        return load_settings(home=settings.home, imagery=imagery).model_copy(update={"imagery_sources": None})
+    if {"imagery", "imagery_sources"} & settings.model_fields_set or settings.mapbox_access_token is not None:
         return settings
     mosaics = list(Lake(settings.home.absolute()).aoi(SYNTHETIC).raw.glob("*/mosaic.tif"))
     if not mosaics:

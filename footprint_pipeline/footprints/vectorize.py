@@ -80,13 +80,13 @@ def vectorize(
         object,
     )
     if simplify_px > 0:
-        polygons = shapely.simplify(polygons, simplify_px, preserve_topology=True)
+        polygons = shapely.simplify(polygons, simplify_px, preserve_topology=False)
     polygons = _valid_parts(polygons)
     if interior is not None and seed_level is not None:
         polygons = separate(polygons, interior, built_up=probability > level, seed_level=seed_level)
     polygons = polygons[shapely.area(polygons) > max(min_area_px, 0.0)]
 
-    confidence = np.array([_mean_inside(probability, polygon) for polygon in polygons], np.float32)
+    confidence = _mean_inside(probability, polygons)
     order = np.argsort(-confidence, kind="stable")
     return Footprints(polygons[order], confidence[order])
 
@@ -100,14 +100,17 @@ def _valid_parts(polygons: np.ndarray) -> np.ndarray:
     return parts[(shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(parts)]
 
 
-def _mean_inside(probability: np.ndarray, polygon: shapely.Polygon) -> float:
-    left, top = (max(int(value), 0) for value in polygon.bounds[:2])
-    right = min(int(np.ceil(polygon.bounds[2])), probability.shape[1])
-    bottom = min(int(np.ceil(polygon.bounds[3])), probability.shape[0])
-    window = probability[top:bottom, left:right]
-    inside = np.zeros(window.shape, np.uint8)
-    rings = [polygon.exterior, *polygon.interiors]
-    cv2.fillPoly(
-        inside, [np.rint(np.asarray(ring.coords) - (left + 0.5, top + 0.5)).astype(np.int32) for ring in rings], 1
-    )
-    return float(window[inside.astype(bool)].mean()) if inside.any() else float(window.max())
+def _mean_inside(probability: np.ndarray, polygons: np.ndarray) -> np.ndarray:
+    """Mean probability of the pixels whose centres each polygon holds, float32, shape (N,).
+
+    Where polygons share a pixel of their outlines, the later one has it. One that holds no pixel's centre takes the
+    pixel under it.
+    """
+    owner = np.zeros(probability.shape, np.int32)
+    for number, polygon in enumerate(polygons, 1):
+        rings = [polygon.exterior, *polygon.interiors]
+        cv2.fillPoly(owner, [np.rint(shapely.get_coordinates(ring) - 0.5).astype(np.int32) for ring in rings], number)
+    pixels = np.bincount(owner.ravel(), minlength=len(polygons) + 1)[1:]
+    total = np.bincount(owner.ravel(), probability.ravel(), minlength=len(polygons) + 1)[1:]
+    x, y = shapely.get_coordinates(shapely.point_on_surface(polygons)).astype(int).T
+    return np.where(pixels > 0, total / np.maximum(pixels, 1), probability[y, x]).astype(np.float32)

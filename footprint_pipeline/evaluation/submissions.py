@@ -5,7 +5,9 @@ is empty, or whose `BuildingId` is -1, says that its image was looked at. What c
 """
 
 import logging
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pandas as pd
 import shapely
 
 from footprint_pipeline.errors import LabelError
-from footprint_pipeline.evaluation.buildings import BuildingScore, by_size, match_buildings
+from footprint_pipeline.evaluation.buildings import BuildingScore, Matches, by_size, match_buildings
 from footprint_pipeline.evaluation.spec import MIN_AREA_PX
 from footprint_pipeline.spacenet.wkt import polygons_from_wkt
 
@@ -90,7 +92,7 @@ def read_submission(path: Path) -> pd.DataFrame:
 def score_submission(
     truth: pd.DataFrame, proposals: pd.DataFrame, *, min_area_px: float = MIN_AREA_PX
 ) -> SubmissionScore:
-    """Score proposals image by image; both tables are of `read_submission`.
+    """Score proposals image by image, images in threads; both tables are of `read_submission`.
 
     Proposals on an image that the truth does not name are all false.
 
@@ -103,12 +105,17 @@ def score_submission(
     if strange := claimed.keys() - there.keys():
         log.warning("%d images of the proposals are not in the truth, such as %s", len(strange), min(strange))
     nothing = truth.iloc[:0]
+
+    def match(image: str) -> tuple[np.ndarray, np.ndarray, Matches]:
+        buildings, answer = there.get(image, nothing)["polygon"].to_numpy(), claimed.get(image, nothing)
+        polygons, confidence = answer["polygon"].to_numpy(), answer["confidence"].to_numpy()
+        return buildings, polygons, match_buildings(polygons, confidence, buildings, min_area_px=min_area_px)
+
+    images = sorted(there.keys() | claimed.keys())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        matched = list(pool.map(match, images))
     rows, found, false, missed = [], [np.empty(0)], [np.empty(0)], [np.empty(0)]
-    for image in sorted(there.keys() | claimed.keys()):
-        buildings = there.get(image, nothing)["polygon"].to_numpy()
-        answer = claimed.get(image, nothing)
-        polygons = answer["polygon"].to_numpy()
-        matches = match_buildings(polygons, answer["confidence"].to_numpy(), buildings, min_area_px=min_area_px)
+    for image, (buildings, polygons, matches) in zip(images, matched, strict=True):
         area = shapely.area(buildings)
         found.append(area[matches.found])
         missed.append(area[matches.there & ~matches.found])
@@ -119,8 +126,8 @@ def score_submission(
     by_image = pd.DataFrame(rows, columns=["image", "aoi", *columns])
     by_aoi = pd.DataFrame(
         [
-            {"aoi": aoi, "images": len(images), **BuildingScore(*images[["tp", "fp", "fn"]].sum().tolist()).row()}
-            for aoi, images in by_image.groupby("aoi")
+            {"aoi": aoi, "images": len(of_aoi), **BuildingScore(*of_aoi[["tp", "fp", "fn"]].sum().tolist()).row()}
+            for aoi, of_aoi in by_image.groupby("aoi")
         ],
         columns=["aoi", "images", *columns],
     )

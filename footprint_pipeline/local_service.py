@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import requests
+from pydantic import SecretStr
 
 import footprint_pipeline
 from footprint_pipeline.errors import FootprintError
@@ -24,7 +25,11 @@ def start_service(settings: Settings, *, log: Path | None = None) -> subprocess.
     Args:
         settings: where the registry is, which imagery, which address.
         log: where its output goes; this process's own when None.
+
+    Raises:
+        SettingsError: others would reach it without a key.
     """
+    settings.check_reach()
     environment = {
         **os.environ,
         "FOOTPRINT_HOME": str(settings.home.absolute()),
@@ -33,6 +38,9 @@ def start_service(settings: Settings, *, log: Path | None = None) -> subprocess.
         "FOOTPRINT_IMAGERY_SOURCES": str(settings.imagery_sources.absolute()) if settings.imagery_sources else "",
         "FOOTPRINT_HOST": settings.host,
         "FOOTPRINT_PORT": str(settings.port),
+        "FOOTPRINT_PUBLISHED": settings.published,
+        "FOOTPRINT_API_KEYS": settings.api_keys.get_secret_value(),
+        "FOOTPRINT_RATE_LIMIT": str(settings.rate_limit or ""),
     }
     gunicorn = Path(sys.executable).with_name("gunicorn")
     command = [str(gunicorn), "-c", str(_ROOT / "serving" / "gunicorn.conf.py"), "serving.app:create_app()"]
@@ -45,7 +53,7 @@ def start_service(settings: Settings, *, log: Path | None = None) -> subprocess.
 
 @contextmanager
 def running_service(settings: Settings, *, log: Path, timeout_s: float = 120.0) -> Iterator[str]:
-    """A service on a free port, ready to answer, until the block ends; gives its address.
+    """A service on a free port for this machine alone, so without keys, until the block ends; gives its address.
 
     Raises:
         FootprintError: it ends by itself, or no model is loaded in time; says what it said.
@@ -53,7 +61,8 @@ def running_service(settings: Settings, *, log: Path, timeout_s: float = 120.0) 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = settings.model_copy(update={"host": "127.0.0.1", "port": port})
+    alone = {"host": "127.0.0.1", "published": "", "api_keys": SecretStr(""), "rate_limit": None}
+    settings = settings.model_copy(update={**alone, "port": port})
     address = f"http://127.0.0.1:{port}"
     process = start_service(settings, log=log)
     try:
@@ -72,7 +81,7 @@ def _wait(process: subprocess.Popen[bytes], address: str, log: Path, timeout_s: 
     until = time.monotonic() + timeout_s
     while time.monotonic() < until and process.poll() is None:
         try:
-            answer = requests.get(f"{address}/healthz", timeout=5)
+            answer = requests.get(f"{address}/readyz", timeout=5)
             if answer.ok:
                 return
             reason = answer.json().get("reason", reason)

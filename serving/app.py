@@ -2,19 +2,27 @@
 
 import atexit
 
-from flask import Flask, Response, jsonify
+from flask import Flask
 
-from footprint_pipeline import __version__
-from footprint_pipeline.footprints.imagery import Imagery, open_imagery
+from footprint_pipeline.footprints.imagery import open_sources
+from footprint_pipeline.footprints.patch import Imagery
+from footprint_pipeline.footprints.sources import ImagerySources
 from footprint_pipeline.settings import Settings, load_settings
-from serving.admission import Admission, limit
-from serving.api import Predictions, prediction_endpoints
+from serving.access import Keys, RateLimit, allow_origins, guard, harden
+from serving.admission import Admission
+from serving.api import prediction_endpoints
 from serving.champion import champion_store
 from serving.counters import Counters
-from serving.model_store import ModelStore, NoModelError
+from serving.footprints import footprint_endpoints
+from serving.metrics import Requests
+from serving.model_store import ModelStore
+from serving.operations import describe, metrics_endpoint, model_endpoints
+from serving.predictions import Predictions
 from serving.problems import register_problems
+from serving.turns import Turns
 
 MAX_BODY_BYTES = 2**20
+"""Of a request in JSON; an image may have more."""
 
 
 def create_app(
@@ -31,60 +39,35 @@ def create_app(
         store: the model; when None, the champion of the registry that the settings name, which starts loading
             in the background.
         imagery: where pixels come from; what the settings name when None.
-        admission: the line in front of the predictions; as long as the settings say when None.
+        admission: who may wait for a prediction; as many as the settings say when None.
 
     Raises:
         SettingsError: a setting makes no sense, or the imagery's token or file is missing.
     """
     settings = settings or load_settings()
-    imagery = imagery or open_imagery(settings)
+    sources = (
+        open_sources(settings) if imagery is None else ImagerySources({imagery.name: imagery}, default=imagery.name)
+    )
     if store is None:
         store = champion_store(settings)
         store.load_in_background()
+    hosts = frozenset(host.strip().lower() for host in settings.image_url_hosts.split(",") if host.strip())
+    counters, keys, requests = Counters(settings.counters_folder), Keys(settings.keys), Requests()
+    turns = Turns(admission or Admission(settings.queue))
+    predictions = Predictions(store, sources, hosts, counters, turns)
+    atexit.register(counters.write)
 
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
     register_problems(app)
-    limit(app, admission or Admission(settings.queue))
-    hosts = frozenset(host.strip().lower() for host in settings.image_url_hosts.split(",") if host.strip())
-    counters = Counters(settings.counters_folder)
-    atexit.register(counters.write)
-    app.register_blueprint(prediction_endpoints(Predictions(store, imagery, hosts, counters)))
-
-    @app.get("/")
-    def index() -> Response:
-        """What there is to ask."""
-        return jsonify(
-            name="footprint-pipeline",
-            version=__version__,
-            endpoints={
-                "GET /healthz": "whether a model is loaded, and which",
-                "GET /predict/polygon?latitude=&longitude=&zoom=&tolerance=": "building footprints as GeoJSON",
-                "POST /predict/polygon": "the same, asked in JSON",
-                "POST /predict/mask": "building probabilities as PNG",
-            },
-        )
-
-    @app.get("/healthz")
-    def healthz() -> tuple[Response, int]:
-        """200 and the model when one is loaded; 503 and the reason when not."""
-        try:
-            model = store.current()
-        except NoModelError as error:
-            return jsonify(
-                status="no model", reason=error.problem, fix=error.fix, model=None, imagery=imagery.name
-            ), 503
-        spec = model.runtime.spec
-        return jsonify(
-            status="ok",
-            model={
-                "name": spec.model_name,
-                "version": model.version,
-                "gsd_m": spec.gsd_m,
-                "tolerance": spec.tolerance,
-            },
-            imagery=imagery.name,
-        ), 200
-
+    requests.watch(app)
+    harden(app)
+    allow_origins(app, settings.cors_origins)
+    guard(app, keys, RateLimit(settings.rate_limit))
+    app.register_blueprint(prediction_endpoints(predictions))
+    app.register_blueprint(footprint_endpoints(predictions))
+    app.register_blueprint(model_endpoints(store, sources))
+    app.register_blueprint(metrics_endpoint(requests, turns, store, counters))
+    describe(app, sources, keys=bool(keys))
     return app

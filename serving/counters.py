@@ -73,6 +73,18 @@ class Counters:
         if due:
             self.write()
 
+    def totals(self) -> tuple[dict[tuple[str, str], int], dict[tuple[str, str], int]]:
+        """Answers since the start by (model, version), and how many of them were out of domain (`BEYOND`)."""
+        answers: dict[tuple[str, str], int] = {}
+        beyond: dict[tuple[str, str], int] = {}
+        with self._lock:
+            asked = list(self._asked.items())
+        for (model, version, _), counts in asked:
+            key = model, version
+            answers[key] = answers.get(key, 0) + counts.answers
+            beyond[key] = beyond.get(key, 0) + round((counts.beyond or 0.0) * sum(counts.out_of_domain))
+        return answers, beyond
+
     def write(self) -> None:
         """Write what has been counted, unless it is written already."""
         with self._writing:

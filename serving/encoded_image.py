@@ -64,7 +64,7 @@ def check_image(encoded: bytes, *, name: str) -> Header:
                 pixels = image.width * image.height
                 dtypes = [np.dtype(dtype) for dtype in image.dtypes if "complex" not in dtype]
                 block = max(height * width for height, width in image.block_shapes)
-                header = Header(driver, placed=driver == "GTiff" and image.crs is not None)
+                header = Header(driver, placed=driver == "GTiff" and _is_on_earth(image.crs))
     except (RasterioError, TypeError, ValueError):
         raise _not_an_image(name) from None
     if len(dtypes) < bands or not set(dtypes) <= {np.dtype(np.uint8), np.dtype(np.uint16)}:
@@ -79,6 +79,10 @@ def check_image(encoded: bytes, *, name: str) -> Header:
             fix="Give its red, green and blue bands only, in blocks of usual size.",
         )
     return header
+
+
+def _is_on_earth(crs: rasterio.crs.CRS | None) -> bool:
+    return crs is not None and (crs.is_geographic or crs.is_projected)
 
 
 def decode(encoded: bytes, *, name: str, source: str) -> Patch:

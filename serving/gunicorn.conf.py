@@ -9,10 +9,15 @@ the queue is full. WEB_CONCURRENCY sets the number of processes. Each loads its 
 # ruff: noqa: N999 - gunicorn's own name for it
 import logging
 
+from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.settings import load_settings
 from serving.admission import AT_A_TIME
 
-_settings = load_settings()
+try:
+    _settings = load_settings()
+    _settings.check_reach()
+except SettingsError as error:
+    raise SystemExit(str(error)) from None
 logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 logging.getLogger("serving").setLevel(logging.INFO)
 

@@ -9,7 +9,12 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from footprint_pipeline.errors import FootprintError, ImageryError, NoImageryError, RequestError
+from footprint_pipeline.footprints.extract import AreaTooLargeError
+from footprint_pipeline.footprints.patch import TooCoarseError
+from footprint_pipeline.footprints.sources import UnknownSourceError
+from serving.access import KeyNeededError, TooManyRequestsError
 from serving.admission import OverloadedError
+from serving.footprints import NotAcceptableError
 from serving.model_store import NoModelError
 from serving.remote_image import ForbiddenUrlError
 
@@ -17,11 +22,17 @@ log = logging.getLogger(__name__)
 
 # The first that fits counts: children before their parents.
 _STATUS: tuple[tuple[type[FootprintError], int, str, str], ...] = (
+    (KeyNeededError, 401, "key-needed", "A key is needed"),
+    (TooManyRequestsError, 429, "rate-limited", "Too many requests"),
+    (NotAcceptableError, 406, "not-acceptable", "Not in this form"),
     (NoModelError, 503, "no-model", "No model is loaded"),
     (OverloadedError, 503, "overloaded", "Too many requests"),
     (NoImageryError, 404, "no-imagery", "No imagery there"),
     (ImageryError, 502, "imagery-failed", "The imagery cannot be had"),
     (ForbiddenUrlError, 403, "image-url-forbidden", "This image_url is not allowed"),
+    (AreaTooLargeError, 422, "area-too-large", "The area is too large"),
+    (TooCoarseError, 422, "imagery-too-coarse", "The imagery is too coarse"),
+    (UnknownSourceError, 422, "unknown-imagery", "No imagery of that name"),
     (RequestError, 422, "unanswerable", "The request cannot be answered"),
     (FootprintError, 500, "failed", "The prediction failed"),
 )
@@ -46,8 +57,10 @@ def register_problems(app: Flask) -> None:
         if status >= 500:
             log.warning("%s", error)
         response = problem(status, kind=kind, title=title, detail=error.problem, fix=error.fix)
-        if isinstance(error, NoModelError | OverloadedError):
+        if isinstance(error, NoModelError | OverloadedError | TooManyRequestsError):
             response.headers["Retry-After"] = str(error.retry_after_s)
+        if isinstance(error, KeyNeededError):
+            response.headers["WWW-Authenticate"] = "Bearer"
         return response
 
     @app.errorhandler(ValidationError)

@@ -1,14 +1,39 @@
-"""What a client may ask, as schemas. Unknown fields and wrong types are errors that name the field."""
+"""What a client may ask, as schemas. Unknown fields and wrong types are errors that name the field.
 
-from typing import Annotated, Literal, Self, TypeVar
+`serving.openapi` documents these very schemas, so what is documented is what is checked.
+"""
 
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import shapely
 from flask import Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import from_json
+from werkzeug.datastructures import MultiDict
 
+from footprint_pipeline.errors import RequestError
 from footprint_pipeline.footprints.mercator import MAX_LATITUDE
 
+MOST_FOOTPRINTS = 100_000
+
+Latitude = Annotated[float, Field(ge=-MAX_LATITUDE, le=MAX_LATITUDE, description="degrees north, WGS 84")]
+Longitude = Annotated[float, Field(ge=-180, le=180, description="degrees east, WGS 84")]
 Zoom = Annotated[int, Field(ge=10, le=19, description="zoom of the 512-px slippy tile that is asked for")]
-Tolerance = Annotated[float, Field(gt=0, le=1, description="a pixel is a building where probability > 1 - tolerance")]
+Tolerance = Annotated[
+    float,
+    Field(
+        gt=0, le=1, description="a pixel is a building where probability > 1 - tolerance; the model's own by default"
+    ),
+]
+MinArea = Annotated[
+    float, Field(ge=0, le=1e6, description="smaller footprints are left out, m²; the model's own by default")
+]
+Limit = Annotated[
+    int, Field(ge=1, le=MOST_FOOTPRINTS, description="how many footprints at most; those it is surest of come first")
+]
+ImageryName = Annotated[
+    str, Field(min_length=1, max_length=64, description="one of the operator's sources of imagery, by name")
+]
 
 
 class _Schema(BaseModel):
@@ -18,12 +43,18 @@ class _Schema(BaseModel):
 class Coordinate(_Schema):
     """A place, degrees, WGS 84, as far as Web Mercator reaches."""
 
-    latitude: float = Field(ge=-MAX_LATITUDE, le=MAX_LATITUDE)
-    longitude: float = Field(ge=-180, le=180)
+    latitude: Latitude
+    longitude: Longitude
 
 
 class PolygonQuery(_Schema):
     """Which footprints, and how sure."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"coordinate": {"latitude": 5.585, "longitude": -0.2}, "zoom": 16, "tolerance": 0.7}]
+        }
+    )
 
     coordinate: Coordinate
     zoom: Zoom = 16
@@ -33,8 +64,17 @@ class PolygonQuery(_Schema):
 class MaskQuery(_Schema):
     """Which probabilities: those of a place, or of an image somewhere else."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"coordinate": {"latitude": 5.585, "longitude": -0.2}, "zoom": 16},
+                {"image_url": "https://images.example.org/roofs.png"},
+            ]
+        }
+    )
+
     coordinate: Coordinate | None = None
-    image_url: str | None = Field(None, max_length=2000)
+    image_url: str | None = Field(None, max_length=2000, description="of a PNG, JPEG, WebP or TIFF image")
     zoom: Zoom = 16
     tolerance: Tolerance | None = Field(None, description="accepted and ignored: a mask holds probabilities")
 
@@ -48,7 +88,97 @@ class MaskQuery(_Schema):
 class AnswerForm(_Schema):
     """In which form footprints come back."""
 
-    geometry: Literal["multipolygon"] | None = None
+    geometry: Literal["multipolygon"] | None = Field(None, description="a bare MultiPolygon in place of features")
+
+
+_Ring = Annotated[list[tuple[Longitude, Latitude]], Field(min_length=4, description="closed; longitude first")]
+_Rings = Annotated[list[_Ring], Field(min_length=1, description="the exterior, then holes")]
+
+
+class Polygon(_Schema):
+    """A GeoJSON Polygon (RFC 7946)."""
+
+    type: Literal["Polygon"]
+    coordinates: _Rings
+
+    @property
+    def geometry(self) -> shapely.Geometry:
+        """The same in shapely, degrees."""
+        return _polygon(self.coordinates)
+
+
+class MultiPolygon(_Schema):
+    """A GeoJSON MultiPolygon (RFC 7946)."""
+
+    type: Literal["MultiPolygon"]
+    coordinates: Annotated[list[_Rings], Field(min_length=1)]
+
+    @property
+    def geometry(self) -> shapely.Geometry:
+        """The same in shapely, degrees."""
+        return shapely.MultiPolygon([_polygon(rings) for rings in self.coordinates])
+
+
+class FootprintsQuery(_Schema):
+    """Footprints of an area: the map tile of a coordinate, a bbox or a polygon; exactly one of the three."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"coordinate": {"latitude": 5.585, "longitude": -0.2}, "zoom": 17, "tolerance": 0.7},
+                {"bbox": [-0.205, 5.58, -0.2, 5.585], "min_area_m2": 20, "limit": 1000},
+                {
+                    "polygon": {
+                        "type": "Polygon",
+                        "coordinates": [[[-0.205, 5.58], [-0.2, 5.58], [-0.2, 5.585], [-0.205, 5.58]]],
+                    }
+                },
+            ]
+        }
+    )
+
+    coordinate: Coordinate | None = None
+    zoom: Zoom = Field(16, description="zoom of the 512-px slippy tile of the coordinate")
+    bbox: tuple[Longitude, Latitude, Longitude, Latitude] | None = Field(
+        None, description="west, south, east, north; degrees"
+    )
+    polygon: Annotated[Polygon | MultiPolygon, Field(discriminator="type")] | None = None
+    tolerance: Tolerance | None = None
+    min_area_m2: MinArea | None = None
+    imagery: ImageryName | None = None
+    limit: Limit | None = None
+
+    @model_validator(mode="after")
+    def _one_area(self) -> Self:
+        if sum(area is not None for area in (self.coordinate, self.bbox, self.polygon)) != 1:
+            raise ValueError("give exactly one of coordinate (latitude and longitude), bbox and polygon")
+        if "zoom" in self.model_fields_set and self.coordinate is None:
+            raise ValueError("zoom goes with a coordinate")
+        if self.bbox is not None:
+            west, south, east, north = self.bbox
+            if west >= east or south >= north:
+                raise ValueError(
+                    "bbox must be west, south, east, north, with west < east and south < north; "
+                    "what crosses the antimeridian takes two requests"
+                )
+        if self.polygon is not None and not shapely.is_valid(self.polygon.geometry):
+            raise ValueError(f"polygon is not valid: {shapely.is_valid_reason(self.polygon.geometry)}")
+        return self
+
+
+class ImageOptions(_Schema):
+    """How an uploaded image is to be seen."""
+
+    tolerance: Tolerance | None = None
+    min_area_m2: MinArea | None = None
+    limit: Limit | None = None
+    gsd_m: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description="what a pixel measures on the ground, metres, for an image that has no place; "
+        "by default as much as those of the model",
+    )
 
 
 Query = TypeVar("Query", bound=_Schema)
@@ -63,12 +193,35 @@ def from_body(schema: type[Query], request: Request) -> Query:
     return schema.model_validate_json(request.get_data(), strict=True)
 
 
-def polygon_query(arguments: dict[str, str]) -> PolygonQuery:
-    """The same question as a query string: `latitude`, `longitude`, `zoom`, `tolerance`.
+def from_arguments(schema: type[Query], arguments: MultiDict[str, str]) -> Query:
+    """The same question as a query string: a coordinate as `latitude` and `longitude`, a list with commas, a polygon
+    as GeoJSON.
 
     Raises:
+        RequestError: an argument is there twice.
         pydantic.ValidationError: it does not fit.
-    """
-    coordinate = {name: value for name, value in arguments.items() if name in Coordinate.model_fields}
-    others = {name: value for name, value in arguments.items() if name not in Coordinate.model_fields}
-    return PolygonQuery.model_validate({"coordinate": coordinate, **others})
+    """  # noqa: D205 - one sentence
+    given: dict[str, Any] = {}
+    for name, values in arguments.lists():
+        if len(values) > 1:
+            raise RequestError(f"{name}: given {len(values)} times.", fix="Give it once.")
+        given[name] = values[0]
+    if "coordinate" in schema.model_fields:
+        coordinate = {name: given.pop(name) for name in Coordinate.model_fields if name in given}
+        if coordinate or schema.model_fields["coordinate"].is_required():
+            given["coordinate"] = coordinate
+    if "bbox" in given:
+        given["bbox"] = given["bbox"].split(",")
+    if "polygon" in given:
+        try:
+            given["polygon"] = from_json(given["polygon"])
+        except ValueError:
+            raise RequestError("polygon: not JSON.", fix="Give a GeoJSON Polygon, percent-encoded.") from None
+    return schema.model_validate(given)
+
+
+def _polygon(rings: list[list[tuple[float, float]]]) -> shapely.Polygon:
+    for number, ring in enumerate(rings):
+        if ring[0] != ring[-1]:
+            raise ValueError(f"polygon: ring {number} is not closed; its last position must be its first")
+    return shapely.Polygon(rings[0], rings[1:])

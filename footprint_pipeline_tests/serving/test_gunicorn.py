@@ -62,7 +62,7 @@ def gunicorn(log: Path, **environment: str) -> Iterator[str]:
 
 def health(address: str) -> requests.Response | None:
     try:
-        return requests.get(f"{address}/healthz", headers=HEADERS, timeout=20)
+        return requests.get(f"{address}/readyz", headers=HEADERS, timeout=20)
     except requests.ConnectionError:
         return None
 

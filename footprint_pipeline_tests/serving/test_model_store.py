@@ -33,7 +33,7 @@ def test_without_a_champion_the_service_starts_says_so_and_finds_one_later(
     store = ModelStore(registry, alias="champion", cache=tmp_path, threads=1, retry_s=5, clock=clock)
     client = create_app(Settings(), store=store, imagery=city).test_client()
 
-    health = client.get("/healthz")
+    health = client.get("/readyz")
     assert health.status_code == 503
     assert health.json["status"] == "no model"
     assert health.json["reason"] == "There is no champion."
@@ -47,9 +47,9 @@ def test_without_a_champion_the_service_starts_says_so_and_finds_one_later(
     assert registry.asked == 1
 
     registry.champion = "8"
-    assert client.get("/healthz").status_code == 503
+    assert client.get("/readyz").status_code == 503
     clock.now += 5
-    assert client.get("/healthz").json["model"]["version"] == "8"
+    assert client.get("/readyz").json["model"]["version"] == "8"
     assert client.post("/predict/polygon", json=PLACE).headers["X-Model-Version"] == "8"
     assert registry.asked == 2
 

@@ -107,8 +107,9 @@ def test_a_coarser_mask_has_the_same_size(client: FlaskClient) -> None:
     assert (mask / 255).mean() == pytest.approx(share / 16, rel=0.1)
 
 
-def test_health_names_model_and_imagery(client: FlaskClient) -> None:
-    answer = client.get("/healthz")
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_names_model_and_imagery(client: FlaskClient, path: str) -> None:
+    answer = client.get(path)
     assert answer.status_code == 200
     assert answer.json == {
         "status": "ok",

@@ -1,0 +1,158 @@
+"""Who may ask, and how often; which pages may; what browsers may do with an answer. Predictions know nothing of it."""
+
+import hashlib
+import hmac
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from flask import Flask, Response, g, request
+
+from footprint_pipeline.errors import FootprintError
+
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
+"""What answers without a key: whether it is alive, and what there is to ask."""
+
+_TOLD_TO_PAGES = "Retry-After, Server-Timing, X-Imagery-Attribution, X-Model-Version, X-Out-Of-Domain"
+
+
+class KeyNeededError(FootprintError):
+    """A request brings no key, or one that is not known."""
+
+
+class TooManyRequestsError(FootprintError):
+    """A key has asked more than it may.
+
+    Args:
+        problem: how much it may.
+        retry_after_s: when to ask again, seconds.
+    """
+
+    def __init__(self, problem: str, *, retry_after_s: int) -> None:
+        super().__init__(problem, fix=f"Ask again in {retry_after_s} s.")
+        self.retry_after_s = retry_after_s
+
+
+class Keys:
+    """The keys that open the service; kept as digests.
+
+    Args:
+        keys: any of them opens; when there is none, it is open.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._digests = [_digest(key) for key in keys]
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def owner(self, brought: str | None) -> int:
+        """Which of the keys was brought; 0 where none is needed. Takes as long for any wrong one.
+
+        Raises:
+            KeyNeededError: there are keys, and it is none of them.
+        """
+        if not self._digests:
+            return 0
+        digest = _digest(brought or "")
+        same = [hmac.compare_digest(digest, known) for known in self._digests]
+        if True not in same:
+            raise KeyNeededError(
+                "The key is not known." if brought else "A key is needed.",
+                fix="Send 'Authorization: Bearer KEY' or 'X-API-Key: KEY' with one of the operator's keys.",
+            )
+        return same.index(True)
+
+
+class RateLimit:
+    """So many requests a minute of each key: as many at once, then one whenever its share of the minute is over.
+
+    Args:
+        per_minute: how many; any number when None.
+        clock: seconds that never run backwards.
+    """
+
+    def __init__(self, per_minute: int | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._left: dict[int, tuple[float, float]] = {}
+
+    def spend(self, owner: int) -> None:
+        """Count a request of a key.
+
+        Raises:
+            TooManyRequestsError: it has none left.
+        """
+        if self._per_minute is None:
+            return
+        with self._lock:
+            now = self._clock()
+            left, since = self._left.get(owner, (float(self._per_minute), now))
+            left = min(float(self._per_minute), left + (now - since) * self._per_minute / 60)
+            if left < 1:
+                self._left[owner] = left, now
+                raise TooManyRequestsError(
+                    f"{self._per_minute} requests a minute are the most for one key.",
+                    retry_after_s=math.ceil((1 - left) * 60 / self._per_minute),
+                )
+            self._left[owner] = left - 1, now
+
+
+def guard(app: Flask, keys: Keys, rate: RateLimit) -> None:
+    """Ask every request for its key, and count it, except where it is only about what there is."""
+
+    @app.before_request
+    def check() -> None:
+        preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+        if request.path in OPEN_PATHS or preflight:
+            return
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        bearer = token.strip() if scheme.lower() == "bearer" else None
+        rate.spend(keys.owner(bearer or request.headers.get("X-API-Key")))
+
+
+def allow_origins(app: Flask, origins: str) -> None:
+    """Let pages of other origins ask from a browser.
+
+    Args:
+        app: the service.
+        origins: comma-separated, as in `https://maps.example.org`; * for all; none when empty.
+    """
+    allowed = frozenset(origin.strip().rstrip("/") for origin in origins.split(",") if origin.strip())
+    if not allowed:
+        return
+
+    @app.after_request
+    def allow(response: Response) -> Response:
+        response.vary.add("Origin")
+        origin = request.headers.get("Origin")
+        if origin is None or not ("*" in allowed or origin in allowed):
+            return response
+        response.headers["Access-Control-Allow-Origin"] = "*" if "*" in allowed else origin
+        response.headers["Access-Control-Expose-Headers"] = _TOLD_TO_PAGES
+        if request.method == "OPTIONS":
+            response.headers["Access-Control-Allow-Methods"] = response.headers.get("Allow", "GET, POST, OPTIONS")
+            response.headers["Access-Control-Allow-Headers"] = "Accept, Authorization, Content-Type, X-API-Key"
+            response.headers["Access-Control-Max-Age"] = "600"
+        return response
+
+
+def harden(app: Flask) -> None:
+    """Tell browsers to take answers for what they are, and pages to load nothing but their own style."""
+
+    @app.after_request
+    def tell(response: Response) -> Response:
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        if response.mimetype == "text/html":
+            policy = f"default-src 'none'; style-src {g.get('style_source', chr(39) + 'none' + chr(39))}; "
+            policy += "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            response.headers["Content-Security-Policy"] = policy
+            response.headers["Referrer-Policy"] = "no-referrer"
+            response.headers["X-Frame-Options"] = "DENY"
+        return response
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

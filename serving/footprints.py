@@ -1,0 +1,193 @@
+"""The interface to footprints of any area and of uploaded images, under /v1/footprints."""
+
+import json
+from typing import Any
+
+import shapely
+from flask import Blueprint, Response, request
+
+from footprint_pipeline.errors import FootprintError, ImageryError, RequestError
+from footprint_pipeline.footprints.extract import Extraction, extract
+from footprint_pipeline.footprints.geotiff import GeoTiffImagery
+from footprint_pipeline.footprints.mercator import Bounds, ground_scale, project
+from footprint_pipeline.footprints.unplaced import UnplacedExtraction, extract_unplaced
+from footprint_pipeline.footprints.writers import feature_collection, pixel_collection
+from serving.answers import FeatureCollection, PixelCollection
+from serving.api import tile_extent
+from serving.encoded_image import MAX_BYTES
+from serving.model_store import LoadedModel
+from serving.openapi import ASKED, BINARY, GEOJSON, TEXT, Operation, documented
+from serving.predictions import Predictions
+from serving.queries import FootprintsQuery, ImageOptions, from_arguments, from_body
+from serving.uploads import NAME, opened, read_upload
+
+SEQUENCE, LINES = "application/geo+json-seq", "application/x-ndjson"
+FORMS = (GEOJSON, SEQUENCE, LINES)
+"""The media types that footprints come in; the first is what those get who do not care."""
+
+_JSON = "application/json"
+_LEAST_M = 32.0
+"""The imagery of smaller areas is read this wide, metres, so that its pixels are as wide as those of the model."""
+_ANSWERS = {GEOJSON: FeatureCollection, SEQUENCE: TEXT, LINES: TEXT}
+_IMAGE_ANSWERS = {GEOJSON: (FeatureCollection, PixelCollection), SEQUENCE: TEXT, LINES: TEXT}
+_IMAGES = {
+    **dict.fromkeys(("image/tiff", "image/png", "image/jpeg", "application/octet-stream"), BINARY),
+    "multipart/form-data": {"type": "object", "properties": {NAME: BINARY}, "required": [NAME]},
+}
+
+
+class NotAcceptableError(FootprintError):
+    """Footprints do not come in any of the forms that are asked for."""
+
+
+def footprint_endpoints(predictions: Predictions) -> Blueprint:
+    """The endpoints under /v1/footprints."""
+    endpoints = Blueprint("footprints", __name__, url_prefix="/v1/footprints")
+    problems = (*ASKED, 406)
+
+    @endpoints.post("")
+    @documented(Operation(_ANSWERS, problems, body={_JSON: FootprintsQuery}, prediction=True))
+    def post_footprints() -> Response:
+        """Building footprints of an area, as GeoJSON or one feature a line.
+
+        The area is the map tile of a coordinate, a bbox or a polygon. A building belongs to the area that holds its
+        centroid, and is not cut by its edge. `Accept` chooses between a FeatureCollection (application/geo+json), a
+        sequence of features by RFC 8142 (application/geo+json-seq) and plain lines (application/x-ndjson).
+        """
+        return _footprints(predictions, from_body(FootprintsQuery, request))
+
+    @endpoints.get("")
+    @documented(Operation(_ANSWERS, problems, arguments=(FootprintsQuery,), prediction=True))
+    def get_footprints() -> Response:
+        """Building footprints of an area, for curl and browsers.
+
+        A bbox is four numbers with commas between them, a polygon is GeoJSON, percent-encoded.
+        """
+        return _footprints(predictions, from_arguments(FootprintsQuery, request.args))
+
+    @endpoints.post("/image")
+    @documented(Operation(_IMAGE_ANSWERS, problems, arguments=(ImageOptions,), body=_IMAGES, prediction=True))
+    def post_image() -> Response:
+        """Building footprints of an uploaded GeoTIFF, PNG or JPEG: the body, or the part `image` of a form.
+
+        Those of a GeoTIFF come in degrees. Those of an image that has no place come in its own pixels, x to the right
+        and y down from the upper left corner, with `area_px` and, when `gsd_m` is given, `area_m2`.
+        """
+        request.max_content_length = MAX_BYTES
+        request.max_form_parts = 8
+        options = from_arguments(ImageOptions, request.args)
+        form = _form()
+        return _of_image(predictions, read_upload(request), options, form)
+
+    return endpoints
+
+
+def _footprints(predictions: Predictions, query: FootprintsQuery) -> Response:
+    form, imagery = _form(), predictions.sources.choose(query.imagery)
+    extent, within = _area(query)
+    with predictions.model() as model:
+        extraction = extract(
+            model.runtime,
+            imagery,
+            extent,
+            tolerance=query.tolerance,
+            min_area_m2=query.min_area_m2,
+            within_wgs84=within,
+        )
+        return _answer(predictions, extraction, model, form, limit=query.limit, attribution=imagery.attribution)
+
+
+def _of_image(predictions: Predictions, encoded: bytes, options: ImageOptions, form: str) -> Response:
+    with opened(encoded) as image, predictions.model() as model:
+        chosen: dict[str, Any] = {"tolerance": options.tolerance, "min_area_m2": options.min_area_m2}
+        extraction: Extraction | UnplacedExtraction
+        try:
+            if isinstance(image, GeoTiffImagery):
+                if options.gsd_m is not None:
+                    raise RequestError("gsd_m: the image has a place, which says it.", fix="Leave gsd_m out.")
+                extraction = extract(model.runtime, image, _projected(image.extent_wgs84), **chosen)
+            else:
+                extraction = extract_unplaced(model.runtime, image, gsd_m=options.gsd_m, **chosen)
+        except ImageryError as error:  # here the provider is whoever asks
+            raise RequestError(error.problem, fix=error.fix) from None
+        return _answer(predictions, extraction, model, form, limit=options.limit)
+
+
+def _answer(
+    predictions: Predictions,
+    extraction: Extraction | UnplacedExtraction,
+    model: LoadedModel,
+    form: str,
+    *,
+    limit: int | None,
+    attribution: str = "",
+) -> Response:
+    """The footprints in a form, at most `limit` of them."""
+    spec, version, matched = model.runtime.spec, model.version, len(extraction)
+    if limit is not None:
+        extraction = extraction.first(limit)
+    if isinstance(extraction, Extraction):
+        stages, profile = extraction.raster.stages, extraction.raster.profile
+        with stages.timed("write"):
+            body = feature_collection(extraction, spec, model_version=version, attribution=attribution)
+    else:
+        stages, profile = extraction.stages, extraction.profile
+        with stages.timed("write"):
+            body = pixel_collection(extraction, spec, model_version=version)
+    with stages.timed("write"):
+        features = body.pop("features")
+        matched -= len(extraction) - len(features)  # those too small to be written
+        body |= {"numberMatched": matched, "numberReturned": len(features), "features": features}
+        response = Response(_written(body, form), mimetype=form)
+    response.vary.add("Accept")
+    return predictions.told(response, model, profile, stages, attribution=attribution)
+
+
+def _written(collection: dict[str, Any], form: str) -> str:
+    def text(value: object) -> str:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+    if form == GEOJSON:
+        return text(collection)
+    start = "\x1e" if form == SEQUENCE else ""
+    return "".join(f"{start}{text(feature)}\n" for feature in collection["features"])
+
+
+def _form() -> str:
+    """The form that the request accepts best."""
+    if not request.accept_mimetypes:
+        return GEOJSON
+    best = request.accept_mimetypes.best_match([*FORMS, _JSON])
+    if best is None:
+        raise NotAcceptableError(
+            f"Footprints do not come as {request.headers.get('Accept', '')[:200]}.",
+            fix=f"Accept one of: {', '.join(FORMS)}.",
+        )
+    return GEOJSON if best == _JSON else best
+
+
+def _area(query: FootprintsQuery) -> tuple[Bounds, shapely.Geometry | None]:
+    """The rectangle to read (EPSG:3857), and what centroids must lie in besides (degrees)."""
+    if query.coordinate is not None:
+        return tile_extent(query.coordinate, query.zoom), None
+    if query.polygon is not None:
+        area = query.polygon.geometry
+    else:
+        assert query.bbox is not None  # noqa: S101 - the schema sees to it
+        area = shapely.box(*query.bbox)
+    asked = _projected(Bounds(*area.bounds))
+    read = _at_least(asked, _LEAST_M / ground_scale(asked))
+    return read, area if query.polygon is not None or read != asked else None
+
+
+def _projected(bounds_wgs84: Bounds) -> Bounds:
+    west, south, east, north = bounds_wgs84
+    return Bounds(*project(west, south), *project(east, north))
+
+
+def _at_least(bounds: Bounds, side: float) -> Bounds:
+    """Bounds that are no narrower than `side`, around the same middle."""
+    (x, y), half = bounds.centre, side / 2
+    return Bounds(
+        min(bounds.left, x - half), min(bounds.bottom, y - half), max(bounds.right, x + half), max(bounds.top, y + half)
+    )

@@ -116,7 +116,3 @@ def test_health_names_model_and_imagery(client: FlaskClient, path: str) -> None:
         "model": {"name": "red-roofs", "version": "3", "gsd_m": 0.5, "tolerance": 0.5},
         "imagery": "city.tif",
     }
-
-
-def test_the_front_page_lists_what_there_is(client: FlaskClient) -> None:
-    assert "POST /predict/mask" in client.get("/").json["endpoints"]

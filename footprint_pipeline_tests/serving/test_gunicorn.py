@@ -104,10 +104,22 @@ def test_the_service_starts_without_a_model_finds_it_and_answers(
         assert len(answer.json()["features"]) == 1
         mask = requests.post(f"{address}/predict/mask", json=QUESTION, headers=HEADERS, timeout=20)
         assert mask.content.startswith(b"\x89PNG")
+        place = {"latitude": LATITUDE, "longitude": LONGITUDE, "zoom": ZOOM}
+        features = requests.get(f"{address}/v1/footprints", params=place, headers=HEADERS, timeout=20).json()[
+            "features"
+        ]
+        assert features == answer.json()["features"]
+        form = {"image": city_path.read_bytes()}
+        uploaded = requests.post(f"{address}/v1/footprints/image", files=form, headers=HEADERS, timeout=20)
+        assert uploaded.json()["numberReturned"] == 1
+        assert 'endpoint="/v1/footprints/image"' in requests.get(f"{address}/metrics", headers=HEADERS, timeout=20).text
         pulled = list((tmp_path / "home" / "serving-cache").rglob("spec.json"))
         assert len(pulled) == 1
     (counted,) = read_counters(tmp_path / "home" / "counters")
-    assert (counted.version, counted.counts.answers) == (version, 2)  # the second was written when the process ended
+    assert (counted.version, counted.counts.answers) == (
+        version,
+        4,
+    )  # the last ones were written when the process ended
     text = log.read_text()
     assert '"POST /predict/polygon HTTP/1.1" 200' in text
     assert "Traceback" not in text

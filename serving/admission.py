@@ -6,10 +6,7 @@ in order of arrival; one more than may wait is told when to come again, so that 
 
 import math
 import threading
-import time
 from collections import deque
-
-from flask import Flask, g, request
 
 from footprint_pipeline.errors import FootprintError
 
@@ -85,18 +82,3 @@ class Admission:
     def _overloaded(self, problem: str) -> OverloadedError:
         until_empty = self._usual_s * (1 + len(self._queue) / self._at_a_time)
         return OverloadedError(problem, retry_after_s=math.ceil(max(1.0, until_empty)))
-
-
-def limit(app: Flask, admission: Admission, *, prefix: str = "/predict/") -> None:
-    """Make every request under a path wait for its turn."""
-
-    @app.before_request
-    def enter() -> None:
-        if request.path.startswith(prefix):
-            admission.enter()
-            g.entered = time.monotonic()
-
-    @app.teardown_request
-    def leave(_: BaseException | None) -> None:
-        if (entered := g.pop("entered", None)) is not None:
-            admission.leave(time.monotonic() - entered)

@@ -11,9 +11,10 @@ from flask import Flask, Response, g, request
 
 from footprint_pipeline.errors import FootprintError
 
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
-"""What answers without a key: whether it is alive, and what there is to ask."""
+OPEN_PATHS = frozenset({"/", "/map/<name>", "/healthz", "/readyz", "/docs", "/openapi.json"})
+"""Routes that answer without a key: whether it is alive, what there is to ask, and the page to ask from."""
 
+_NEVER = dict.fromkeys(("base-uri", "form-action", "frame-ancestors"), "'none'")
 _TOLD_TO_PAGES = "Retry-After, Server-Timing, X-Imagery-Attribution, X-Model-Version, X-Out-Of-Domain"
 
 
@@ -106,7 +107,7 @@ def guard(app: Flask, keys: Keys, rate: RateLimit) -> None:
     @app.before_request
     def check() -> None:
         preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
-        if request.path in OPEN_PATHS or preflight:
+        if preflight or (request.url_rule is not None and request.url_rule.rule in OPEN_PATHS):
             return
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         bearer = token.strip() if scheme.lower() == "bearer" else None
@@ -140,15 +141,14 @@ def allow_origins(app: Flask, origins: str) -> None:
 
 
 def harden(app: Flask) -> None:
-    """Tell browsers to take answers for what they are, and pages to load nothing but their own style."""
+    """Tell browsers to take answers for what they are, and pages to load nothing but what `g.allowed` says."""
 
     @app.after_request
     def tell(response: Response) -> Response:
         response.headers["X-Content-Type-Options"] = "nosniff"
         if response.mimetype == "text/html":
-            policy = f"default-src 'none'; style-src {g.get('style_source', chr(39) + 'none' + chr(39))}; "
-            policy += "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-            response.headers["Content-Security-Policy"] = policy
+            policy = {"default-src": "'none'", **g.get("allowed", {}), **_NEVER}
+            response.headers["Content-Security-Policy"] = "; ".join(f"{what} {where}" for what, where in policy.items())
             response.headers["Referrer-Policy"] = "no-referrer"
             response.headers["X-Frame-Options"] = "DENY"
         return response

@@ -174,6 +174,27 @@ class RefreshAnswer(_Answer):
     version: str = Field(description="that serves now")
 
 
+class ImagerySource(_Answer):
+    """Imagery that a request may name."""
+
+    name: str = Field(description="to ask for it by")
+    title: str = Field(description="what answers call it")
+    default: bool = Field(description="whether it answers those who name none")
+    attribution: str = Field(description="whom to credit; may be empty")
+    date: str | None = Field(description="when it was taken, where the source says so")
+    bounds: tuple[float, float, float, float] | None = Field(
+        description="what it covers: west, south, east, north, degrees; null where that is not known"
+    )
+    min_zoom: int = Field(description="coarsest zoom of its 256-px map tiles")
+    max_zoom: int = Field(description="finest zoom that shows more than the one before")
+
+
+class ImageryAnswer(_Answer):
+    """Which imagery there is."""
+
+    sources: list[ImagerySource] = Field(description="the default first")
+
+
 class Index(_Answer):
     """What there is to ask."""
 

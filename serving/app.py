@@ -14,6 +14,8 @@ from serving.api import prediction_endpoints
 from serving.champion import champion_store
 from serving.counters import Counters
 from serving.footprints import footprint_endpoints
+from serving.imagery import imagery_endpoints
+from serving.map.page import map_files
 from serving.metrics import Requests
 from serving.model_store import ModelStore
 from serving.operations import describe, metrics_endpoint, model_endpoints
@@ -67,6 +69,8 @@ def create_app(
     guard(app, keys, RateLimit(settings.rate_limit))
     app.register_blueprint(prediction_endpoints(predictions))
     app.register_blueprint(footprint_endpoints(predictions))
+    app.register_blueprint(imagery_endpoints(sources))
+    app.register_blueprint(map_files())
     app.register_blueprint(model_endpoints(store, sources))
     app.register_blueprint(metrics_endpoint(requests, turns, store, counters))
     describe(app, sources, keys=bool(keys))

@@ -5,6 +5,7 @@ made of all of them. A route that says nothing of itself is an error, so there i
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -24,6 +25,7 @@ GEOJSON, PROBLEM = "application/geo+json", "application/problem+json"
 ASKED = (400, 404, 413, 422, 500, 502, 503)
 """What can go wrong with a prediction."""
 
+_VARIABLE = re.compile(r"<(?:(\w+):)?(\w+)>")
 _REFERENCE = "#/components/schemas/{model}"
 _HEADERS = {
     "X-Model-Version": "version that answered",
@@ -94,6 +96,11 @@ def operations(app: Flask) -> dict[tuple[str, str], tuple[Operation, str, str]]:
     return found
 
 
+def described_path(rule: str) -> str:
+    """A route as OpenAPI writes it, as in `/tiles/{z}`."""
+    return _VARIABLE.sub(r"{\2}", rule)
+
+
 def document(app: Flask, *, keys: bool) -> dict[str, Any]:
     """The OpenAPI document of an app.
 
@@ -118,11 +125,11 @@ def document(app: Flask, *, keys: bool) -> dict[str, Any]:
         asked = keys and path not in OPEN_PATHS
         summary, _, description = told.partition("\n")
         problems = sorted({*operation.problems, *((401,) if asked else ()), *(() if path in OPEN_PATHS else (429,))})
-        paths.setdefault(path, {})[method.lower()] = {
+        paths.setdefault(described_path(path), {})[method.lower()] = {
             "operationId": name,
             "summary": summary,
             **({"description": description.strip()} if description.strip() else {}),
-            **_asked(operation, schema_of, components["schemas"]),
+            **_asked(path, operation, schema_of, components["schemas"]),
             "responses": {
                 "200": _answer(200, operation.answers, schema_of, prediction=operation.prediction),
                 **{str(status): _answer(status, media, schema_of) for status, media in operation.also.items()},
@@ -147,8 +154,18 @@ def _methods(rule: Rule) -> list[str]:
     return sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
 
 
-def _asked(operation: Operation, schema_of: Mapping[type, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
+def _asked(
+    rule: str, operation: Operation, schema_of: Mapping[type, Any], schemas: Mapping[str, Any]
+) -> dict[str, Any]:
     parameters = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "integer", "minimum": 0} if kind == "int" else {"type": "string"},
+        }
+        for kind, name in _VARIABLE.findall(rule)
+    ] + [
         parameter
         for model in operation.arguments
         for parameter in _parameters(schemas[schema_of[model]["$ref"].rpartition("/")[2]], schemas)

@@ -2,20 +2,21 @@
 
 import json
 
-from flask import Blueprint, Flask, Response, g
+from flask import Blueprint, Flask, Response, g, request
 
 from footprint_pipeline import __version__
 from footprint_pipeline.footprints.sources import ImagerySources
 from serving.answers import Health, Index, ModelAnswer, RefreshAnswer, Refused, ServingModel
 from serving.counters import Counters
 from serving.docs_page import STYLE_SOURCE, docs_page
+from serving.map.page import map_page
 from serving.metrics import MEDIA_TYPE, Requests, exposition
 from serving.model_store import ModelStore, NoModelError
-from serving.openapi import TEXT, Operation, document, documented, operations
+from serving.openapi import TEXT, Operation, described_path, document, documented, operations
 from serving.problems import problem
 from serving.turns import Turns
 
-_JSON = "application/json"
+_JSON, _HTML = "application/json", "text/html"
 
 
 def model_endpoints(store: ModelStore, sources: ImagerySources) -> Blueprint:
@@ -103,15 +104,20 @@ def describe(app: Flask, sources: ImagerySources, *, keys: bool) -> None:
     endpoints = Blueprint("described", __name__)
 
     @endpoints.get("/")
-    @documented(Operation({_JSON: Index}))
+    @documented(Operation({_JSON: Index, _HTML: TEXT}))
     def index() -> Response:
-        """What there is to ask."""
+        """What there is to ask; for browsers, a map to ask from."""
+        if request.accept_mimetypes.best_match([_JSON, _HTML]) == _HTML:
+            return map_page()
         told = {
-            f"{method} {path}": text.partition("\n")[0]
+            f"{method} {described_path(path)}": text.partition("\n")[0]
             for (path, method), (_, _, text) in sorted(operations(app).items())
         }
         names = sorted(sources, key=lambda name: name != sources.default_name)
-        return _json(Index(name="footprint-pipeline", version=__version__, docs="/docs", endpoints=told, imagery=names))
+        index = Index(name="footprint-pipeline", version=__version__, docs="/docs", endpoints=told, imagery=names)
+        response = _json(index)
+        response.vary.add("Accept")
+        return response
 
     @endpoints.get("/openapi.json")
     @documented(Operation({_JSON: {"type": "object"}}))
@@ -120,11 +126,11 @@ def describe(app: Flask, sources: ImagerySources, *, keys: bool) -> None:
         return Response(text, mimetype=_JSON)
 
     @endpoints.get("/docs")
-    @documented(Operation({"text/html": TEXT}))
+    @documented(Operation({_HTML: TEXT}))
     def docs() -> Response:
         """This interface as a page."""
-        g.style_source = STYLE_SOURCE
-        return Response(page, mimetype="text/html")
+        g.allowed = {"style-src": STYLE_SOURCE}
+        return Response(page, mimetype=_HTML)
 
     app.register_blueprint(endpoints)
     described = document(app, keys=keys)

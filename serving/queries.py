@@ -166,6 +166,12 @@ class FootprintsQuery(_Schema):
         return self
 
 
+class ImageryChoice(_Schema):
+    """Which imagery."""
+
+    imagery: ImageryName | None = None
+
+
 class ImageOptions(_Schema):
     """How an uploaded image is to be seen."""
 

@@ -1,5 +1,6 @@
 """Imagery from a georeferenced raster: a GeoTIFF or COG, on disk or behind a URL."""
 
+import math
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,11 +16,13 @@ from rasterio.warp import transform_bounds
 
 from footprint_pipeline.errors import ImageryError, SettingsError
 from footprint_pipeline.footprints.discretion import be_discreet
-from footprint_pipeline.footprints.mercator import Bounds, ground_scale, to_wgs84
+from footprint_pipeline.footprints.mercator import Bounds, ground_scale, tile_at, to_wgs84
 from footprint_pipeline.footprints.patch import Patch, no_imagery
 
 WEB_MERCATOR = "EPSG:3857"
 _BLACK_PX = 9
+_MAP_TILE_PX = 256
+_MOST_READ_PX = 2048**2
 _DATE_TAGS = ("ACQUISITIONDATETIME", "ACQUISITION_DATETIME", "ACQUISITION_DATE", "TIFFTAG_DATETIME")
 _REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_TIMEOUT": 20, "GDAL_HTTP_MAX_RETRY": 2}
 
@@ -62,6 +65,7 @@ class GeoTiffImagery:
                 self._nodata = source.nodata
                 self.date = date or _date({**source.tags(), **source.tags(ns="IMAGERY")})
                 self.extent_wgs84 = Bounds(*transform_bounds(source.crs, "EPSG:4326", *source.bounds))
+                self.zooms = self._zooms()
         except RasterioError:
             raise SettingsError(
                 f"{self.name}: missing, or not a raster that GDAL can read.",
@@ -105,6 +109,19 @@ class GeoTiffImagery:
         grid_m = (bounds_3857.right - bounds_3857.left) / width * ground_scale(bounds_3857)
         gsd_m = grid_m / decimation * (1 if level is None else self._overviews[level])
         return Patch(np.ascontiguousarray(pixels), valid, self.name, gsd_m=gsd_m, date=self.date)
+
+    def _zooms(self) -> tuple[int, int]:
+        """See `Imagery.zooms`. Without overviews a coarse tile is made of all the pixels in it, so there are bounds."""
+        known = 18
+        decimation = self._decimation(tile_at(*self.extent_wgs84.centre, known).bounds_3857, _MAP_TILE_PX)
+        finest = min(max(known + math.ceil(math.log2(decimation) - 0.01), 0), 24)
+        for zoom in range(finest - 1, -1, -1):
+            at_zoom = decimation * 2.0 ** (known - zoom)
+            level = self._overview(at_zoom)
+            factor = 1 if level is None else self._overviews[level]
+            if math.prod(min(_MAP_TILE_PX * at_zoom, side) / factor for side in self._size) > _MOST_READ_PX:
+                return zoom + 1, finest
+        return 0, finest
 
     def _decimation(self, bounds_3857: Bounds, width: int) -> float:
         """How many of the file's own pixels a pixel of the grid is wide."""

@@ -49,8 +49,16 @@ class Imagery(Protocol):
         """Whom to credit wherever the imagery or what was made of it is shown."""
 
     @property
+    def date(self) -> str | None:
+        """When it was taken, as the source says it; None where it does not."""
+
+    @property
     def extent_wgs84(self) -> Bounds | None:
         """What it covers, degrees; None where unknown."""
+
+    @property
+    def zooms(self) -> tuple[int, int]:
+        """Coarsest and finest zoom of 256-px map tiles: reading one takes a bounded amount, and shows all there is."""
 
     def read(self, bounds_3857: Bounds, height: int, width: int) -> Patch:
         """Pixels of a Web Mercator rectangle, resampled to a grid of `height` × `width`.

@@ -100,6 +100,12 @@ class XyzImagery:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
 
+    @property
+    def zooms(self) -> tuple[int, int]:
+        """Coarsest and finest zoom of 256-px map tiles; see `Imagery.zooms`. Larger tiles reach further down."""
+        coarsest, finest = self._zooms
+        return coarsest, min(finest + max(0, math.ceil(math.log2((self._tile_px or 256) / 256))), 24)
+
     def read(self, bounds_3857: Bounds, height: int, width: int) -> Patch:
         """Pixels of a rectangle on a grid of `height` × `width`; see `Imagery.read`."""
         zoom = self._zoom(bounds_3857, width)

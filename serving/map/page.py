@@ -1,0 +1,53 @@
+"""How the map and its files are handed out. What the page does is in `static/`, as plain modules of JavaScript."""
+
+from pathlib import Path
+
+from flask import Blueprint, Response, abort, g, render_template, request
+from xstatic.pkg import leaflet
+
+from serving.footprints import FORMS
+from serving.openapi import GEOJSON, TEXT, Operation, documented
+
+ALLOWED = {"script-src": "'self'", "style-src": "'self'", "img-src": "'self' data:", "connect-src": "'self'"}
+"""What a Content-Security-Policy must allow: nothing inline, nothing from elsewhere."""
+DOWNLOADS = {
+    GEOJSON: ("GeoJSON", "geojson"),
+    "application/vnd.apache.parquet": ("GeoParquet", "parquet"),
+    "application/geopackage+sqlite3": ("GeoPackage", "gpkg"),
+    "application/flatgeobuf": ("FlatGeobuf", "fgb"),
+}
+"""Media type → name and ending of the files that the page offers, where the service writes them."""
+
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_OWN = Path(__file__).parent / "static"
+
+
+def map_files() -> Blueprint:
+    """The endpoint of what the page is made of."""
+    endpoints = Blueprint("map", __name__, template_folder="templates")
+    folders = {path.name: _OWN for path in _OWN.iterdir()}
+    folders |= dict.fromkeys(("leaflet.js", "leaflet.css"), Path(leaflet.BASE_DIR))
+    files = {name: (folder / name).read_bytes() for name, folder in folders.items()}
+
+    @endpoints.get("/map/<name>")
+    @documented(Operation(dict.fromkeys(_TYPES.values(), TEXT), (404, 500)))
+    def get_map_file(name: str) -> Response:
+        """A file that the map at / is made of."""
+        if name not in files:
+            abort(404, "The map has no such file.")
+        response = Response(files[name], mimetype=_TYPES[Path(name).suffix])
+        response.headers["Cache-Control"] = "no-cache"
+        response.add_etag()
+        return response.make_conditional(request)  # type: ignore[return-value]
+
+    return endpoints
+
+
+def map_page() -> Response:
+    """The map."""
+    g.allowed = ALLOWED
+    downloads = [(media, *DOWNLOADS[media]) for media in DOWNLOADS if media in FORMS]
+    response = Response(render_template("map.html", downloads=downloads), mimetype="text/html")
+    response.headers["Cache-Control"] = "no-cache"
+    response.vary.add("Accept")
+    return response

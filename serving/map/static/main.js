@@ -1,0 +1,391 @@
+// The page: what is asked, when, and how it is told. Parts of it are in the other modules.
+
+import { drawing } from "./draw.js";
+import { CLASSES, Footprints, metres, summary } from "./footprints.js";
+import { ImageryLayer, MaskLayer, maskZoom } from "./layers.js";
+import { ask, Problem, useKey } from "./service.js";
+import { read, write } from "./view.js";
+
+const { L } = window;
+const CLICK_PX = 512; // a click asks for a square of so many of the model's pixels
+const WORLD = L.latLngBounds([-85.05, -180], [85.05, 180]);
+const LISTED = 200;
+
+const $ = (id) => document.getElementById(id);
+const view = { area: null, tolerance: 0.5, min_area: 0, opacity: 0.35, imagery: null };
+let sources = [];
+let gsd = 0.5;
+let imageryLayer = null;
+let maskLayer = null;
+let extentLayer = null;
+let areaLayer = null;
+let asking = null; // AbortController of the question under way
+let ready = false;
+
+const map = L.map("map", { zoomControl: true, boxZoom: false, maxZoom: 22, worldCopyJump: true });
+map.attributionControl.setPrefix("Leaflet");
+L.control.scale({ imperial: false }).addTo(map);
+map.createPane("mask").style.zIndex = 300;
+const footprints = new Footprints(map);
+const pen = drawing(map, {
+  done: (bounds) => askAbout(bounds),
+  changed: (active) => {
+    $("draw").setAttribute("aria-pressed", active);
+    $("hint").textContent = active
+      ? "Drag over the map, or click on two corners. Escape ends it."
+      : "A click asks about its surroundings, dragging with Shift about a rectangle.";
+  },
+});
+
+// ---- what is told ----
+
+function tell(text) {
+  $("status").textContent = text;
+}
+
+function note(text) {
+  $("note").textContent = text;
+  $("note").hidden = !text;
+}
+
+let counting = null;
+
+function tellProblem(problem, again) {
+  clearInterval(counting);
+  $("problem").hidden = $("again").hidden = !problem;
+  if (!problem) return;
+  if (!(problem instanceof Problem)) {
+    console.error(problem);
+    problem = new Problem(0, { title: "The page failed", detail: String(problem.message || problem) });
+  }
+  if (problem.status === 401) {
+    $("key-form").hidden = false;
+    $("key").focus();
+  }
+  $("problem").querySelector("strong").textContent = problem.title;
+  $("problem").querySelector("p").textContent = problem.status === 401
+    ? problem.message : [problem.message, problem.fix].filter(Boolean).join(" ");
+  $("again").hidden = problem.status === 401 || !again;
+  $("again").onclick = again;
+  let left = problem.retryAfter || 0;
+  const count = () => {
+    $("again").disabled = left > 0;
+    $("again").textContent = left > 0 ? `Try again in ${left} s` : "Try again";
+    if (left-- <= 0) clearInterval(counting);
+  };
+  count();
+  counting = setInterval(count, 1000);
+}
+
+function tellFootprints() {
+  const { all, shown, collection } = footprints;
+  CLASSES.forEach((_, kind) => { $("legend").children[kind].lastChild.textContent = collection ? footprints.count(kind) : ""; });
+  for (const button of $("downloads").children) button.disabled = shown.length === 0;
+  if (!collection) return;
+  const hidden = all.length - shown.length;
+  let text = `${shown.length.toLocaleString("en")} ${shown.length === 1 ? "building" : "buildings"}, ${metres(footprints.area)}.`;
+  if (!all.length) text = `No building here at tolerance ${view.tolerance}.`;
+  else if (!shown.length) text = `No building of ${view.min_area} m² or more here.`;
+  if (hidden) text += ` ${hidden.toLocaleString("en")} smaller ${hidden === 1 ? "one is" : "ones are"} left out.`;
+  if (collection.out_of_domain >= 0.95) text += " The imagery looks unlike what the model was trained on.";
+  tell(text);
+  if ($("list").open) list();
+}
+
+function list() {
+  const items = footprints.shown.slice(0, LISTED).map(({ feature, layer }) => {
+    const item = document.createElement("li");
+    const button = item.appendChild(document.createElement("button"));
+    button.type = "button";
+    button.textContent = summary(feature.properties);
+    button.addEventListener("click", () => { map.panTo(layer.getBounds().getCenter()); layer.openPopup(); });
+    return item;
+  });
+  $("list").querySelector("ol").replaceChildren(...items);
+}
+
+// ---- what is asked ----
+
+function question(minArea) {
+  const { area, tolerance, imagery } = view;
+  return { bbox: area, tolerance, min_area_m2: minArea, imagery };
+}
+
+// Bounds of Leaflet → what the service takes: within the world, to a centimetre.
+function boxOf(bounds) {
+  const [low, high] = [WORLD.getSouthWest(), WORLD.getNorthEast()];
+  const within = (value, from, to) => +Math.min(Math.max(value, from), to).toFixed(7);
+  const longitude = (value) => within(value, low.lng, high.lng);
+  const latitude = (value) => within(value, low.lat, high.lat);
+  return [longitude(bounds.getWest()), latitude(bounds.getSouth()), longitude(bounds.getEast()), latitude(bounds.getNorth())];
+}
+
+function around(latlng) {
+  const bounds = latlng.toBounds(CLICK_PX * gsd);
+  return askAbout(bounds);
+}
+
+function askAbout(bounds) {
+  view.area = boxOf(bounds);
+  forget();
+  const [west, south, east, north] = view.area;
+  areaLayer = L.rectangle([[south, west], [north, east]], { color: "#fff", weight: 2, dashArray: "6 4", fill: false, interactive: false }).addTo(map);
+  remember();
+  return askAgain();
+}
+
+// The same area, once more: as the tolerance has changed, say.
+async function askAgain() {
+  clearTimeout(later);
+  asking?.abort();
+  const mine = asking = new AbortController();
+  tellProblem(null);
+  tell("Looking for buildings …");
+  $("panel").setAttribute("aria-busy", "true");
+  try {
+    const response = await ask("v1/footprints", { body: question(0), signal: mine.signal });
+    const collection = await response.json();
+    if (mine !== asking) return;
+    footprints.show(collection, view.min_area);
+    if (!maskLayer) showMask();
+  } catch (problem) {
+    if (mine !== asking || problem.name === "AbortError") return;
+    footprints.clear();
+    tell(problem.kind === "no-imagery" ? "There is no imagery here." : "No answer.");
+    tellProblem(problem, askAgain);
+  }
+  $("panel").removeAttribute("aria-busy");
+  tellFootprints();
+}
+
+let later = null;
+
+function askSoon() {
+  if (!view.area) return;
+  clearTimeout(later);
+  later = setTimeout(askAgain, 300);
+}
+
+// What is on the map of the area before.
+function forget() {
+  footprints.clear();
+  for (const layer of [areaLayer, maskLayer]) layer?.remove();
+  areaLayer = maskLayer = null;
+  tellFootprints();
+}
+
+function showMask() {
+  const bounds = areaLayer.getBounds();
+  const zoom = maskZoom(bounds, gsd);
+  maskLayer = new MaskLayer({
+    bounds, imagery: view.imagery, tolerance: view.tolerance, opacity: view.opacity, pane: "mask", noWrap: true,
+    minNativeZoom: zoom, maxNativeZoom: zoom, minZoom: zoom - 3, maxZoom: 22,
+  });
+  maskLayer.on("problem", ({ problem }) => note(`The mask cannot be shown: ${problem.message || problem.title}`));
+  maskLayer.addTo(map);
+}
+
+async function download(button) {
+  const { media, ending } = button.dataset;
+  button.disabled = true;
+  try {
+    const blob = media === "application/geo+json"
+      ? new Blob([JSON.stringify(footprints.geojson())], { type: media })
+      : await (await ask("v1/footprints", { body: question(view.min_area), accept: media })).blob();
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = `footprints.${ending}`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    tellProblem(null);
+  } catch (problem) {
+    tellProblem(problem, () => download(button));
+  }
+  button.disabled = footprints.shown.length === 0;
+}
+
+// ---- imagery ----
+
+function showImagery() {
+  const source = sources.find(({ name }) => name === view.imagery);
+  for (const layer of [imageryLayer, extentLayer]) layer?.remove();
+  extentLayer = null;
+  const bounds = extentOf(source);
+  if (bounds) extentLayer = L.rectangle(bounds, { color: "#8a8f98", weight: 1, fill: false, interactive: false }).addTo(map);
+  imageryLayer = new ImageryLayer({
+    imagery: source.name, attribution: credit(source), minZoom: source.min_zoom, maxNativeZoom: source.max_zoom, maxZoom: 22,
+    ...(bounds ? { bounds } : {}),
+  });
+  imageryLayer.on("problem", ({ problem }) => imageryFailed(problem));
+  imageryLayer.on("load", tellImagery);
+  imageryLayer.addTo(map);
+}
+
+let redrawing = null;
+
+function imageryFailed(problem) {
+  if (problem.status === 401) {
+    tellProblem(problem);
+    return;
+  }
+  if (redrawing) return;
+  const wait = problem.retryAfter;
+  note(`Imagery: ${problem.title}. ${wait ? `It goes on in ${wait} s.` : [problem.message, problem.fix].filter(Boolean).join(" ")}`);
+  redrawing = wait ? setTimeout(() => { redrawing = null; note(""); imageryLayer.redraw(); }, 1000 * wait) : "failed";
+}
+
+function tellImagery() {
+  if (redrawing) return;
+  const source = sources.find(({ name }) => name === view.imagery);
+  const bounds = extentOf(source);
+  if (map.getZoom() < source.min_zoom) note("Zoom in to see the imagery.");
+  else if ((bounds && !bounds.intersects(map.getBounds())) || !imageryLayer.shows()) note("There is no imagery in view.");
+  else note("");
+}
+
+function extentOf(source) {
+  if (!source.bounds) return null;
+  const [west, south, east, north] = source.bounds;
+  return L.latLngBounds([south, west], [north, east]);
+}
+
+function credit({ attribution, date }) {
+  const text = document.createElement("span");
+  text.textContent = [attribution, date].filter(Boolean).join(", ");
+  return text.innerHTML;
+}
+
+// ---- the view, and its link ----
+
+function remember() {
+  if (!ready) return;
+  const { lat, lng } = map.getCenter();
+  const fragment = write({ ...view, at: [map.getZoom(), lat, lng] });
+  history.replaceState(null, "", fragment);
+  $("link").href = fragment;
+}
+
+function tellControls() {
+  $("tolerance").value = view.tolerance;
+  $("tolerance-told").textContent = view.tolerance;
+  $("min-area").max = Math.max(300, view.min_area);
+  $("min-area").value = view.min_area;
+  $("min-area-told").textContent = `${view.min_area} m²`;
+  $("opacity").value = view.opacity;
+  $("opacity-told").textContent = `${Math.round(100 * view.opacity)} %`;
+  $("imagery").value = view.imagery;
+}
+
+// Go where a fragment says, else where the imagery is.
+function follow(fragment) {
+  const { at, area, ...told } = read(fragment);
+  Object.assign(view, told);
+  if (!sources.some(({ name }) => name === view.imagery)) view.imagery = sources[0].name;
+  const extent = extentOf(sources.find(({ name }) => name === view.imagery));
+  if (at) map.setView([at[1], at[2]], at[0], { animate: false });
+  else if (area) map.fitBounds([[area[1], area[0]], [area[3], area[2]]], { animate: false });
+  else if (extent) map.fitBounds(extent, { animate: false });
+  else map.setView([20, 0], 2);
+  tellControls();
+  forget();
+  view.area = null;
+  showImagery();
+  ready = true;
+  remember();
+  tellImagery();
+  if (area) askAbout(L.latLngBounds([area[1], area[0]], [area[3], area[2]]));
+}
+
+async function start() {
+  tellProblem(null);
+  try {
+    const [imagery, model] = await Promise.all(["v1/imagery", "v1/model"].map((path) => ask(path).then((it) => it.json())));
+    sources = imagery.sources;
+    $("imagery").replaceChildren(...sources.map(({ name, title }) => new Option(title === name ? name : title, name)));
+    $("imagery-row").hidden = sources.length < 2;
+    if (model.spec) {
+      gsd = model.spec.gsd_m;
+      Object.assign(view, { tolerance: model.spec.tolerance, min_area: Math.round(model.spec.min_area_m2) });
+      $("model").textContent = `${model.spec.model_name}, version ${model.version}, sees ${gsd} m a pixel.`;
+    }
+    view.imagery = sources[0].name;
+    follow(location.hash);
+    if (!model.spec) tellProblem(new Problem(503, { title: "No model is loaded", detail: model.problem, fix: model.fix }), start);
+  } catch (problem) {
+    tellProblem(problem, start);
+  }
+}
+
+// ---- controls ----
+
+CLASSES.forEach(({ told, colour, dashArray }) => {
+  const item = $("legend").appendChild(document.createElement("li"));
+  const swatch = item.appendChild(document.createElement("span"));
+  swatch.className = dashArray ? "swatch dashed" : "swatch";
+  swatch.style.borderColor = colour;
+  item.appendChild(document.createElement("span")).textContent = told;
+  item.appendChild(document.createElement("output"));
+});
+
+map.on("click", ({ latlng }) => { if (ready && !pen.active) around(latlng.wrap()); });
+map.on("moveend", () => { remember(); if (ready) { if (redrawing === "failed") redrawing = null; tellImagery(); } });
+map.getContainer().addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && event.target === map.getContainer() && ready) around(map.getCenter().wrap());
+});
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") pen.stop(); });
+$("draw").addEventListener("click", () => pen.toggle());
+$("view").addEventListener("click", () => { if (ready) askAbout(map.getBounds()); });
+
+function slider(id, name, act) {
+  $(id).addEventListener("input", () => {
+    view[name] = Number($(id).value);
+    tellControls();
+    remember();
+    act();
+  });
+}
+slider("tolerance", "tolerance", () => { maskLayer?.setTolerance(view.tolerance); askSoon(); });
+slider("min-area", "min_area", () => { footprints.filter(view.min_area); tellFootprints(); });
+slider("opacity", "opacity", () => maskLayer?.setOpacity(view.opacity));
+
+$("imagery").addEventListener("change", () => {
+  view.imagery = $("imagery").value;
+  showImagery();
+  const extent = extentOf(sources.find(({ name }) => name === view.imagery));
+  if (extent && !extent.intersects(map.getBounds())) map.fitBounds(extent);
+  remember();
+  if (view.area) askAbout(areaLayer.getBounds());
+});
+$("downloads").addEventListener("click", ({ target }) => { if (target.dataset.media) download(target); });
+$("list").addEventListener("toggle", () => { if ($("list").open) list(); });
+$("copy").hidden = !navigator.clipboard;
+$("copy").addEventListener("click", async () => {
+  await navigator.clipboard.writeText($("link").href);
+  $("copy").textContent = "Copied";
+  setTimeout(() => { $("copy").textContent = "Copy"; }, 2000);
+});
+$("link").addEventListener("click", (event) => event.preventDefault());
+$("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const key = $("key").value.trim();
+  $("key").value = "";
+  if (!/^[\x21-\x7e]+$/.test(key)) {
+    tellProblem(new Problem(401, { title: "A key is needed", detail: "That is no key: it has other signs than letters, digits and marks." }));
+    return;
+  }
+  useKey(key);
+  $("key-form").hidden = true;
+  start();
+});
+$("place-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const [latitude, longitude, ...more] = $("place").value.split(",").map(Number);
+  const good = !more.length && Math.abs(latitude) <= 85 && Math.abs(longitude) <= 180;
+  $("place").setCustomValidity(good ? "" : "Degrees, as in 38.1334, -39.5411.");
+  if (good) map.setView([latitude, longitude], Math.max(map.getZoom(), 16));
+  else $("place").reportValidity();
+});
+$("place").addEventListener("input", () => $("place").setCustomValidity(""));
+window.addEventListener("hashchange", () => { if (ready && location.hash !== $("link").getAttribute("href")) follow(location.hash); });
+
+start();

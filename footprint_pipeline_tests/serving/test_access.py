@@ -47,6 +47,9 @@ def test_any_of_the_keys_opens(locked: FlaskClient, headers: dict) -> None:
         ("POST", "/predict/polygon"),
         ("POST", "/predict/mask"),
         ("GET", "/v1/model"),
+        ("GET", "/v1/imagery"),
+        ("GET", "/v1/imagery/18/1/1"),
+        ("GET", "/map/../v1/model"),
         ("POST", "/v1/model/refresh"),
         ("GET", "/metrics"),
         ("GET", "/nowhere"),
@@ -71,7 +74,7 @@ def test_other_keys_do_not_open_and_are_told_nowhere(
         assert secret not in answer.text + str(answer.headers) + caplog.text
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/docs", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/", "/map/main.js", "/healthz", "/readyz", "/docs", "/openapi.json"])
 def test_what_there_is_to_ask_needs_no_key_and_counts_to_no_limit(
     store: ModelStore, city: GeoTiffImagery, path: str
 ) -> None:

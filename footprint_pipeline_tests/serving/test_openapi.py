@@ -7,6 +7,7 @@ import random
 import re
 from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import quote
 
 import jsonschema
 import pytest
@@ -15,13 +16,14 @@ from flask.testing import FlaskClient
 from openapi_spec_validator import validate
 
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
+from footprint_pipeline.footprints.mercator import tile_at
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import png, write_model
 from footprint_pipeline_tests.serving.conftest import AREA, LATITUDE, LONGITUDE, ZOOM, FakeRegistry
 from footprint_pipeline_tests.serving.test_upload import PICTURE
 from serving.app import create_app
 from serving.model_store import ModelStore
-from serving.openapi import document
+from serving.openapi import described_path, document
 
 METHODS = ("get", "post")
 PLACE = {"coordinate": {"latitude": LATITUDE, "longitude": LONGITUDE}, "zoom": ZOOM}
@@ -48,7 +50,9 @@ def test_the_description_is_openapi(described: dict[str, Any]) -> None:
 
 
 def test_every_route_is_described_and_every_described_route_is_there(app: Flask, described: dict[str, Any]) -> None:
-    routes = {(rule.rule, method.lower()) for rule in app.url_map.iter_rules() for method in rule.methods}
+    routes = {
+        (described_path(rule.rule), method.lower()) for rule in app.url_map.iter_rules() for method in rule.methods
+    }
     routes = {(path, method) for path, method in routes if method not in ("head", "options")}
     assert {(path, method) for path, method, _ in operations(described)} == routes
     names = [it["operationId"] for _, _, it in operations(described)]
@@ -76,7 +80,7 @@ def test_keys_are_described_when_there_are_any(app: Flask, store, city) -> None:
     validate(locked)
     free = {path for path, _, it in operations(locked) if "security" not in it}
     assert free == {path for path, _, it in operations(locked) if "401" not in it["responses"]}
-    assert free == {"/", "/healthz", "/readyz", "/docs", "/openapi.json"}
+    assert free == {"/", "/map/{name}", "/healthz", "/readyz", "/docs", "/openapi.json"}
 
 
 def checked(answer, operation: dict[str, Any], described: dict[str, Any]) -> int:
@@ -93,7 +97,7 @@ def checked(answer, operation: dict[str, Any], described: dict[str, Any]) -> int
 def test_real_answers_are_as_described(client: FlaskClient, described: dict[str, Any]) -> None:
     paths = described["paths"]
     place = f"latitude={LATITUDE}&longitude={LONGITUDE}&zoom={ZOOM}"
-    for path in ("/", "/healthz", "/readyz", "/v1/model", "/metrics", "/docs", "/openapi.json"):
+    for path in ("/", "/healthz", "/readyz", "/v1/imagery", "/v1/model", "/metrics", "/docs", "/openapi.json"):
         assert checked(client.get(path), paths[path]["get"], described) == 200
     assert checked(client.post("/v1/model/refresh"), paths["/v1/model/refresh"]["post"], described) == 200
     for accept in ("application/geo+json", "application/geo+json-seq", "application/x-ndjson"):
@@ -106,6 +110,12 @@ def test_real_answers_are_as_described(client: FlaskClient, described: dict[str,
         answer = client.post(f"/predict/polygon{form}", json=PLACE)
         assert checked(answer, paths["/predict/polygon"]["post"], described) == 200
     assert checked(client.post("/predict/mask", json=PLACE), paths["/predict/mask"]["post"], described) == 200
+    tile = tile_at(LONGITUDE, LATITUDE, ZOOM)
+    picture = client.get(f"/v1/imagery/{tile.z}/{tile.x}/{tile.y}")
+    assert checked(picture, paths["/v1/imagery/{z}/{x}/{y}"]["get"], described) == 200
+    assert checked(client.get("/", headers={"Accept": "text/html"}), paths["/"]["get"], described) == 200
+    for name in ("main.js", "map.css", "leaflet.js"):
+        assert checked(client.get(f"/map/{name}"), paths["/map/{name}"]["get"], described) == 200
 
 
 # ---- random requests, made from the description ----
@@ -167,9 +177,18 @@ class Maker:
                 return made
         return None
 
+    def path(self, template: str, operation: dict[str, Any]) -> str:
+        for parameter in operation.get("parameters", []):
+            if parameter["in"] == "path":
+                value = self.random.choice([self.value(parameter["schema"]), self.random.randrange(20), "main.js"])
+                template = template.replace(f"{{{parameter['name']}}}", quote(str(value), safe=""))
+        return template
+
     def query(self, operation: dict[str, Any]) -> dict[str, str]:
         made = {}
         for parameter in operation.get("parameters", []):
+            if parameter["in"] == "path":
+                continue
             if parameter["required"] or self.random.random() < 0.35:
                 schema = parameter.get("schema") or parameter["content"]["application/json"]["schema"]
                 value = self.value(schema, parameter["name"])
@@ -219,7 +238,7 @@ def test_random_requests_are_answered_as_described(
             body = make.body(operation)
             accept = make.random.choice([*operation["responses"]["200"]["content"], "*/*", "*/*", "text/csv", "é;q=x"])
             answer = coarse_client.open(
-                path,
+                make.path(path, operation),
                 method=method.upper(),
                 query_string=make.query(operation),
                 headers={"Accept": accept},

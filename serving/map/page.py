@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flask import Blueprint, Response, abort, g, render_template, request
+from flask import Blueprint, Response, abort, current_app, g, render_template, request
 from xstatic.pkg import leaflet
 
 from serving.footprints import FORMS
@@ -18,7 +18,7 @@ DOWNLOADS = {
 }
 """Media type → name and ending of the files that the page offers, where the service writes them."""
 
-_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_TYPES = {".js": "text/javascript", ".css": "text/css"}
 _OWN = Path(__file__).parent / "static"
 
 
@@ -47,7 +47,8 @@ def map_page() -> Response:
     """The map."""
     g.allowed = ALLOWED
     downloads = [(media, *DOWNLOADS[media]) for media in DOWNLOADS if media in FORMS]
-    response = Response(render_template("map.html", downloads=downloads), mimetype="text/html")
+    tiles = any(rule.rule.startswith("/v1/tiles/") for rule in current_app.url_map.iter_rules())
+    response = Response(render_template("map.html", downloads=downloads, tiles=tiles), mimetype="text/html")
     response.headers["Cache-Control"] = "no-cache"
     response.vary.add("Accept")
     return response

@@ -35,6 +35,7 @@ export class Footprints {
     this.group.clearLayers();
     this.collection = null;
     this.all = [];
+    this.shown = [];
   }
 
   // A FeatureCollection of the service, the surest first.

@@ -27,13 +27,17 @@ map.attributionControl.setPrefix("Leaflet");
 L.control.scale({ imperial: false }).addTo(map);
 map.createPane("mask").style.zIndex = 300;
 const footprints = new Footprints(map);
+const HINT = matchMedia("(pointer: coarse)").matches
+  ? "Touch the map to find the buildings around a place."
+  : "A click asks about its surroundings, dragging with Shift about a rectangle.";
+$("hint").textContent = HINT;
 const pen = drawing(map, {
   done: (bounds) => askAbout(bounds),
   changed: (active) => {
     $("draw").setAttribute("aria-pressed", active);
     $("hint").textContent = active
       ? "Drag over the map, or click on two corners. Escape ends it."
-      : "A click asks about its surroundings, dragging with Shift about a rectangle.";
+      : HINT;
   },
 });
 
@@ -175,10 +179,17 @@ function forget() {
 }
 
 function showMask() {
-  const bounds = areaLayer.getBounds();
+  if (!$("map").dataset.tiles && view.imagery !== sources[0].name) return; // masks are the default imagery's
+  const area = areaLayer.getBounds();
+  const extent = extentOf(sources.find(({ name }) => name === view.imagery)) || area;
+  if (!area.intersects(extent)) return;
+  const bounds = L.latLngBounds(
+    [Math.max(area.getSouth(), extent.getSouth()), Math.max(area.getWest(), extent.getWest())],
+    [Math.min(area.getNorth(), extent.getNorth()), Math.min(area.getEast(), extent.getEast())],
+  );
   const zoom = maskZoom(bounds, gsd);
   maskLayer = new MaskLayer({
-    bounds, imagery: view.imagery, tolerance: view.tolerance, opacity: view.opacity, pane: "mask", noWrap: true,
+    bounds, tiles: Boolean($("map").dataset.tiles), imagery: view.imagery, tolerance: view.tolerance, opacity: view.opacity, pane: "mask", noWrap: true,
     minNativeZoom: zoom, maxNativeZoom: zoom, minZoom: zoom - 3, maxZoom: 22,
   });
   maskLayer.on("problem", ({ problem }) => note(`The mask cannot be shown: ${problem.message || problem.title}`));
@@ -290,14 +301,15 @@ function follow(fragment) {
   forget();
   view.area = null;
   showImagery();
-  ready = true;
   remember();
   tellImagery();
-  if (area) askAbout(L.latLngBounds([area[1], area[0]], [area[3], area[2]]));
+  if (area && ready) askAbout(L.latLngBounds([area[1], area[0]], [area[3], area[2]]));
 }
 
+let starting = null;
+
 async function start() {
-  tellProblem(null);
+  clearTimeout(starting);
   try {
     const [imagery, model] = await Promise.all(["v1/imagery", "v1/model"].map((path) => ask(path).then((it) => it.json())));
     sources = imagery.sources;
@@ -309,8 +321,10 @@ async function start() {
       $("model").textContent = `${model.spec.model_name}, version ${model.version}, sees ${gsd} m a pixel.`;
     }
     view.imagery = sources[0].name;
+    ready = Boolean(model.spec); // without a model there is only imagery to look at
+    tellProblem(ready ? null : new Problem(503, { title: "No model is loaded", detail: model.problem || "" }), start);
     follow(location.hash);
-    if (!model.spec) tellProblem(new Problem(503, { title: "No model is loaded", detail: model.problem, fix: model.fix }), start);
+    if (!ready) starting = setTimeout(start, 5000);
   } catch (problem) {
     tellProblem(problem, start);
   }
@@ -328,7 +342,11 @@ CLASSES.forEach(({ told, colour, dashArray }) => {
 });
 
 map.on("click", ({ latlng }) => { if (ready && !pen.active) around(latlng.wrap()); });
-map.on("moveend", () => { remember(); if (ready) { if (redrawing === "failed") redrawing = null; tellImagery(); } });
+map.on("moveend", () => {
+  remember();
+  if (redrawing === "failed") redrawing = null;
+  if (imageryLayer) tellImagery();
+});
 map.getContainer().addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target === map.getContainer() && ready) around(map.getCenter().wrap());
 });

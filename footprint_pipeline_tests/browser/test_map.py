@@ -1,0 +1,344 @@
+"""The map, as people use it: with a mouse, a finger, a keyboard; and what it says when there is nothing to show."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask import Flask
+from playwright.sync_api import Browser, Page, expect
+from shapely.geometry import box, shape
+
+from footprint_pipeline.footprints.geotiff import GeoTiffImagery
+from footprint_pipeline.settings import Settings
+from footprint_pipeline_tests.browser.conftest import FAINT, SMALL, X, Y, visit
+from footprint_pipeline_tests.footprints.red_city import DEGREE_M
+from footprint_pipeline_tests.serving.conftest import ROOF
+from serving.app import create_app
+from serving.footprints import FORMS
+from serving.map.page import DOWNLOADS
+from serving.model_store import ModelStore
+
+FOUND = "2 buildings"
+GROUND = f"{Y + 0.0009}/{X + 0.0009}"
+MASK_PIXELS = """() => [...document.querySelectorAll('.leaflet-mask-pane canvas')].map(canvas => {
+  const rgba = canvas.getContext('2d', {willReadFrequently: true}).getImageData(0, 0, 256, 256).data;
+  return rgba.filter((value, at) => at % 4 === 3 && value).length;
+}).reduce((sum, count) => sum + count, 0)"""
+
+
+@pytest.fixture
+def page(browser: Browser, service: str) -> Iterator[Page]:
+    with visit(browser, service) as page:
+        opened(page)
+        yield page
+
+
+def opened(page: Page) -> None:
+    """Wait until the page knows what there is."""
+    expect(page.locator("#model")).to_contain_text("red-roofs, version 3")
+    until(page, "document.querySelectorAll('.leaflet-tile-pane canvas.leaflet-tile-loaded').length > 1")
+
+
+def until(page: Page, expression: str) -> None:
+    """Wait until it is so. Playwright's own way evaluates in the page, which its policy forbids."""
+    end = time.monotonic() + 15
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(50)
+
+
+def click_map(page: Page) -> None:
+    page.locator("#map").click()
+
+
+def found(page: Page, text: str = FOUND) -> None:
+    expect(page.locator("#status")).to_contain_text(text)
+    expect(page.locator("#panel")).not_to_have_attribute("aria-busy", "true")
+
+
+def slide(page: Page, label: str, value: float) -> None:
+    page.get_by_label(label).fill(str(value))
+
+
+def place(page: Page, longitude: float, latitude: float) -> tuple[float, float]:
+    """Where a place is on the screen while the view is as it was opened: north up, the city in the middle."""
+    told = page.evaluate("location.hash").removeprefix("#at=").partition("&")[0]
+    zoom, middle_y, middle_x = (float(part) for part in told.split("/"))
+    frame = page.locator("#map").bounding_box()
+    pixels_a_degree = 256 * 2**zoom / 360
+    return (
+        frame["x"] + frame["width"] / 2 + (longitude - middle_x) * pixels_a_degree,
+        frame["y"] + frame["height"] / 2 - (latitude - middle_y) * pixels_a_degree / 0.921,  # cos 22.9°
+    )
+
+
+def test_it_opens_where_the_imagery_is_and_asks_nobody_else(page: Page) -> None:
+    expect(page.locator("#note")).to_be_hidden()
+    expect(page.locator(".leaflet-control-attribution")).to_contain_text("© the <b>painter</b>")
+    colour = page.evaluate(
+        "() => [...[...document.querySelectorAll('.leaflet-tile-pane canvas')].map("
+        "it => it.getContext('2d').getImageData(128, 128, 1, 1).data).find(it => it[3])]"
+    )
+    assert max(colour) - min(colour[:3]) > 0
+    assert page.url.split("#at=")[1].startswith(("18/-22.8995", "19/-22.8995"))
+
+
+def test_a_click_finds_buildings_and_a_building_tells_of_itself(page: Page) -> None:
+    click_map(page)
+    found(page)
+    assert page.locator("#legend output").all_inner_texts() == ["2", "0", "0", "0"]
+    until(page, f"({MASK_PIXELS})() > 1000")
+    page.get_by_text("List of buildings").click()
+    expect(page.locator("#list button")).to_have_count(2)
+    page.locator("#list button").first.click()
+    expect(page.locator(".leaflet-popup")).to_contain_text("Model version 3")
+
+
+def test_sliders_act_at_once(page: Page) -> None:
+    click_map(page)
+    found(page)
+    until(page, f"({MASK_PIXELS})() > 1000")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+
+    slide(page, "Minimum area", 100)
+    found(page, "1 building,")
+    expect(page.locator("#status")).to_contain_text("1 smaller one is left out")
+    slide(page, "Opacity of the mask", 0.8)
+    assert page.locator(".leaflet-mask-pane .leaflet-layer").evaluate("it => it.style.opacity") == "0.8"
+    assert asked == [], "what the page knows it does not ask"
+
+    before = page.evaluate(MASK_PIXELS)
+    slide(page, "Tolerance", 0.8)
+    assert page.evaluate(MASK_PIXELS) > before + 100, "the mask does not wait for the outlines"
+    found(page, "2 buildings")
+    slide(page, "Minimum area", 0)
+    found(page, "3 buildings")
+    assert [url.rpartition("/")[2] for url in asked] == ["footprints"]
+
+
+def test_a_rectangle_is_drawn_with_shift_or_by_two_clicks(page: Page) -> None:
+    corners = [place(page, SMALL.left - 1e-4, SMALL.top + 1e-4), place(page, SMALL.right + 1e-4, SMALL.bottom - 1e-4)]
+    page.keyboard.down("Shift")
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    page.mouse.move(*corners[1], steps=4)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    found(page, "1 building,")
+    drawn = [float(part) for part in page.url.split("&area=")[1].split("&")[0].split(",")]
+    assert drawn == pytest.approx(
+        [SMALL.left - 1e-4, SMALL.bottom - 1e-4, SMALL.right + 1e-4, SMALL.top + 1e-4], abs=1e-5
+    )
+
+    draw = page.get_by_role("button", name="Draw a rectangle")
+    draw.click()
+    expect(draw).to_have_attribute("aria-pressed", "true")
+    page.mouse.click(*place(page, ROOF.left - 1e-4, ROOF.top + 1e-4))
+    page.mouse.click(*place(page, SMALL.right + 1e-4, SMALL.bottom - 1e-4))
+    expect(draw).to_have_attribute("aria-pressed", "false")
+    found(page)
+    draw.click()
+    page.keyboard.press("Escape")
+    expect(draw).to_have_attribute("aria-pressed", "false")
+
+
+def test_what_is_shown_is_downloaded(page: Page) -> None:
+    click_map(page)
+    found(page)
+    slide(page, "Minimum area", 100)
+    for media in (media for media in DOWNLOADS if media in FORMS):
+        name, ending = DOWNLOADS[media]
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name=name, exact=True).click()
+        assert waiting.value.suggested_filename == f"footprints.{ending}"
+        content = waiting.value.path().read_bytes()
+        assert content
+        if ending == "geojson":
+            (feature,) = json.loads(content)["features"]
+            assert shape(feature["geometry"]).hausdorff_distance(box(*ROOF)) * DEGREE_M < 0.75
+    expect(page.locator("#problem")).to_be_hidden()
+
+
+def test_the_link_shows_the_same_again(page: Page, browser: Browser) -> None:
+    click_map(page)
+    found(page)
+    slide(page, "Tolerance", 0.8)
+    found(page, "3 buildings")
+    slide(page, "Minimum area", 100)
+    slide(page, "Opacity of the mask", 0.6)
+    found(page, "2 buildings")
+    link = page.get_by_role("link", name="Link to this view").evaluate("it => it.href")
+    assert link == page.url
+    with visit(browser, link) as again:
+        found(again, page.locator("#status").inner_text())
+        assert again.url == link
+        for label, value in (("Tolerance", "0.8"), ("Minimum area", "100"), ("Opacity of the mask", "0.6")):
+            expect(again.get_by_label(label)).to_have_value(value)
+
+
+@pytest.mark.parametrize(
+    ("fragment", "status", "problem"),
+    [
+        (f"#at=19/{GROUND}&area={X + 0.0005},{Y + 0.0005},{X + 0.0009},{Y + 0.0009}", "No building here", ""),
+        ("#at=17/48.8/2.3&area=2.3,48.8,2.301,48.801", "There is no imagery here", "It covers latitude -22.9"),
+        ("#at=10/-22.9/-43.2&area=-44,-23,-43,-22", "No answer", "or for a rectangle of 4.19 km² at most"),
+    ],
+)
+def test_it_says_plainly_why_there_is_nothing(
+    browser: Browser, service: str, fragment: str, status: str, problem: str
+) -> None:
+    with visit(browser, service + fragment) as page:
+        found(page, status)
+        expect(page.get_by_role("alert")).to_contain_text(problem) if problem else expect(
+            page.locator("#problem")
+        ).to_be_hidden()
+        if "48.8" in fragment:
+            expect(page.locator("#note")).to_have_text("There is no imagery in view.")
+
+
+def test_fragments_that_make_no_sense_do_no_harm(browser: Browser, service: str) -> None:
+    with visit(browser, service + "#at=x/y&area=1,2&tolerance=9&opacity=<b>&imagery=gone&min_area=-1") as page:
+        opened(page)
+        click_map(page)
+        found(page)
+
+
+def refusing(app: Flask, path: str, status: int) -> Flask:
+    """The app, but one path answers so twice, as one that has too much to do."""
+    left = {"times": 2}
+
+    @app.before_request
+    def refuse():
+        from flask import request
+
+        if request.path.startswith(path) and left["times"]:
+            left["times"] -= 1
+            told = {"title": "Too many requests", "status": status, "detail": "All hands are busy."}
+            return json.dumps(told), status, {"Content-Type": "application/problem+json", "Retry-After": "1"}
+        return None
+
+    return app
+
+
+def test_a_busy_service_is_asked_again(
+    browser: Browser, start: Callable[..., str], store: ModelStore, city: GeoTiffImagery
+) -> None:
+    app = create_app(Settings(), store=store, imagery=city)
+    with visit(browser, start(refusing(app, "/v1/footprints", 503))) as page:
+        opened(page)
+        click_map(page)
+        expect(page.get_by_role("alert")).to_contain_text("All hands are busy.")
+        again = page.get_by_role("button", name="Try again")
+        expect(again).to_have_text("Try again in 1 s")
+        expect(again).to_be_disabled()
+        expect(again).to_be_enabled()
+        again.click()
+        expect(again).to_be_disabled()
+        again.click()
+        found(page)
+        expect(page.locator("#problem")).to_be_hidden()
+
+
+def test_imagery_that_is_refused_for_a_while_comes_later(
+    browser: Browser, start: Callable[..., str], store: ModelStore, city: GeoTiffImagery
+) -> None:
+    app = create_app(Settings(), store=store, imagery=city)
+    with visit(browser, start(refusing(app, "/v1/imagery/", 429))) as page:
+        expect(page.locator("#note")).to_have_text("Imagery: Too many requests. It goes on in 1 s.")
+        opened(page)
+        expect(page.locator("#note")).to_be_hidden()
+
+
+def test_a_key_is_asked_for_and_told_to_the_service_alone(browser: Browser, start: Callable[..., str]) -> None:
+    with visit(browser, start(api_keys="open-sesame")) as page:
+        key = page.get_by_label("Key of this service")
+        expect(key).to_be_focused()
+        expect(page.get_by_role("alert")).to_contain_text("A key is needed")
+        key.fill("wrong")
+        key.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("The key is not known.")
+        key.fill("schlüssel")
+        key.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("That is no key")
+        urls: list[str] = []
+        page.on("request", lambda request: urls.append(request.url))
+        key.fill("open-sesame")
+        page.get_by_role("button", name="Use it").click()
+        expect(key).to_be_hidden()
+        opened(page)
+        click_map(page)
+        found(page)
+        until(page, f"({MASK_PIXELS})() > 1000")
+        assert "open-sesame" not in "".join(urls) + page.url + page.evaluate("JSON.stringify(localStorage)")
+        page.reload()
+        found(page)
+
+
+def test_it_fits_a_phone(browser: Browser, service: str) -> None:
+    with visit(browser, service, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True) as page:
+        opened(page)
+        page.locator("#map").tap()
+        found(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate("(it => it.scrollWidth <= it.clientWidth)(document.getElementById('panel'))")
+        frame = page.locator("#map").bounding_box()
+        assert frame["width"] == 360
+        assert frame["height"] > 300
+        for control in page.locator("#panel :is(button, select, input, a):visible").all():
+            control.scroll_into_view_if_needed()
+            seen = control.bounding_box()
+            assert seen["x"] >= 0
+            assert seen["x"] + seen["width"] <= 360
+        page.get_by_role("button", name="Draw a rectangle").tap()
+        for corner in ((ROOF.left - 1e-4, ROOF.top + 1e-4), (ROOF.right + 1e-4, ROOF.bottom - 1e-4)):
+            page.touchscreen.tap(*place(page, *corner))
+        found(page, "1 building,")
+
+
+def test_the_keyboard_is_enough(page: Page) -> None:
+    def tab_to(selector: str) -> None:
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate(f"document.activeElement.matches({selector!r})"):
+                assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+                return
+        raise AssertionError(selector)
+
+    tab_to("#map")
+    before = page.url
+    page.keyboard.press("ArrowLeft")
+    until(page, f"location.href !== {before!r}")
+    page.keyboard.press("Enter")
+    found(page)
+    tab_to("#view")
+    page.keyboard.press("Enter")
+    found(page)
+    tab_to("#tolerance")
+    page.keyboard.press("End")
+    expect(page.locator("#tolerance-told")).to_have_text("1")
+    page.keyboard.press("Home")
+    expect(page.locator("#tolerance-told")).to_have_text("0.01")
+    tab_to("#min-area")
+    page.keyboard.press("End")
+    found(page, "1 building,")
+    tab_to("#downloads button")
+    with page.expect_download():
+        page.keyboard.press("Enter")
+    tab_to("summary")
+    page.keyboard.press("Enter")
+    tab_to("#list li button")
+    page.keyboard.press("Enter")
+    expect(page.locator(".leaflet-popup")).to_be_visible()
+
+
+def test_a_place_is_gone_to_by_its_degrees(page: Page) -> None:
+    page.get_by_text("Go to a place").click()
+    field = page.get_by_label("Latitude, longitude")
+    field.fill("no place")
+    field.press("Enter")
+    assert not field.evaluate("it => it.checkValidity()")
+    field.fill(f"{FAINT.top}, {FAINT.left}")
+    field.press("Enter")
+    until(page, f"Math.abs(location.hash.split('/')[1] - {FAINT.top}) < 1e-5")

@@ -1,0 +1,51 @@
+"""Map tiles of imagery with more than eight bits: seen, and alike in every tile."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from footprint_pipeline.errors import RequestError
+from footprint_pipeline.footprints.geotiff import GeoTiffImagery
+from footprint_pipeline.footprints.map_tiles import MapTiles
+from footprint_pipeline.footprints.mercator import Bounds, Tile, tile_at
+from footprint_pipeline.footprints.patch import decode_image
+from footprint_pipeline_tests.footprints.red_city import write_city
+
+CITY = Bounds(-43.202, -22.902, -43.198, -22.898)
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> GeoTiffImagery:
+    """Brighter from west to east, from 300 to 1500 of 65535; its western edge has no imagery."""
+    path = write_city(tmp_path_factory.mktemp("deep") / "deep.tif", CITY, [], dtype=np.uint16, nodata=0)
+    with rasterio.open(path, "r+") as raster:
+        ramp = np.linspace(300, 1500, raster.width).astype(np.uint16)
+        ramp[:40] = 0
+        raster.write(np.broadcast_to(ramp, (3, raster.height, raster.width)))
+    return GeoTiffImagery(path)
+
+
+def test_deep_imagery_is_stretched_and_neighbours_fit(deep: GeoTiffImagery) -> None:
+    tiles = MapTiles(deep)
+    middle = tile_at(*CITY.centre, 18)
+    west, east = (
+        decode_image(tiles.read(Tile(18, middle.x + step, middle.y)).content)[0].astype(int) for step in (-1, 0)
+    )
+    assert np.abs(west[:, -1] - east[:, 0]).max() < 8, "no seam"
+    assert east.mean() - west.mean() > 40, "the ramp is seen"
+    first = MapTiles(deep).read(Tile(18, middle.x - 1, middle.y)).content
+    assert first == MapTiles(deep).read(Tile(18, middle.x - 1, middle.y)).content
+
+
+def test_what_has_no_imagery_is_transparent(deep: GeoTiffImagery) -> None:
+    tile = MapTiles(deep).read(tile_at(CITY.left + 1e-4, CITY.centre[1], 18))
+    assert tile.media_type == "image/png"
+    _, opaque = decode_image(tile.content)
+    assert 0 < opaque.mean() < 1
+
+
+def test_what_is_no_tile_is_an_error(deep: GeoTiffImagery) -> None:
+    with pytest.raises(RequestError, match="no map tile 1/2/0"):
+        MapTiles(deep).read(Tile(1, 2, 0))

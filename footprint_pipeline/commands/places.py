@@ -110,6 +110,7 @@ def ask(
             f"with {len(features)} footprints in {seconds:.2f} s:",
             f"  {out / 'footprints.geojson'}",
             f"  {out / 'footprints.png'}",
+            f"On a map: make serve (footprint serve), then http://127.0.0.1:{settings.port}",
         ],
     }
 

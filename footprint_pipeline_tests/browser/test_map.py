@@ -295,6 +295,17 @@ def test_it_fits_a_phone(browser: Browser, service: str) -> None:
         for corner in ((ROOF.left - 1e-4, ROOF.top + 1e-4), (ROOF.right + 1e-4, ROOF.bottom - 1e-4)):
             page.touchscreen.tap(*place(page, *corner))
         found(page, "1 building,")
+        page.get_by_role("button", name="Draw a rectangle").tap()
+        finger = page.context.new_cdp_session(page)
+        for kind, place_wgs84 in (
+            ("touchStart", (ROOF.left - 1e-4, ROOF.top + 1e-4)),
+            ("touchMove", SMALL.centre),
+            ("touchMove", (SMALL.right + 1e-4, SMALL.bottom - 1e-4)),
+            ("touchEnd", None),
+        ):
+            points = [dict(zip("xy", place(page, *place_wgs84), strict=True))] if place_wgs84 else []
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        found(page, "2 buildings,")
 
 
 def test_the_keyboard_is_enough(page: Page) -> None:

@@ -1,6 +1,5 @@
 """Map tiles of imagery with more than eight bits: seen, and alike in every tile."""
 
-from pathlib import Path
 
 import numpy as np
 import pytest

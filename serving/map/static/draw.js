@@ -53,8 +53,10 @@ export function drawing(map, { done, changed }) {
       return;
     }
     const bounds = show(event);
-    // The click that the browser makes of it is no question of its own.
-    container.addEventListener("click", (click) => click.stopPropagation(), { capture: true, once: true });
+    // The click that a browser may make of it is no question of its own.
+    const swallow = (click) => click.stopPropagation();
+    container.addEventListener("click", swallow, true);
+    setTimeout(() => container.removeEventListener("click", swallow, true), 300);
     setTimeout(() => set(false));
     done(bounds);
   });

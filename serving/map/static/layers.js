@@ -7,19 +7,28 @@ const MASK_RGB = [255, 230, 0];
 const MOST_MASK_TILES = 16;
 
 const Fetched = L.GridLayer.extend({
-  // Subclasses: url(coords), and paint(canvas, image, coords). `problem` is fired for what is no "nothing there".
+  // Subclasses: url(coords), and paint(canvas, image, coords). `problem` is fired for what is no "nothing there". A tile
+  // that is refused for a while is asked for again when that is over.
   createTile(coords, done) {
     const canvas = L.DomUtil.create("canvas");
     canvas.width = canvas.height = 256;
     canvas.abort = new AbortController();
     this.live.add(canvas);
-    this.load(canvas, coords).then(() => done(null, canvas), (error) => {
+    this.attempt(canvas, coords, done);
+    return canvas;
+  },
+  async attempt(canvas, coords, done) {
+    try {
+      await this.load(canvas, coords);
+      done(null, canvas);
+    } catch (error) {
       if (error.name === "AbortError") return;
       canvas.empty = error.kind === "no-imagery";
       if (!canvas.empty) this.fire("problem", { problem: error });
-      done(canvas.empty ? null : error, canvas);
-    });
-    return canvas;
+      const wait = 1000 * error.retryAfter * (1 + Math.random());
+      if (wait) canvas.later = setTimeout(() => this.attempt(canvas, coords, done), wait);
+      else done(canvas.empty ? null : error, canvas);
+    }
   },
   async load(canvas, coords) {
     const response = await ask(this.url(coords), { body: this.body?.(coords), signal: canvas.abort.signal });
@@ -29,7 +38,7 @@ const Fetched = L.GridLayer.extend({
   initialize(options) {
     L.setOptions(this, options);
     this.live = new Set();
-    this.on("tileunload", ({ tile }) => { tile.abort.abort(); this.live.delete(tile); });
+    this.on("tileunload", ({ tile }) => { tile.abort.abort(); clearTimeout(tile.later); this.live.delete(tile); });
   },
 });
 

@@ -47,9 +47,28 @@ function tell(text) {
   $("status").textContent = text;
 }
 
-function note(text) {
-  $("note").textContent = text;
-  $("note").hidden = !text;
+const notes = { imagery: "", mask: "" };
+
+function note(layer, text) {
+  notes[layer] = text;
+  $("note").textContent = Object.values(notes).filter(Boolean).join(" ");
+  $("note").hidden = !$("note").textContent;
+}
+
+// Tell what goes wrong with the tiles of a layer, until it has them.
+function watch(layer, name, well) {
+  layer.on("loading", () => { layer.failed = false; });
+  layer.on("problem", ({ problem }) => {
+    if (problem.status === 401) {
+      tellProblem(problem);
+      return;
+    }
+    const { title, message, fix, retryAfter } = problem;
+    layer.failed ||= !retryAfter;
+    const more = retryAfter ? `It goes on in ${retryAfter} s.` : [message, fix].filter(Boolean).join(" ");
+    note(name, `${name === "mask" ? "Mask" : "Imagery"}: ${title || "failed"}. ${more}`);
+  });
+  layer.on("load", () => { if (!layer.failed) well(); });
 }
 
 let counting = null;
@@ -175,6 +194,7 @@ function forget() {
   footprints.clear();
   for (const layer of [areaLayer, maskLayer]) layer?.remove();
   areaLayer = maskLayer = null;
+  note("mask", "");
   tellFootprints();
 }
 
@@ -192,7 +212,7 @@ function showMask() {
     bounds, tiles: Boolean($("map").dataset.tiles), imagery: view.imagery, tolerance: view.tolerance, opacity: view.opacity, pane: "mask", noWrap: true,
     minNativeZoom: zoom, maxNativeZoom: zoom, minZoom: zoom - 3, maxZoom: 22,
   });
-  maskLayer.on("problem", ({ problem }) => note(`The mask cannot be shown: ${problem.message || problem.title}`));
+  watch(maskLayer, "mask", () => note("mask", ""));
   maskLayer.addTo(map);
 }
 
@@ -227,31 +247,16 @@ function showImagery() {
     imagery: source.name, attribution: credit(source), minZoom: source.min_zoom, maxNativeZoom: source.max_zoom, maxZoom: 22,
     ...(bounds ? { bounds } : {}),
   });
-  imageryLayer.on("problem", ({ problem }) => imageryFailed(problem));
-  imageryLayer.on("load", tellImagery);
+  watch(imageryLayer, "imagery", tellImagery);
   imageryLayer.addTo(map);
 }
 
-let redrawing = null;
-
-function imageryFailed(problem) {
-  if (problem.status === 401) {
-    tellProblem(problem);
-    return;
-  }
-  if (redrawing) return;
-  const wait = problem.retryAfter;
-  note(`Imagery: ${problem.title}. ${wait ? `It goes on in ${wait} s.` : [problem.message, problem.fix].filter(Boolean).join(" ")}`);
-  redrawing = wait ? setTimeout(() => { redrawing = null; note(""); imageryLayer.redraw(); }, 1000 * wait) : "failed";
-}
-
 function tellImagery() {
-  if (redrawing) return;
   const source = sources.find(({ name }) => name === view.imagery);
   const bounds = extentOf(source);
-  if (map.getZoom() < source.min_zoom) note("Zoom in to see the imagery.");
-  else if ((bounds && !bounds.intersects(map.getBounds())) || !imageryLayer.shows()) note("There is no imagery in view.");
-  else note("");
+  if (map.getZoom() < source.min_zoom) note("imagery", "Zoom in to see the imagery.");
+  else if ((bounds && !bounds.intersects(map.getBounds())) || !imageryLayer.shows()) note("imagery", "There is no imagery in view.");
+  else note("imagery", "");
 }
 
 function extentOf(source) {
@@ -302,7 +307,7 @@ function follow(fragment) {
   view.area = null;
   showImagery();
   remember();
-  tellImagery();
+  if (!imageryLayer.isLoading()) tellImagery();
   if (area && ready) askAbout(L.latLngBounds([area[1], area[0]], [area[3], area[2]]));
 }
 
@@ -344,8 +349,7 @@ CLASSES.forEach(({ told, colour, dashArray }) => {
 map.on("click", ({ latlng }) => { if (ready && !pen.active) around(latlng.wrap()); });
 map.on("moveend", () => {
   remember();
-  if (redrawing === "failed") redrawing = null;
-  if (imageryLayer) tellImagery();
+  if (imageryLayer && !imageryLayer.isLoading() && !imageryLayer.failed) tellImagery();
 });
 map.getContainer().addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target === map.getContainer() && ready) around(map.getCenter().wrap());

@@ -2,7 +2,7 @@
 
 from flask import Blueprint, Response, request
 
-from footprint_pipeline.footprints.map_tiles import MapTiles
+from footprint_pipeline.footprints.imagery_tiles import ImageryTiles
 from footprint_pipeline.footprints.mercator import Tile
 from footprint_pipeline.footprints.patch import Imagery
 from footprint_pipeline.footprints.sources import ImagerySources
@@ -17,7 +17,7 @@ _KEPT = "private, max-age=3600"
 def imagery_endpoints(sources: ImagerySources) -> Blueprint:
     """The endpoints under /v1/imagery."""
     endpoints = Blueprint("imagery", __name__, url_prefix="/v1/imagery")
-    tiles = {name: MapTiles(imagery) for name, imagery in sources.items()}
+    tiles = {name: ImageryTiles(imagery) for name, imagery in sources.items()}
 
     @endpoints.get("")
     @documented(Operation({"application/json": ImageryAnswer}))

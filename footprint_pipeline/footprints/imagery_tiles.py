@@ -33,7 +33,7 @@ class EncodedTile:
     media_type: str
 
 
-class MapTiles:
+class ImageryTiles:
     """The map tiles of a source. Safe to read from several threads.
 
     Args:

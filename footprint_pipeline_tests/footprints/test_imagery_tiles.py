@@ -1,13 +1,12 @@
 """Map tiles of imagery with more than eight bits: seen, and alike in every tile."""
 
-
 import numpy as np
 import pytest
 import rasterio
 
 from footprint_pipeline.errors import RequestError
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
-from footprint_pipeline.footprints.map_tiles import MapTiles
+from footprint_pipeline.footprints.imagery_tiles import ImageryTiles
 from footprint_pipeline.footprints.mercator import Bounds, Tile, tile_at
 from footprint_pipeline.footprints.patch import decode_image
 from footprint_pipeline_tests.footprints.red_city import write_city
@@ -27,19 +26,19 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> GeoTiffImagery:
 
 
 def test_deep_imagery_is_stretched_and_neighbours_fit(deep: GeoTiffImagery) -> None:
-    tiles = MapTiles(deep)
+    tiles = ImageryTiles(deep)
     middle = tile_at(*CITY.centre, 18)
     west, east = (
         decode_image(tiles.read(Tile(18, middle.x + step, middle.y)).content)[0].astype(int) for step in (-1, 0)
     )
     assert np.abs(west[:, -1] - east[:, 0]).max() < 8, "no seam"
     assert east.mean() - west.mean() > 40, "the ramp is seen"
-    first = MapTiles(deep).read(Tile(18, middle.x - 1, middle.y)).content
-    assert first == MapTiles(deep).read(Tile(18, middle.x - 1, middle.y)).content
+    first = ImageryTiles(deep).read(Tile(18, middle.x - 1, middle.y)).content
+    assert first == ImageryTiles(deep).read(Tile(18, middle.x - 1, middle.y)).content
 
 
 def test_what_has_no_imagery_is_transparent(deep: GeoTiffImagery) -> None:
-    tile = MapTiles(deep).read(tile_at(CITY.left + 1e-4, CITY.centre[1], 18))
+    tile = ImageryTiles(deep).read(tile_at(CITY.left + 1e-4, CITY.centre[1], 18))
     assert tile.media_type == "image/png"
     _, opaque = decode_image(tile.content)
     assert 0 < opaque.mean() < 1
@@ -47,4 +46,4 @@ def test_what_has_no_imagery_is_transparent(deep: GeoTiffImagery) -> None:
 
 def test_what_is_no_tile_is_an_error(deep: GeoTiffImagery) -> None:
     with pytest.raises(RequestError, match="no map tile 1/2/0"):
-        MapTiles(deep).read(Tile(1, 2, 0))
+        ImageryTiles(deep).read(Tile(1, 2, 0))

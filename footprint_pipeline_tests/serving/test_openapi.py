@@ -20,6 +20,7 @@ from footprint_pipeline_tests.footprints.red_city import png, write_model
 from footprint_pipeline_tests.serving.conftest import AREA, LATITUDE, LONGITUDE, ZOOM, FakeRegistry
 from footprint_pipeline_tests.serving.test_upload import PICTURE
 from serving.app import create_app
+from serving.forms import FORMS
 from serving.model_store import ModelStore
 from serving.openapi import document
 
@@ -96,7 +97,7 @@ def test_real_answers_are_as_described(client: FlaskClient, described: dict[str,
     for path in ("/", "/healthz", "/readyz", "/v1/model", "/metrics", "/docs", "/openapi.json"):
         assert checked(client.get(path), paths[path]["get"], described) == 200
     assert checked(client.post("/v1/model/refresh"), paths["/v1/model/refresh"]["post"], described) == 200
-    for accept in ("application/geo+json", "application/geo+json-seq", "application/x-ndjson"):
+    for accept in FORMS:
         answer = client.get(f"/v1/footprints?{place}", headers={"Accept": accept})
         assert checked(answer, paths["/v1/footprints"]["get"], described) == 200
     picture = client.post("/v1/footprints/image?gsd_m=0.5", data=png(PICTURE), content_type="image/png")

@@ -88,6 +88,7 @@ def _footprints(predictions: Predictions, query: FootprintsQuery) -> Response:
             tolerance=query.tolerance,
             min_area_m2=query.min_area_m2,
             within_wgs84=within,
+            predict=predictions.rasters(model),
         )
         return _answer(predictions, extraction, model, form, limit=query.limit, attribution=imagery.attribution)
 

@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 from openapi_spec_validator import validate
 
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
+from footprint_pipeline.footprints.mercator import tile_at
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import png, write_model
 from footprint_pipeline_tests.serving.conftest import AREA, LATITUDE, LONGITUDE, ZOOM, FakeRegistry
@@ -22,7 +23,7 @@ from footprint_pipeline_tests.serving.test_upload import PICTURE
 from serving.app import create_app
 from serving.forms import FORMS
 from serving.model_store import ModelStore
-from serving.openapi import document
+from serving.openapi import document, path_of
 
 METHODS = ("get", "post")
 PLACE = {"coordinate": {"latitude": LATITUDE, "longitude": LONGITUDE}, "zoom": ZOOM}
@@ -49,7 +50,7 @@ def test_the_description_is_openapi(described: dict[str, Any]) -> None:
 
 
 def test_every_route_is_described_and_every_described_route_is_there(app: Flask, described: dict[str, Any]) -> None:
-    routes = {(rule.rule, method.lower()) for rule in app.url_map.iter_rules() for method in rule.methods}
+    routes = {(path_of(rule), method.lower()) for rule in app.url_map.iter_rules() for method in rule.methods}
     routes = {(path, method) for path, method in routes if method not in ("head", "options")}
     assert {(path, method) for path, method, _ in operations(described)} == routes
     names = [it["operationId"] for _, _, it in operations(described)]
@@ -107,6 +108,14 @@ def test_real_answers_are_as_described(client: FlaskClient, described: dict[str,
         answer = client.post(f"/predict/polygon{form}", json=PLACE)
         assert checked(answer, paths["/predict/polygon"]["post"], described) == 200
     assert checked(client.post("/predict/mask", json=PLACE), paths["/predict/mask"]["post"], described) == 200
+    z, x, y = tile_at(LONGITUDE, LATITUDE, ZOOM)
+    for form in ("png", "geojson", "mvt"):
+        operation = paths[f"/v1/tiles/{{z}}/{{x}}/{{y}}.{form}"]["get"]
+        answer = client.get(f"/v1/tiles/{z}/{x}/{y}.{form}")
+        assert checked(answer, operation, described) == 200
+        known = client.get(f"/v1/tiles/{z}/{x}/{y}.{form}", headers={"If-None-Match": answer.headers["ETag"]})
+        assert str(known.status_code) in operation["responses"]
+        assert [it["name"] for it in operation["parameters"] if it["in"] == "path"] == ["z", "x", "y"]
 
 
 # ---- random requests, made from the description ----
@@ -168,9 +177,17 @@ class Maker:
                 return made
         return None
 
+    def path(self, path: str) -> str:
+        """A path with its names filled in: mostly a tile of the city."""
+        zoom = self.random.choice([0, 14, 18, 20, 30])
+        tile = tile_at(LONGITUDE, LATITUDE, zoom)._asdict()
+        return re.sub(r"{(\w)}", lambda name: str(tile[name[1]] + (self.random.random() < 0.1)), path)
+
     def query(self, operation: dict[str, Any]) -> dict[str, str]:
         made = {}
         for parameter in operation.get("parameters", []):
+            if parameter["in"] == "path":
+                continue
             if parameter["required"] or self.random.random() < 0.35:
                 schema = parameter.get("schema") or parameter["content"]["application/json"]["schema"]
                 value = self.value(schema, parameter["name"])
@@ -216,11 +233,11 @@ def test_random_requests_are_answered_as_described(
     make = Maker(described, seed)
     seen: dict[str, set[int]] = {}
     for path, method, operation in operations(described):
-        for _ in range(3 if "parameters" not in operation and "requestBody" not in operation else 20):
+        for _ in range(3 if "parameters" not in operation and "requestBody" not in operation else 25):
             body = make.body(operation)
             accept = make.random.choice([*operation["responses"]["200"]["content"], "*/*", "*/*", "text/csv", "é;q=x"])
             answer = coarse_client.open(
-                path,
+                make.path(path),
                 method=method.upper(),
                 query_string=make.query(operation),
                 headers={"Accept": accept},
@@ -229,7 +246,9 @@ def test_random_requests_are_answered_as_described(
             status = checked(answer, operation, described)
             assert status < 500, (path, answer.text)
             seen.setdefault(path, set()).add(status)
-    for path in ("/predict/polygon", "/v1/footprints", "/v1/footprints/image"):
+    tiles = {path for path in seen if path.startswith("/v1/tiles/")}
+    assert len(tiles) == 3
+    for path in ("/predict/polygon", "/v1/footprints", "/v1/footprints/image", *tiles):
         assert {200, 422} <= seen[path], "the requests have to be right now and then, and wrong"
 
 

@@ -11,11 +11,14 @@ from flask import Flask, Response, g, request
 
 from footprint_pipeline.errors import FootprintError
 
-OPEN_PATHS = frozenset({"/", "/map/<name>", "/healthz", "/readyz", "/docs", "/openapi.json"})
-"""Routes that answer without a key: whether it is alive, what there is to ask, and the page to ask from."""
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
+"""What answers without a key: whether it is alive, and what there is to ask; beside it, what the map is made of."""
+_MAP = "/map/"
 
 _NEVER = dict.fromkeys(("base-uri", "form-action", "frame-ancestors"), "'none'")
-_TOLD_TO_PAGES = "Retry-After, Server-Timing, X-Imagery-Attribution, X-Model-Version, X-Out-Of-Domain"
+_TOLD_TO_PAGES = (
+    "Content-Disposition, Retry-After, Server-Timing, X-Imagery-Attribution, X-Model-Version, X-Out-Of-Domain"
+)
 
 
 class KeyNeededError(FootprintError):
@@ -101,13 +104,18 @@ class RateLimit:
             self._left[owner] = left - 1, now
 
 
+def is_open(path: str) -> bool:
+    """Whether a path answers without a key."""
+    return path in OPEN_PATHS or path.startswith(_MAP)
+
+
 def guard(app: Flask, keys: Keys, rate: RateLimit) -> None:
     """Ask every request for its key, and count it, except where it is only about what there is."""
 
     @app.before_request
     def check() -> None:
         preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
-        if preflight or (request.url_rule is not None and request.url_rule.rule in OPEN_PATHS):
+        if preflight or is_open(request.path):
             return
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         bearer = token.strip() if scheme.lower() == "bearer" else None

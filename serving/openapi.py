@@ -17,7 +17,7 @@ from pydantic.json_schema import models_json_schema
 from werkzeug.routing import Rule
 
 from footprint_pipeline import __version__
-from serving.access import OPEN_PATHS
+from serving.access import is_open
 from serving.answers import Problem
 from serving.queries import Coordinate
 
@@ -25,7 +25,6 @@ GEOJSON, PROBLEM = "application/geo+json", "application/problem+json"
 ASKED = (400, 404, 413, 422, 500, 502, 503)
 """What can go wrong with a prediction."""
 
-_VARIABLE = re.compile(r"<(?:(\w+):)?(\w+)>")
 _REFERENCE = "#/components/schemas/{model}"
 _HEADERS = {
     "X-Model-Version": "version that answered",
@@ -92,13 +91,8 @@ def operations(app: Flask) -> dict[tuple[str, str], tuple[Operation, str, str]]:
             raise LookupError(f"{rule.rule} is not documented")
         for method in _methods(rule):
             name = rule.endpoint.rpartition(".")[2]
-            found[rule.rule, method] = view.operation, name, inspect.getdoc(view) or ""
+            found[path_of(rule), method] = view.operation, name, inspect.getdoc(view) or ""
     return found
-
-
-def described_path(rule: str) -> str:
-    """A route as OpenAPI writes it, as in `/tiles/{z}`."""
-    return _VARIABLE.sub(r"{\2}", rule)
 
 
 def document(app: Flask, *, keys: bool) -> dict[str, Any]:
@@ -122,10 +116,10 @@ def document(app: Flask, *, keys: bool) -> dict[str, Any]:
         }
     paths: dict[str, dict[str, Any]] = {}
     for (path, method), (operation, name, told) in sorted(known.items()):
-        asked = keys and path not in OPEN_PATHS
+        asked = keys and not is_open(path)
         summary, _, description = told.partition("\n")
-        problems = sorted({*operation.problems, *((401,) if asked else ()), *(() if path in OPEN_PATHS else (429,))})
-        paths.setdefault(described_path(path), {})[method.lower()] = {
+        problems = sorted({*operation.problems, *((401,) if asked else ()), *(() if is_open(path) else (429,))})
+        paths.setdefault(path, {})[method.lower()] = {
             "operationId": name,
             "summary": summary,
             **({"description": description.strip()} if description.strip() else {}),
@@ -150,22 +144,22 @@ def document(app: Flask, *, keys: bool) -> dict[str, Any]:
     }
 
 
+def path_of(rule: Rule) -> str:
+    """A route's path as OpenAPI writes it, {z} for <int:z>."""
+    return re.sub(r"<(?:int:)?(\w+)>", r"{\1}", rule.rule)
+
+
 def _methods(rule: Rule) -> list[str]:
     return sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
 
 
 def _asked(
-    rule: str, operation: Operation, schema_of: Mapping[type, Any], schemas: Mapping[str, Any]
+    path: str, operation: Operation, schema_of: Mapping[type, Any], schemas: Mapping[str, Any]
 ) -> dict[str, Any]:
     parameters = [
-        {
-            "name": name,
-            "in": "path",
-            "required": True,
-            "schema": {"type": "integer", "minimum": 0} if kind == "int" else {"type": "string"},
-        }
-        for kind, name in _VARIABLE.findall(rule)
-    ] + [
+        {"name": name, "in": "path", "required": True, "schema": schema} for name, schema in _variables(path).items()
+    ]
+    parameters += [
         parameter
         for model in operation.arguments
         for parameter in _parameters(schemas[schema_of[model]["$ref"].rpartition("/")[2]], schemas)
@@ -175,6 +169,12 @@ def _asked(
         **({"parameters": parameters} if parameters else {}),
         **({"requestBody": {"required": True, "content": body}} if body else {}),
     }
+
+
+def _variables(path: str) -> dict[str, dict[str, Any]]:
+    """The names in a path with their schemas: of a tile all but a name are numbers."""
+    whole = {"type": "integer", "minimum": 0}
+    return {name: {"type": "string"} if name == "name" else whole for name in re.findall(r"{(\w+)}", path)}
 
 
 def _parameters(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterable[dict[str, Any]]:

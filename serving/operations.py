@@ -12,7 +12,7 @@ from serving.docs_page import STYLE_SOURCE, docs_page
 from serving.map.page import map_page
 from serving.metrics import MEDIA_TYPE, Requests, exposition
 from serving.model_store import ModelStore, NoModelError
-from serving.openapi import TEXT, Operation, described_path, document, documented, operations
+from serving.openapi import TEXT, Operation, document, documented, operations
 from serving.problems import problem
 from serving.turns import Turns
 
@@ -110,7 +110,7 @@ def describe(app: Flask, sources: ImagerySources, *, keys: bool) -> None:
         if request.accept_mimetypes.best_match([_JSON, _HTML]) == _HTML:
             return map_page()
         told = {
-            f"{method} {described_path(path)}": text.partition("\n")[0]
+            f"{method} {path}": text.partition("\n")[0]
             for (path, method), (_, _, text) in sorted(operations(app).items())
         }
         names = sorted(sources, key=lambda name: name != sources.default_name)

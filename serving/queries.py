@@ -166,6 +166,14 @@ class FootprintsQuery(_Schema):
         return self
 
 
+class TileQuery(_Schema):
+    """How a map tile is to be drawn."""
+
+    tolerance: Tolerance | None = None
+    min_area_m2: MinArea | None = None
+    imagery: ImageryName | None = None
+
+
 class ImageryChoice(_Schema):
     """Which imagery."""
 

@@ -7,7 +7,7 @@ whichever area holds its centre, so that neighbouring areas tell it once.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -126,6 +126,9 @@ def extract(
     min_area_m2: float | None = None,
     halos_px: tuple[int, ...] = HALOS_PX,
     within_wgs84: shapely.Geometry | None = None,
+    reaching: bool = False,
+    predict: Callable[..., "Raster"] | None = None,
+    stages: Stages | None = None,
 ) -> Extraction:
     """Every building whose centroid lies in a Web Mercator rectangle, uncut by its edges, the surest first.
 
@@ -138,6 +141,9 @@ def extract(
         halos_px: how far to look around, pixels, ascending: the next one is tried when a building reaches
             beyond; one that reaches beyond the last is cut there.
         within_wgs84: a (Multi)Polygon in degrees that centroids must lie in as well; anywhere when None.
+        reaching: whether buildings count too that only reach into the rectangle, whole.
+        predict: what stands in for `predict_raster`, as one that remembers does.
+        stages: seconds spent so far.
 
     Raises:
         AreaTooLargeError: the area has too many pixels at the model's resolution.
@@ -147,9 +153,9 @@ def extract(
     """
     tolerance = runtime.spec.tolerance if tolerance is None else tolerance
     min_area_m2 = runtime.spec.min_area_m2 if min_area_m2 is None else min_area_m2
-    stages = Stages()
+    stages = Stages() if stages is None else stages
     for halo_px in halos_px:
-        raster = predict_raster(runtime, imagery, bounds_3857, halo_px=halo_px, stages=stages)
+        raster = (predict or predict_raster)(runtime, imagery, bounds_3857, halo_px=halo_px, stages=stages)
         with stages.timed("vectorize"):
             footprints = vectorize(
                 np.ascontiguousarray(raster.padded[..., 0]),
@@ -162,7 +168,7 @@ def extract(
         if whole:
             break
     with stages.timed("vectorize"):
-        polygons, confidence = _owned(footprints, raster)
+        polygons, confidence = _owned(footprints, raster, reaching=reaching)
         polygons = shapely.orient_polygons(_to_wgs84(polygons, raster))
         area_m2 = np.array([_WGS84.geometry_area_perimeter(polygon)[0] for polygon in polygons], float)
         kept = (area_m2 >= min_area_m2) & (area_m2 > 0)
@@ -276,11 +282,17 @@ def _cut(footprints: Footprints, raster: Raster) -> bool:
     return bool((touches & inside).any())
 
 
-def _owned(footprints: Footprints, raster: Raster) -> tuple[np.ndarray, np.ndarray]:
-    """The footprints whose centroid lies in the area; of its edges only the left and the upper one count to it."""
+def _owned(footprints: Footprints, raster: Raster, *, reaching: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The footprints whose centroid lies in the area; of its edges only the left and the upper one count to it.
+
+    With `reaching` also those that reach into it.
+    """
     height, width = raster.shape
     x, y = shapely.get_coordinates(shapely.centroid(footprints.polygons)).T - raster.halo_px
     owned = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    if reaching:
+        left, top, right, bottom = shapely.bounds(footprints.polygons).reshape(-1, 4).T - raster.halo_px
+        owned |= (left < width) & (right > 0) & (top < height) & (bottom > 0)
     return footprints.polygons[owned], footprints.confidence[owned]
 
 

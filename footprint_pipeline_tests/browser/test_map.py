@@ -15,7 +15,7 @@ from footprint_pipeline_tests.browser.conftest import FAINT, SMALL, X, Y, visit
 from footprint_pipeline_tests.footprints.red_city import DEGREE_M
 from footprint_pipeline_tests.serving.conftest import ROOF
 from serving.app import create_app
-from serving.footprints import FORMS
+from serving.forms import FORMS
 from serving.map.page import DOWNLOADS
 from serving.model_store import ModelStore
 

@@ -7,7 +7,6 @@ import random
 import re
 from html.parser import HTMLParser
 from typing import Any
-from urllib.parse import quote
 
 import jsonschema
 import pytest
@@ -22,8 +21,9 @@ from footprint_pipeline_tests.footprints.red_city import png, write_model
 from footprint_pipeline_tests.serving.conftest import AREA, LATITUDE, LONGITUDE, ZOOM, FakeRegistry
 from footprint_pipeline_tests.serving.test_upload import PICTURE
 from serving.app import create_app
+from serving.forms import FORMS
 from serving.model_store import ModelStore
-from serving.openapi import described_path, document
+from serving.openapi import document, path_of
 
 METHODS = ("get", "post")
 PLACE = {"coordinate": {"latitude": LATITUDE, "longitude": LONGITUDE}, "zoom": ZOOM}
@@ -50,9 +50,7 @@ def test_the_description_is_openapi(described: dict[str, Any]) -> None:
 
 
 def test_every_route_is_described_and_every_described_route_is_there(app: Flask, described: dict[str, Any]) -> None:
-    routes = {
-        (described_path(rule.rule), method.lower()) for rule in app.url_map.iter_rules() for method in rule.methods
-    }
+    routes = {(path_of(rule), method.lower()) for rule in app.url_map.iter_rules() for method in rule.methods}
     routes = {(path, method) for path, method in routes if method not in ("head", "options")}
     assert {(path, method) for path, method, _ in operations(described)} == routes
     names = [it["operationId"] for _, _, it in operations(described)]
@@ -100,7 +98,7 @@ def test_real_answers_are_as_described(client: FlaskClient, described: dict[str,
     for path in ("/", "/healthz", "/readyz", "/v1/imagery", "/v1/model", "/metrics", "/docs", "/openapi.json"):
         assert checked(client.get(path), paths[path]["get"], described) == 200
     assert checked(client.post("/v1/model/refresh"), paths["/v1/model/refresh"]["post"], described) == 200
-    for accept in ("application/geo+json", "application/geo+json-seq", "application/x-ndjson"):
+    for accept in FORMS:
         answer = client.get(f"/v1/footprints?{place}", headers={"Accept": accept})
         assert checked(answer, paths["/v1/footprints"]["get"], described) == 200
     picture = client.post("/v1/footprints/image?gsd_m=0.5", data=png(PICTURE), content_type="image/png")
@@ -116,6 +114,14 @@ def test_real_answers_are_as_described(client: FlaskClient, described: dict[str,
     assert checked(client.get("/", headers={"Accept": "text/html"}), paths["/"]["get"], described) == 200
     for name in ("main.js", "map.css", "leaflet.js"):
         assert checked(client.get(f"/map/{name}"), paths["/map/{name}"]["get"], described) == 200
+    z, x, y = tile_at(LONGITUDE, LATITUDE, ZOOM)
+    for form in ("png", "geojson", "mvt"):
+        operation = paths[f"/v1/tiles/{{z}}/{{x}}/{{y}}.{form}"]["get"]
+        answer = client.get(f"/v1/tiles/{z}/{x}/{y}.{form}")
+        assert checked(answer, operation, described) == 200
+        known = client.get(f"/v1/tiles/{z}/{x}/{y}.{form}", headers={"If-None-Match": answer.headers["ETag"]})
+        assert str(known.status_code) in operation["responses"]
+        assert [it["name"] for it in operation["parameters"] if it["in"] == "path"] == ["z", "x", "y"]
 
 
 # ---- random requests, made from the description ----
@@ -177,12 +183,12 @@ class Maker:
                 return made
         return None
 
-    def path(self, template: str, operation: dict[str, Any]) -> str:
-        for parameter in operation.get("parameters", []):
-            if parameter["in"] == "path":
-                value = self.random.choice([self.value(parameter["schema"]), self.random.randrange(20), "main.js"])
-                template = template.replace(f"{{{parameter['name']}}}", quote(str(value), safe=""))
-        return template
+    def path(self, path: str) -> str:
+        """A path with its names filled in: mostly a tile of the city."""
+        zoom = self.random.choice([0, 14, 18, 20, 30])
+        tile = tile_at(LONGITUDE, LATITUDE, zoom)._asdict()
+        path = path.replace("{name}", self.random.choice(["main.js", "leaflet.css", "page.py", "é"]))
+        return re.sub(r"{(\w)}", lambda name: str(tile[name[1]] + (self.random.random() < 0.1)), path)
 
     def query(self, operation: dict[str, Any]) -> dict[str, str]:
         made = {}
@@ -234,11 +240,11 @@ def test_random_requests_are_answered_as_described(
     make = Maker(described, seed)
     seen: dict[str, set[int]] = {}
     for path, method, operation in operations(described):
-        for _ in range(3 if "parameters" not in operation and "requestBody" not in operation else 20):
+        for _ in range(3 if "parameters" not in operation and "requestBody" not in operation else 25):
             body = make.body(operation)
             accept = make.random.choice([*operation["responses"]["200"]["content"], "*/*", "*/*", "text/csv", "é;q=x"])
             answer = coarse_client.open(
-                make.path(path, operation),
+                make.path(path),
                 method=method.upper(),
                 query_string=make.query(operation),
                 headers={"Accept": accept},
@@ -247,7 +253,9 @@ def test_random_requests_are_answered_as_described(
             status = checked(answer, operation, described)
             assert status < 500, (path, answer.text)
             seen.setdefault(path, set()).add(status)
-    for path in ("/predict/polygon", "/v1/footprints", "/v1/footprints/image"):
+    tiles = {path for path in seen if path.startswith("/v1/tiles/")}
+    assert len(tiles) == 3
+    for path in ("/predict/polygon", "/v1/footprints", "/v1/footprints/image", *tiles):
         assert {200, 422} <= seen[path], "the requests have to be right now and then, and wrong"
 
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from flask import Blueprint, Response, abort, current_app, g, render_template, request
+from flask import Blueprint, Response, abort, g, render_template, request
 from xstatic.pkg import leaflet
 
-from serving.footprints import FORMS
+from serving.forms import FORMS
 from serving.openapi import GEOJSON, TEXT, Operation, documented
 
 ALLOWED = {"script-src": "'self'", "style-src": "'self'", "img-src": "'self' data:", "connect-src": "'self'"}
@@ -47,8 +47,7 @@ def map_page() -> Response:
     """The map."""
     g.allowed = ALLOWED
     downloads = [(media, *DOWNLOADS[media]) for media in DOWNLOADS if media in FORMS]
-    tiles = any(rule.rule.startswith("/v1/tiles/") for rule in current_app.url_map.iter_rules())
-    response = Response(render_template("map.html", downloads=downloads, tiles=tiles), mimetype="text/html")
+    response = Response(render_template("map.html", downloads=downloads), mimetype="text/html")
     response.headers["Cache-Control"] = "no-cache"
     response.vary.add("Accept")
     return response

@@ -31,7 +31,7 @@ const Fetched = L.GridLayer.extend({
     }
   },
   async load(canvas, coords) {
-    const response = await ask(this.url(coords), { body: this.body?.(coords), signal: canvas.abort.signal });
+    const response = await ask(this.url(coords), { signal: canvas.abort.signal });
     const image = await createImageBitmap(await response.blob());
     this.paint(canvas, image, coords);
   },
@@ -56,27 +56,20 @@ export const ImageryLayer = Fetched.extend({
 
 export const MaskLayer = Fetched.extend({
   // The building probability of an area (options.bounds), shown where it is above 1 - options.tolerance. It is the
-  // alpha of a map tile; a service without such tiles (options.tiles) tells it as the grey of a mask.
+  // alpha of a map tile.
   url({ z, x, y }) {
-    const { imagery, tiles } = this.options;
-    return tiles ? `v1/tiles/${z}/${x}/${y}.png?imagery=${encodeURIComponent(imagery)}` : "predict/mask";
-  },
-  body({ z, x, y }) {
-    if (this.options.tiles) return null;
-    const { lat, lng } = L.CRS.EPSG3857.pointToLatLng(L.point(256 * (x + 0.5), 256 * (y + 0.5)), z);
-    return { coordinate: { latitude: lat, longitude: lng }, zoom: z };
+    return `v1/tiles/${z}/${x}/${y}.png?imagery=${encodeURIComponent(this.options.imagery)}`;
   },
   paint(canvas, image, coords) {
     const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.drawImage(image, 0, 0, 256, 256);
-    const channel = this.options.tiles ? 3 : 0;
+    context.drawImage(image, 0, 0);
     const rgba = context.getImageData(0, 0, 256, 256).data;
     canvas.probability = new Uint8Array(256 * 256);
     const [west, south, east, north] = this.within(coords);
     for (let row = north; row < south; row++) {
       for (let column = west; column < east; column++) {
         const pixel = row * 256 + column;
-        canvas.probability[pixel] = rgba[4 * pixel + channel];
+        canvas.probability[pixel] = rgba[4 * pixel + 3];
       }
     }
     this.threshold(canvas);

@@ -199,7 +199,6 @@ function forget() {
 }
 
 function showMask() {
-  if (!$("map").dataset.tiles && view.imagery !== sources[0].name) return; // masks are the default imagery's
   const area = areaLayer.getBounds();
   const extent = extentOf(sources.find(({ name }) => name === view.imagery)) || area;
   if (!area.intersects(extent)) return;
@@ -209,7 +208,7 @@ function showMask() {
   );
   const zoom = maskZoom(bounds, gsd);
   maskLayer = new MaskLayer({
-    bounds, tiles: Boolean($("map").dataset.tiles), imagery: view.imagery, tolerance: view.tolerance, opacity: view.opacity, pane: "mask", noWrap: true,
+    bounds, imagery: view.imagery, tolerance: view.tolerance, opacity: view.opacity, pane: "mask", noWrap: true,
     minNativeZoom: zoom, maxNativeZoom: zoom, minZoom: zoom - 3, maxZoom: 22,
   });
   watch(maskLayer, "mask", () => note("mask", ""));

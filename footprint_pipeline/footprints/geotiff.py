@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 import rasterio
+from rasterio import DatasetReader
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.transform import from_bounds
@@ -65,7 +66,7 @@ class GeoTiffImagery:
                 self._nodata = source.nodata
                 self.date = date or _date({**source.tags(), **source.tags(ns="IMAGERY")})
                 self.extent_wgs84 = Bounds(*transform_bounds(source.crs, "EPSG:4326", *source.bounds))
-                self.zooms = self._zooms()
+                self.zooms = _zooms(source, self.extent_wgs84)
         except RasterioError:
             raise SettingsError(
                 f"{self.name}: missing, or not a raster that GDAL can read.",
@@ -110,19 +111,6 @@ class GeoTiffImagery:
         gsd_m = grid_m / decimation * (1 if level is None else self._overviews[level])
         return Patch(np.ascontiguousarray(pixels), valid, self.name, gsd_m=gsd_m, date=self.date)
 
-    def _zooms(self) -> tuple[int, int]:
-        """See `Imagery.zooms`. Without overviews a coarse tile is made of all the pixels in it, so there are bounds."""
-        known = 18
-        decimation = self._decimation(tile_at(*self.extent_wgs84.centre, known).bounds_3857, _MAP_TILE_PX)
-        finest = min(max(known + math.ceil(math.log2(decimation) - 0.01), 0), 24)
-        for zoom in range(finest - 1, -1, -1):
-            at_zoom = decimation * 2.0 ** (known - zoom)
-            level = self._overview(at_zoom)
-            factor = 1 if level is None else self._overviews[level]
-            if math.prod(min(_MAP_TILE_PX * at_zoom, side) / factor for side in self._size) > _MOST_READ_PX:
-                return zoom + 1, finest
-        return 0, finest
-
     def _decimation(self, bounds_3857: Bounds, width: int) -> float:
         """How many of the file's own pixels a pixel of the grid is wide."""
         left, _, right, _ = transform_bounds(WEB_MERCATOR, self._crs, *bounds_3857)
@@ -133,6 +121,21 @@ class GeoTiffImagery:
         """The coarsest overview that is still no coarser than the grid; None for the raster itself."""
         usable = [level for level, factor in enumerate(self._overviews) if factor <= decimation * 1.001]
         return usable[-1] if usable else None
+
+
+def _zooms(source: DatasetReader, extent_wgs84: Bounds) -> tuple[int, int]:
+    """See `Imagery.zooms`. Without overviews a coarse tile is made of all the pixels in it, so there is a limit."""
+    known = 18
+    left, _, right, _ = transform_bounds(WEB_MERCATOR, source.crs, *tile_at(*extent_wgs84.centre, known).bounds_3857)
+    own_pixel = (source.bounds.right - source.bounds.left) / source.width
+    decimation = (right - left) / _MAP_TILE_PX / own_pixel
+    finest = min(max(known + math.ceil(math.log2(decimation) - 0.01), 0), 24)
+    for zoom in range(finest - 1, -1, -1):
+        at_zoom = decimation * 2.0 ** (known - zoom)
+        factor = max((factor for factor in source.overviews(1) if factor <= at_zoom), default=1)
+        if math.prod(min(_MAP_TILE_PX * at_zoom, side) / factor for side in source.shape) > _MOST_READ_PX:
+            return zoom + 1, finest
+    return 0, finest
 
 
 def _date(tags: dict[str, str]) -> str | None:

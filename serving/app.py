@@ -72,6 +72,6 @@ def create_app(
     app.register_blueprint(footprint_endpoints(predictions))
     app.register_blueprint(tile_endpoints(predictions))
     app.register_blueprint(model_endpoints(store, sources))
-    app.register_blueprint(metrics_endpoint(requests, turns, store, counters))
+    app.register_blueprint(metrics_endpoint(requests, turns, store, counters, cache))
     describe(app, sources, keys=bool(keys))
     return app

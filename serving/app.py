@@ -76,6 +76,6 @@ def create_app(
     app.register_blueprint(imagery_endpoints(sources))
     app.register_blueprint(map_files())
     app.register_blueprint(model_endpoints(store, sources))
-    app.register_blueprint(metrics_endpoint(requests, turns, store, counters))
+    app.register_blueprint(metrics_endpoint(requests, turns, store, counters, cache))
     describe(app, sources, keys=bool(keys))
     return app

@@ -77,7 +77,7 @@ def test_neighbouring_tiles_continue_each_other_at_any_scale() -> None:
         ]
         pixel = 313 / 256 / scale  # of the tile, in those of the raster, whose halo is 10 wide
         steps = np.diff(np.hstack(whole), axis=1)
-        assert steps == pytest.approx(pixel / 333 / 2, rel=0.1 if pixel > 1 else 1e-3, abs=1e-6)
+        assert np.allclose(steps, pixel / 333 / 2, rtol=0.1 if pixel > 1 else 1e-3, atol=1e-6)
         assert whole[0][0, 0] == pytest.approx((10 + pixel / 2 - 0.5) / 333, abs=3e-4)
 
 

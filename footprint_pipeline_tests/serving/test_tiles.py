@@ -163,6 +163,10 @@ def test_the_tiles_of_a_block_share_one_prediction(client: FlaskClient, counted:
     assert counted.read_times == 1
     answers = client.get("/metrics").text
     assert 'footprint_answers_total{model="red-roofs",version="3"} 1' in answers  # one look at the imagery
+    told = dict(line.split() for line in answers.splitlines() if line.startswith("footprint_prediction_cache_"))
+    assert told["footprint_prediction_cache_misses_total"] == "2"  # of the raster, and of what is drawn on it
+    assert int(told["footprint_prediction_cache_hits_total"]) == 3 * len(tiles) - 1
+    assert int(told["footprint_prediction_cache_bytes"]) > 1e6
 
 
 def test_without_a_cache_a_tile_is_predicted_alone(store: ModelStore, counted: Counted) -> None:

@@ -59,7 +59,7 @@ def run(
             f"{'the champion' if registered.promoted else 'a challenger'}: {registered.reason}",
             f"  prepared data {home / 'lake'}, models and runs {settings.tracking_uri or home / 'artifacts'}",
             "Look:  make ui     the graph, the plots (Dagster) and the run, the model (MLflow)",
-            "Ask:   make serve  then POST a coordinate to /predict/polygon",
+            f"Ask:   make serve  a map to click on, and the same over HTTP, on http://127.0.0.1:{settings.port}",
         ],
     }
 

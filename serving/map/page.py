@@ -5,18 +5,18 @@ from pathlib import Path
 from flask import Blueprint, Response, abort, g, render_template, request
 from xstatic.pkg import leaflet
 
-from serving.forms import FORMS
+from footprint_pipeline.footprints.tables import FLATGEOBUF, GEOPACKAGE, GEOPARQUET
 from serving.openapi import GEOJSON, TEXT, Operation, documented
 
 ALLOWED = {"script-src": "'self'", "style-src": "'self'", "img-src": "'self' data:", "connect-src": "'self'"}
 """What a Content-Security-Policy must allow: nothing inline, nothing from elsewhere."""
 DOWNLOADS = {
     GEOJSON: ("GeoJSON", "geojson"),
-    "application/vnd.apache.parquet": ("GeoParquet", "parquet"),
-    "application/geopackage+sqlite3": ("GeoPackage", "gpkg"),
-    "application/flatgeobuf": ("FlatGeobuf", "fgb"),
+    GEOPARQUET: ("GeoParquet", "parquet"),
+    GEOPACKAGE: ("GeoPackage", "gpkg"),
+    FLATGEOBUF: ("FlatGeobuf", "fgb"),
 }
-"""Media type → name and ending of the files that the page offers, where the service writes them."""
+"""Media type → name and ending of the files that the page offers."""
 
 _TYPES = {".js": "text/javascript", ".css": "text/css"}
 _OWN = Path(__file__).parent / "static"
@@ -46,7 +46,7 @@ def map_files() -> Blueprint:
 def map_page() -> Response:
     """The map."""
     g.allowed = ALLOWED
-    downloads = [(media, *DOWNLOADS[media]) for media in DOWNLOADS if media in FORMS]
+    downloads = [(media, *told) for media, told in DOWNLOADS.items()]
     response = Response(render_template("map.html", downloads=downloads), mimetype="text/html")
     response.headers["Cache-Control"] = "no-cache"
     response.vary.add("Accept")

@@ -4,7 +4,7 @@ import { ask } from "./service.js";
 
 const { L } = window;
 const MASK_RGB = [255, 230, 0];
-const MOST_MASK_TILES = 16;
+const MOST_MASK_TILES = 64;
 
 const Fetched = L.GridLayer.extend({
   // Subclasses: url(coords), and paint(canvas, image, coords). `problem` is fired for what is no "nothing there". A tile

@@ -77,7 +77,7 @@ export class Footprints {
 }
 
 export function summary({ confidence, area_m2: area }) {
-  return `${Math.round(100 * confidence)} %, ${metres(area)}`;
+  return `${Math.round(100 * confidence)} % sure, ${metres(area)}`;
 }
 
 export function metres(area) {

@@ -3,7 +3,7 @@
 import { ask } from "./service.js";
 
 const { L } = window;
-const MASK_RGB = [255, 230, 0];
+const MASK_RGB = [190, 80, 255];
 const MOST_MASK_TILES = 64;
 
 const Fetched = L.GridLayer.extend({

@@ -32,7 +32,12 @@ _ANSWERS = {GEOJSON: FeatureCollection, SEQUENCE: TEXT, LINES: TEXT}
 _IMAGE_ANSWERS = {GEOJSON: (FeatureCollection, PixelCollection), SEQUENCE: TEXT, LINES: TEXT}
 _IMAGES = {
     **dict.fromkeys(("image/tiff", "image/png", "image/jpeg", "application/octet-stream"), BINARY),
-    "multipart/form-data": {"type": "object", "properties": {NAME: BINARY}, "required": [NAME]},
+    "multipart/form-data": {
+        "type": "object",
+        "properties": {NAME: BINARY},
+        "required": [NAME],
+        "additionalProperties": False,
+    },
 }
 
 

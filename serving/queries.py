@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import shapely
 from flask import Request
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import from_json
 from werkzeug.datastructures import MultiDict
 
@@ -16,9 +16,17 @@ from footprint_pipeline.footprints.mercator import MAX_LATITUDE
 
 MOST_FOOTPRINTS = 100_000
 
+
+def _whole(number: object) -> object:
+    """In JSON Schema 16.0 is an integer as well."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+_WHOLE = BeforeValidator(_whole)
+
 Latitude = Annotated[float, Field(ge=-MAX_LATITUDE, le=MAX_LATITUDE, description="degrees north, WGS 84")]
 Longitude = Annotated[float, Field(ge=-180, le=180, description="degrees east, WGS 84")]
-Zoom = Annotated[int, Field(ge=10, le=19, description="zoom of the 512-px slippy tile that is asked for")]
+Zoom = Annotated[int, Field(ge=10, le=19, description="zoom of the 512-px slippy tile that is asked for"), _WHOLE]
 Tolerance = Annotated[
     float,
     Field(
@@ -29,7 +37,9 @@ MinArea = Annotated[
     float, Field(ge=0, le=1e6, description="smaller footprints are left out, m²; the model's own by default")
 ]
 Limit = Annotated[
-    int, Field(ge=1, le=MOST_FOOTPRINTS, description="how many footprints at most; those it is surest of come first")
+    int,
+    Field(ge=1, le=MOST_FOOTPRINTS, description="how many footprints at most; those it is surest of come first"),
+    _WHOLE,
 ]
 ImageryName = Annotated[
     str, Field(min_length=1, max_length=64, description="one of the operator's sources of imagery, by name")

@@ -108,9 +108,11 @@ class GeoTiffImagery:
 
     def _decimation(self, bounds_3857: Bounds, width: int) -> float:
         """How many of the file's own pixels a pixel of the grid is wide."""
-        left, _, right, _ = transform_bounds(WEB_MERCATOR, self._crs, *bounds_3857)
+        (x, y), quarter = bounds_3857.centre, (bounds_3857.right - bounds_3857.left) / width / 4
+        middle = x - quarter, y - quarter, x + quarter, y + quarter  # the whole may reach across the antimeridian
+        left, _, right, _ = transform_bounds(WEB_MERCATOR, self._crs, *middle)
         own_pixel = (self._extent.right - self._extent.left) / self._size[0]
-        return (right - left) / width / own_pixel
+        return 2 * (right - left) / own_pixel
 
     def _overview(self, decimation: float) -> int | None:
         """The coarsest overview that is still no coarser than the grid; None for the raster itself."""

@@ -63,12 +63,12 @@ def gunicorn(log: Path, **environment: str) -> Iterator[str]:
 def health(address: str) -> requests.Response | None:
     try:
         return requests.get(f"{address}/readyz", headers=HEADERS, timeout=20)
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):
         return None
 
 
 def wait_for(condition: Callable[[], bool], log: Path) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not condition():
         assert time.monotonic() < end, log.read_text()
         time.sleep(0.3)

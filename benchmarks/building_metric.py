@@ -15,7 +15,7 @@ import numpy as np
 import shapely
 
 from benchmarks.form import Figure, main
-from footprint_pipeline.evaluation.buildings import IOU_THRESHOLD, MIN_AREA_PX, BuildingScore, match_buildings
+from footprint_pipeline.evaluation.buildings import IOU_THRESHOLD, MIN_AREA_PX, BuildingScore, Scene, match_buildings
 
 TILES, BUILDINGS = 1388, 76_000
 SIDE_PX = 420

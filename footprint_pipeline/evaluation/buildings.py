@@ -201,9 +201,7 @@ def assign(pairs: Pairs, confidence: np.ndarray, *, counts: np.ndarray | None = 
         counts: bool, shape (P,): proposals that are not left out; all when None.
     """
     proposed = pairs.large if counts is None else pairs.large & counts
-    rank = np.empty(len(proposed), int)
-    rank[np.argsort(-confidence, kind="stable")] = np.arange(len(proposed))
-    order = np.lexsort((pairs.building, -pairs.iou, rank[pairs.proposal]))
+    order = np.lexsort((pairs.building, -pairs.iou, pairs.proposal, -confidence[pairs.proposal]))
     order = order[proposed[pairs.proposal[order]]]
     pair_of: dict[int, int] = {}
     taken: set[int] = set()

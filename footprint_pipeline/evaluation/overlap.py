@@ -45,7 +45,7 @@ def overlap_area(polygons: np.ndarray, others: np.ndarray) -> np.ndarray:
     area = np.empty(len(polygons))
     area[~simple] = geos_overlap_area(polygons[~simple], others[~simple])
     for chunk in _chunks(np.flatnonzero(simple), corners - 1):
-        area[chunk] = _add_up(polygons[chunk], others[chunk])
+        area[chunk] = _add_up(*map(_corners, (polygons[chunk], others[chunk]), corners[:, chunk]))
     return area
 
 
@@ -70,9 +70,8 @@ def _chunks(pairs: np.ndarray, edges: np.ndarray) -> Iterator[np.ndarray]:
         pairs = pairs[count:]
 
 
-def _add_up(polygons: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The sum of the formula for polygons of one ring, shape (K,)."""
-    corners, other_corners = _corners(polygons), _corners(others)
+def _add_up(corners: np.ndarray, other_corners: np.ndarray) -> np.ndarray:
+    """The sum of the formula, shape (K,), for polygons of one ring, from what `_corners` says of them."""
     origin = corners[:, :1]
     low, high, level, slope, sign = (each[:, None] for each in _edges(*(corners - origin)))
     other_low, other_high, other_level, other_slope, other_sign = _edges(*(other_corners - origin))
@@ -86,9 +85,8 @@ def _add_up(polygons: np.ndarray, others: np.ndarray) -> np.ndarray:
     return -np.einsum("ik,jk,ijk->k", sign[:, 0], other_sign, terms) / 8.0
 
 
-def _corners(polygons: np.ndarray) -> np.ndarray:
-    """x and y of the corners, float64, shape (2, most corners, K); the last is repeated where there are fewer."""
-    count = shapely.get_num_coordinates(polygons)
+def _corners(polygons: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """x and y of so many corners, float64, shape (2, most corners, K); the last is repeated where there are fewer."""
     first = np.cumsum(count) - count
     return shapely.get_coordinates(polygons).T[:, first + np.minimum(np.arange(count.max())[:, None], count - 1)]
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import shapely
 
-from footprint_pipeline.evaluation.buildings import BuildingScore, match_buildings
+from footprint_pipeline.evaluation.buildings import BuildingScore, Scene, match_buildings
 
 
 def boxes(*corners: tuple[float, float, float, float]) -> np.ndarray:
@@ -10,7 +10,8 @@ def boxes(*corners: tuple[float, float, float, float]) -> np.ndarray:
 
 
 def counts(proposals: np.ndarray, confidence: list[float], truth: np.ndarray, **options: float) -> tuple[int, int, int]:
-    score = match_buildings(proposals, np.array(confidence, np.float32), truth, **options).score
+    (matches,) = match_buildings([Scene(proposals, np.array(confidence, np.float32), truth)], **options)
+    score = matches.score
     return score.true_positives, score.false_positives, score.false_negatives
 
 

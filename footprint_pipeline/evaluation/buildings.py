@@ -232,14 +232,14 @@ def _close(left: np.ndarray, iou: np.ndarray, threshold: float) -> np.ndarray:
 
 def _iou(overlap: np.ndarray, area: np.ndarray, other_area: np.ndarray) -> np.ndarray:
     """Intersection over union."""
-    overlap = np.minimum(overlap, np.minimum(area, other_area))
     return overlap / (area + other_area - overlap)
 
 
 def _most_iou(bounds: np.ndarray, others: np.ndarray, area: np.ndarray, other_area: np.ndarray) -> np.ndarray:
     """What the IoU of polygons cannot exceed, by their bounding boxes, shape (N, 4), and areas, shape (N,)."""
     sides = np.minimum(bounds[:, 2:], others[:, 2:]) - np.maximum(bounds[:, :2], others[:, :2])
-    return _iou(np.prod(np.maximum(sides, 0.0), axis=1), area, other_area)
+    overlap = np.minimum(np.prod(np.maximum(sides, 0.0), axis=1), np.minimum(area, other_area))
+    return _iou(overlap, area, other_area)
 
 
 def by_size(found: np.ndarray, false: np.ndarray, missed: np.ndarray, *, bounds: Sequence[float]) -> pd.DataFrame:

@@ -110,7 +110,7 @@ class Matches:
     @property
     def score(self) -> BuildingScore:
         """The counts."""
-        hits, proposed, there = map(np.count_nonzero, (self.right, self.proposed, self.there))
+        hits, proposed, there = (int(np.count_nonzero(each)) for each in (self.right, self.proposed, self.there))
         return BuildingScore(hits, proposed - hits, there - hits)
 
 
@@ -164,12 +164,9 @@ def _pair_up(scenes: Sequence[Scene], iou_threshold: float, min_area_px: float) 
     first_true = np.cumsum([0, *(len(scene.truth) for scene in scenes)])
     proposals = np.concatenate([scene.proposals for scene in scenes])
     truth = np.concatenate([scene.truth for scene in scenes])
-    left, right = np.hstack(
-        [
-            shapely.STRtree(scene.truth).query(scene.proposals) + [[start], [start_true]]
-            for scene, start, start_true in zip(scenes, first[:-1], first_true[:-1], strict=True)
-        ]
-    )
+    starts = np.stack([first, first_true], axis=1)[:-1, :, None]
+    met = (shapely.STRtree(scene.truth).query(scene.proposals) for scene in scenes)
+    left, right = np.hstack([pairs + start for pairs, start in zip(met, starts, strict=True)])
     area, true_area = shapely.area(proposals), shapely.area(truth)
     large, there = area >= min_area_px, true_area >= min_area_px
     counted = large[left] & there[right]
@@ -216,7 +213,7 @@ def assign(pairs: Pairs, confidence: np.ndarray, *, counts: np.ndarray | None = 
 
 
 def _close(left: np.ndarray, iou: np.ndarray, threshold: float) -> np.ndarray:
-    """bool, shape (K,): pairs whose IoU is so near the threshold, or another one's of the proposal, that rounding decides.
+    """bool, shape (K,): pairs whose IoU is the threshold, or that of another pair of the proposal, but for rounding.
 
     Args:
         left: the proposal of every pair, shape (K,).

@@ -1,16 +1,16 @@
 """Areas of intersections of polygons, very many at once, without the intersections.
 
-At an x, a polygon A is what lies between its edges there: the sum over edges i of s_i · [y < a_i(x)], where a_i(x) is the
-edge's height and s_i = ±1 its direction in x, seen with the ring's. The signs add up to zero. A point is in A and B when
-it is below both edges of a pair, so at an x the length of A ∩ B is the sum over pairs of s_i t_j · min(a_i(x), b_j(x)).
+At an x, a polygon is what lies between its edges there: the sum over edges i of s_i · [y < a_i(x)], where a_i(x) is the
+edge's height and s_i = ±1 its direction in x, seen with the ring's. The signs add up to zero. A point is in A and B
+where it is below an edge of each, so at an x the length of A ∩ B is the sum over pairs of s_i t_j · min(a_i, b_j).
 As min(a, b) = (a + b)/2 - |a - b|/2, and the first part adds up to zero with the signs,
 
     area(A ∩ B) = -½ Σ_i Σ_j s_i t_j ∫ |a_i(x) - b_j(x)| dx   over the x that both edges cover.
 
-The difference is linear. Where it is m in the middle of such an interval of width w and m ± h at its ends, the integral is
-w/2 · (M + m²/M) with M = max(|m|, |h|). So it takes some twenty operations a pair of edges, whatever the polygons are like.
+The difference is linear. Where it is m in the middle of an interval of width w and m ± h at its ends, its integral is
+w/2 · (M + m²/M) with M = max(|m|, |h|): some twenty operations a pair of edges, whatever the polygons are like.
 
-What belongs here: this sum, and to whom GEOS is left: polygons with courtyards, of several parts or of very many corners.
+What belongs here: this sum, and what is left to GEOS: polygons with courtyards, of several parts or of many corners.
 """
 
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ import numpy as np
 import shapely
 
 _POLYGON = 3
-_MOST_EDGE_PAIRS = 4096
-"""Of a pair of polygons: from about here on GEOS, which does not look at all of them, is faster."""
+_MOST_EDGE_PAIRS = 256
+"""Of a pair of polygons: from about here on GEOS is faster, for it does not look at all of them."""
 _AT_ONCE = 2**15
 """Pairs of edges that are worked on at once, so that they stay in a core's cache."""
 _UPRIGHT = 1e100
@@ -38,7 +38,7 @@ def overlap_area(polygons: np.ndarray, others: np.ndarray) -> np.ndarray:
         float64, shape (K,).
     """
     corners = np.stack([shapely.get_num_coordinates(each) for each in (polygons, others)])
-    simple = corners.prod(axis=0) <= _MOST_EDGE_PAIRS
+    simple = (corners - 1).prod(axis=0) <= _MOST_EDGE_PAIRS
     for each in (polygons, others):
         simple &= (shapely.get_type_id(each) == _POLYGON) & (shapely.get_num_interior_rings(each) == 0)
     simple &= corners.min(axis=0) > 0
@@ -86,13 +86,13 @@ def _add_up(corners: np.ndarray, other_corners: np.ndarray) -> np.ndarray:
 
 
 def _corners(polygons: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """x and y of so many corners, float64, shape (2, most corners, K); the last is repeated where there are fewer."""
+    """So many corners as x and y, float64, shape (2, most corners, K); the last is repeated where there are fewer."""
     first = np.cumsum(count) - count
     return shapely.get_coordinates(polygons).T[:, first + np.minimum(np.arange(count.max())[:, None], count - 1)]
 
 
 def _edges(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
-    """x of the low and the high end, height at x = 0, slope and sign of all edges, shape (corners - 1, K) each."""
+    """Low and high end in x, height at x = 0, slope and sign of all edges, shape (corners - 1, K) each."""
     wide, high = np.diff(x, axis=0), np.diff(y, axis=0)
     upright = np.abs(wide) * _UPRIGHT <= np.abs(high)
     turn = np.sign(np.sum(x[:-1] * high - y[:-1] * wide, axis=0))

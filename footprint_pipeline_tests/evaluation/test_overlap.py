@@ -11,7 +11,7 @@ from footprint_pipeline.evaluation.overlap import geos_overlap_area, overlap_are
 COUNT = 1500
 
 
-def stars(rng: np.random.Generator, count: int, corners: tuple[int, int] = (3, 24)) -> np.ndarray:
+def stars(rng: np.random.Generator, count: int, corners: tuple[int, int] = (3, 17)) -> np.ndarray:
     """Polygons of any shape around places that are near each other, either way round."""
     made = []
     for number in rng.integers(*corners, count):
@@ -62,7 +62,9 @@ def test_areas_are_those_of_the_intersections(
     assert np.abs(overlap_area(ours, ours) - shapely.area(ours)).max() < 1e-10
 
 
-def test_of_whatever_size() -> None:
+@pytest.mark.parametrize("most_edge_pairs", [overlap._MOST_EDGE_PAIRS, 10**6])
+def test_of_whatever_size(most_edge_pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlap, "_MOST_EDGE_PAIRS", most_edge_pairs)
     rng = np.random.default_rng(3)
     few, many = stars(rng, 20, (3, 6)), stars(rng, 20, (150, 250))
     one, other = np.concatenate([few, many, few, many]), np.concatenate([many, many[::-1], few[::-1], few])

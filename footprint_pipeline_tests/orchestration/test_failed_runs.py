@@ -91,7 +91,7 @@ def test_the_daemon_starts_a_failed_run_once_more_from_where_it_failed(tmp_path:
     folder = prepare_home(Settings(home=tmp_path))
     environment = {
         **os.environ, "DAGSTER_HOME": str(folder), "FOOTPRINT_HOME": str(tmp_path), "PYTHONWARNINGS": "ignore",
-        "DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS": "1",
+        "DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS": "1", "DAGSTER_GRPC_TIMEOUT_SECONDS": "300",
     }  # fmt: skip
     config = {"ops": {"split_manifests": {"config": {"assigned": str(split)}}}}
     launch = [

@@ -5,11 +5,15 @@ Where none is, the raw one stays. How corners are made square is the business of
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import shapely
 
 from footprint_pipeline.footprints.squares import Grain, boxed, squared
+
+Outline = Literal["raw", "regularised"]
+"""How footprints are drawn; regularised ones where that may be."""
 
 COARSE, FINE = Grain(stray=2.0, slack=3.0, step=4.0), Grain(stray=1.0, slack=1.5, step=3.0)
 LEAST_IOU = 0.85
@@ -36,7 +40,9 @@ class Regularized:
     changed: np.ndarray
 
 
-def regularize(polygons: np.ndarray, *, pixel: float = 1.0) -> Regularized:
+def regularize(
+    polygons: np.ndarray, *, pixel: float = 1.0, frame: shapely.Polygon | None = None
+) -> Regularized:
     """Outlines with straight walls and square corners, of buildings that may be drawn so; the others as they are.
 
     No two overlap more than they did: where they would, the later one ends at the wall of the earlier one.
@@ -45,12 +51,17 @@ def regularize(polygons: np.ndarray, *, pixel: float = 1.0) -> Regularized:
         polygons: shapely Polygons in a frame that is as long in x as in y, shape (N,), dtype object. One that is
             empty or not valid stays as it is.
         pixel: what a pixel of the raster they were drawn from measures in that frame. Details of few pixels are noise.
+        frame: what no outline may leave, convex; the raw ones lie in it.
     """
     usable = np.flatnonzero(shapely.is_valid(polygons) & ~shapely.is_empty(polygons))
     if not len(usable):
         return Regularized(polygons.copy(), np.zeros(len(polygons), bool))
     raw = shapely.transform(polygons[usable], lambda xy: xy / pixel)
-    made = _apart(_chosen(raw), raw)
+    made = _chosen(raw)
+    if frame is not None:
+        cut = shapely.intersection(made, shapely.transform(frame, lambda xy: xy / pixel))
+        made = np.where(shapely.get_type_id(cut) == shapely.GeometryType.POLYGON, cut, raw)
+    made = _apart(made, raw)
     changed = ~shapely.equals_exact(made, raw)
     answer, is_changed = polygons.copy(), np.zeros(len(polygons), bool)
     answer[usable[changed]] = shapely.transform(made[changed], lambda xy: xy * pixel)
@@ -91,9 +102,10 @@ def _apart(made: np.ndarray, raw: np.ndarray) -> np.ndarray:
     while True:
         one, other = shapely.STRtree(made).query(made, predicate="intersects")
         one, other = one[one < other], other[one < other]
-        more = shapely.area(shapely.intersection(made[one], made[other]))
-        more -= shapely.area(shapely.intersection(raw[one], raw[other]))
-        one, other = one[more > _TOUCH_PX2], other[more > _TOUCH_PX2]
+        common = shapely.area(shapely.intersection(made[one], made[other]))
+        one, other, common = (each[common > _TOUCH_PX2] for each in (one, other, common))
+        more = common - shapely.area(shapely.intersection(raw[one], raw[other])) > _TOUCH_PX2
+        one, other = one[more], other[more]
         if not len(one):
             return made
         attempt += 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import shapely
 
-REACH_PX = 4.0
+REACH_PX = 6.0
 """How far from where the outline turns two sides may meet."""
 SECOND = 0.25
 """What part of an outline must follow a second direction for it to be one."""

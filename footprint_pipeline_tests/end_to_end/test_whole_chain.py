@@ -155,7 +155,8 @@ def test_the_service_answers_with_the_city_s_buildings(
     with running_service(settings, log=tmp_path / "service.log") as address:
         health = requests.get(f"{address}/healthz", timeout=30).json()
         assert health["model"]["version"] == "1"
-        answer = requests.post(f"{address}/predict/polygon", json=body, timeout=120)
+        answer = requests.post(f"{address}/v1/footprints", json=body, timeout=120)
+        bare = requests.post(f"{address}/predict/polygon", json=body, timeout=120)
         mask = requests.post(f"{address}/predict/mask", json=body, timeout=120)
         nowhere = requests.post(
             f"{address}/predict/polygon", json={"coordinate": {"latitude": 10.0, "longitude": 10.0}}, timeout=120
@@ -168,6 +169,7 @@ def test_the_service_answers_with_the_city_s_buildings(
     assert all(0 < feature["properties"]["confidence"] <= 1 for feature in features)
     assert {feature["properties"]["model_version"] for feature in features} == {"1"}
 
+    assert bare.json()["coordinates"] == [feature["geometry"]["coordinates"] for feature in features]
     found = gpd.GeoDataFrame.from_features(features, crs="EPSG:4326").to_crs(32724)
     place = to_wgs84(tile_at(longitude, latitude, 17).bounds_3857)
     true = gpd.read_file(city.folder / "buildings.geojson").cx[place.left : place.right, place.bottom : place.top]

@@ -49,11 +49,11 @@ def regularize(
 
     Args:
         polygons: shapely Polygons in a frame that is as long in x as in y, shape (N,), dtype object. One that is
-            empty or not valid stays as it is.
+            not valid or smaller than a pixel stays as it is.
         pixel: what a pixel of the raster they were drawn from measures in that frame. Details of few pixels are noise.
         frame: what no outline may leave, convex; the raw ones lie in it.
     """
-    usable = np.flatnonzero(shapely.is_valid(polygons) & ~shapely.is_empty(polygons))
+    usable = np.flatnonzero(shapely.is_valid(polygons) & (shapely.area(polygons) >= pixel**2))
     if not len(usable):
         return Regularized(polygons.copy(), np.zeros(len(polygons), bool))
     raw = shapely.transform(polygons[usable], lambda xy: xy / pixel)

@@ -78,7 +78,7 @@ def squared(polygons: np.ndarray, grain: Grain) -> np.ndarray:
     kind = np.where(follows, quarter % 4 + 4 * takes_second, _FREE)
     made = _polygons(_without_steps(_merged(chords.laid_along(angle, kind)), grain.step), owner, middle)
 
-    directed = np.bincount(building, chords.length * np.cos(4 * off), count) / perimeter
+    directed = np.bincount(building, chords.length * np.cos(4 * off), count) / np.maximum(perimeter, 1e-9)
     made[(directed < UNDIRECTED) & (_roundness(polygons) > ROUND)] = None
     return made
 

@@ -40,9 +40,7 @@ class Regularized:
     changed: np.ndarray
 
 
-def regularize(
-    polygons: np.ndarray, *, pixel: float = 1.0, frame: shapely.Polygon | None = None
-) -> Regularized:
+def regularize(polygons: np.ndarray, *, pixel: float = 1.0, frame: shapely.Polygon | None = None) -> Regularized:
     """Outlines with straight walls and square corners, of buildings that may be drawn so; the others as they are.
 
     No two overlap more than they did: where they would, the later one ends at the wall of the earlier one.
@@ -53,11 +51,12 @@ def regularize(
         pixel: what a pixel of the raster they were drawn from measures in that frame. Details of few pixels are noise.
         frame: what no outline may leave, convex; the raw ones lie in it.
     """
-    usable = np.flatnonzero(shapely.is_valid(polygons) & (shapely.area(polygons) >= pixel**2))
+    usable = np.flatnonzero(shapely.is_valid(polygons) & ~shapely.is_empty(polygons))
     if not len(usable):
         return Regularized(polygons.copy(), np.zeros(len(polygons), bool))
     raw = shapely.transform(polygons[usable], lambda xy: xy / pixel)
-    made = _chosen(raw)
+    made, seen = raw.copy(), shapely.area(raw) >= 1
+    made[seen] = _chosen(raw[seen])
     if frame is not None:
         cut = shapely.intersection(made, shapely.transform(frame, lambda xy: xy / pixel))
         made = np.where(shapely.get_type_id(cut) == shapely.GeometryType.POLYGON, cut, raw)

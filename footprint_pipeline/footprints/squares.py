@@ -97,7 +97,8 @@ def boxed(polygons: np.ndarray) -> np.ndarray:
     margin = (width + height - np.sqrt((width - height) ** 2 + 4 * shapely.area(polygons))) / 2
     u, v = across * (0.5 - margin / width / 2)[:, None], down * (0.5 - margin / height / 2)[:, None]
     made = shapely.polygons(corners.mean(axis=1, keepdims=True) + np.stack([-u - v, u - v, u + v, v - u], axis=1))
-    return np.where(shapely.get_num_interior_rings(polygons) > 0, None, made)
+    made[shapely.get_num_interior_rings(polygons) > 0] = None
+    return made
 
 
 @dataclass(frozen=True)
@@ -268,7 +269,7 @@ def _met(sides: _Sides, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _polygons(sides: _Sides, owner: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    """The polygon of each building; one whose exterior has fewer than three corners is None, such a hole is left out."""
+    """The polygon of each building; None where the exterior has fewer than three corners; such holes are left out."""
     made = np.full(len(middle), None, object)
     if not len(sides.ring):
         return made

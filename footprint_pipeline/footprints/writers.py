@@ -34,7 +34,12 @@ def feature_collection(
     told = out_of_domain(raster.profile)
     common = _common(spec, model_version, extraction.tolerance) | imagery | told
     features = [
-        _feature(polygon, model_version, confidence, {"area_m2": round(float(area_m2), 2), "outline": outline, **common})
+        _feature(
+            polygon,
+            model_version,
+            confidence,
+            {"area_m2": round(float(area_m2), 2), "outline": outline, **common},
+        )
         for polygon, confidence, area_m2, outline in zip(
             rounded(extraction.polygons_wgs84),
             extraction.confidence,

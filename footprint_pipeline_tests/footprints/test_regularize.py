@@ -113,7 +113,8 @@ def test_what_is_round_stays_as_it_is(radius: float) -> None:
 
 def test_a_blunt_octagon_and_a_star_stay_too() -> None:
     angle = np.arange(10) * np.pi / 5
-    star = shapely.Polygon(np.column_stack([np.cos(angle), np.sin(angle)]) * np.where(np.arange(10) % 2, 8, 20)[:, None])
+    radius = np.where(np.arange(10) % 2, 8, 20)
+    star = shapely.Polygon(np.column_stack([np.cos(angle), np.sin(angle)]) * radius[:, None])
     found, _ = one(star)
     assert iou(found, star) >= LEAST_IOU
     octagon = shapely.Polygon(20 * np.column_stack([np.cos(angle[:8] * 1.25), np.sin(angle[:8] * 1.25)]))

@@ -106,7 +106,7 @@ def test_the_service_starts_without_a_model_finds_it_and_answers(
         assert mask.content.startswith(b"\x89PNG")
         place = {"latitude": LATITUDE, "longitude": LONGITUDE, "zoom": ZOOM}
         footprints = requests.get(f"{address}/v1/footprints", params=place, headers=HEADERS, timeout=20).json()
-        assert [feature["geometry"]["coordinates"] for feature in footprints["features"]] == answer.json()["coordinates"]
+        assert [each["geometry"]["coordinates"] for each in footprints["features"]] == answer.json()["coordinates"]
         form = {"image": city_path.read_bytes()}
         uploaded = requests.post(f"{address}/v1/footprints/image", files=form, headers=HEADERS, timeout=20)
         assert uploaded.json()["numberReturned"] == 1

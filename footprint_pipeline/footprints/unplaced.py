@@ -14,7 +14,7 @@ from footprint_pipeline.footprints.regularize import Outline, regularize
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.separate import interior_of
 from footprint_pipeline.footprints.spec import calibrated
-from footprint_pipeline.footprints.vectorize import Footprints, vectorize
+from footprint_pipeline.footprints.vectorize import vectorize
 
 
 @dataclass(frozen=True)
@@ -99,28 +99,27 @@ def extract_unplaced(
             tolerance=tolerance,
             interior=interior_of(told, spec.heads),
             seed_level=spec.seed_level,
-            min_area_px=min_area_px,
+            min_area_px=0.9 * min_area_px,
         )
     drawn, regularised = found.polygons, None
     if outline == "regularised":
         with stages.timed("regularize"):
             regular = regularize(drawn, frame=shapely.box(0, 0, told.shape[1], told.shape[0]))
-            large = shapely.area(regular.polygons) >= min_area_px
-            drawn, regularised = regular.polygons[large], regular.changed[large]
-            found = Footprints(drawn, found.confidence[large])
+            drawn, regularised = regular.polygons, regular.changed
     with stages.timed("vectorize"):
         back = np.array([width / told.shape[1], height / told.shape[0]])
-        polygons = shapely.transform(drawn, lambda points: points * back)
+        kept = shapely.area(drawn) >= min_area_px
+        polygons = shapely.transform(drawn[kept], lambda points: points * back)
         return UnplacedExtraction(
             polygons,
-            calibrated(found.confidence, spec.calibration),
+            calibrated(found.confidence[kept], spec.calibration),
             shapely.area(polygons),
             gsd_m,
             tolerance,
             patch.source,
             stages,
             profile,
-            regularised,
+            None if regularised is None else regularised[kept],
         )
 
 

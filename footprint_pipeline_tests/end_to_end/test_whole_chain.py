@@ -231,12 +231,14 @@ def test_the_command_answers_for_a_place_with_a_file_and_a_picture(
 ) -> None:
     latitude, longitude = city.centre
     outcome = footprint(
-        "predict", "--at", f"{latitude},{longitude}", "--zoom", "18", "--imagery", city.mosaic, "--home", chain.home,
+        "predict", "--at", f"{latitude},{longitude}", "--zoom", "18", "--outline", "regularised",
+        "--imagery", city.mosaic, "--home", chain.home,
         "--out", tmp_path / "found.geojson", "--picture", tmp_path / "found.png", "--json", env=chain.env,
     )  # fmt: skip
     assert outcome.code == 0, outcome.err[-3000:]
     features = json.loads((tmp_path / "found.geojson").read_text())["features"]
     assert len(features) == outcome.answer["footprints"] > 0
+    assert "regularised" in {feature["properties"]["outline"] for feature in features}
     assert cv2.imread(str(tmp_path / "found.png")).shape == (1024, 1024, 3)
 
 

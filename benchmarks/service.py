@@ -191,7 +191,7 @@ def ask(address: str, stages: Counter[str] | None = None) -> Asking:
         if not hasattr(connections, "kept"):
             connections.kept = http.client.HTTPConnection(where.hostname or "", where.port, timeout=120)
         connections.kept.request(
-            "POST", "/predict/polygon", bodies[number % PLACES], {"Content-Type": "application/json"}
+            "POST", "/v1/footprints", bodies[number % PLACES], {"Content-Type": "application/json"}
         )
         answer = connections.kept.getresponse()
         answer.read()

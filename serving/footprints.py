@@ -97,6 +97,7 @@ def _footprints(predictions: Predictions, query: FootprintsQuery) -> Response:
             extent,
             tolerance=query.tolerance,
             min_area_m2=query.min_area_m2,
+            outline=query.outline,
             within_wgs84=within,
         )
         return _answer(predictions, extraction, model, form, limit=query.limit, attribution=imagery.attribution)
@@ -104,7 +105,11 @@ def _footprints(predictions: Predictions, query: FootprintsQuery) -> Response:
 
 def _of_image(predictions: Predictions, encoded: bytes, options: ImageOptions, form: str) -> Response:
     with opened(encoded) as image, predictions.model() as model:
-        chosen: dict[str, Any] = {"tolerance": options.tolerance, "min_area_m2": options.min_area_m2}
+        chosen: dict[str, Any] = {
+            "tolerance": options.tolerance,
+            "min_area_m2": options.min_area_m2,
+            "outline": options.outline,
+        }
         extraction: Extraction | UnplacedExtraction
         try:
             if isinstance(image, GeoTiffImagery):

@@ -13,6 +13,7 @@ from werkzeug.datastructures import MultiDict
 
 from footprint_pipeline.errors import RequestError
 from footprint_pipeline.footprints.mercator import MAX_LATITUDE
+from footprint_pipeline.footprints.regularize import Outline
 
 MOST_FOOTPRINTS = 100_000
 
@@ -45,6 +46,11 @@ ImageryName = Annotated[
     str, Field(min_length=1, max_length=64, description="one of the operator's sources of imagery, by name")
 ]
 
+OutlineKind = Annotated[
+    Outline,
+    Field(description="as the network sees it, or with straight walls and square corners where that is near it"),
+]
+
 
 class _Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -69,6 +75,7 @@ class PolygonQuery(_Schema):
     coordinate: Coordinate
     zoom: Zoom = 16
     tolerance: Tolerance | None = None
+    outline: OutlineKind = "raw"
 
 
 class MaskQuery(_Schema):
@@ -98,7 +105,9 @@ class MaskQuery(_Schema):
 class AnswerForm(_Schema):
     """In which form footprints come back."""
 
-    geometry: Literal["multipolygon"] | None = Field(None, description="a bare MultiPolygon in place of features")
+    geometry: Literal["multipolygon", "features"] = Field(
+        "multipolygon", description="all of them in one bare MultiPolygon, or features that say what they are"
+    )
 
 
 _Ring = Annotated[list[tuple[Longitude, Latitude]], Field(min_length=4, description="closed; longitude first")]
@@ -155,6 +164,7 @@ class FootprintsQuery(_Schema):
     polygon: Annotated[Polygon | MultiPolygon, Field(discriminator="type")] | None = None
     tolerance: Tolerance | None = None
     min_area_m2: MinArea | None = None
+    outline: OutlineKind = "raw"
     imagery: ImageryName | None = None
     limit: Limit | None = None
 
@@ -181,6 +191,7 @@ class ImageOptions(_Schema):
 
     tolerance: Tolerance | None = None
     min_area_m2: MinArea | None = None
+    outline: OutlineKind = "raw"
     limit: Limit | None = None
     gsd_m: float | None = Field(
         None,

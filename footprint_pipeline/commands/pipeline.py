@@ -59,7 +59,7 @@ def run(
             f"{'the champion' if registered.promoted else 'a challenger'}: {registered.reason}",
             f"  prepared data {home / 'lake'}, models and runs {settings.tracking_uri or home / 'artifacts'}",
             "Look:  make ui     the graph, the plots (Dagster) and the run, the model (MLflow)",
-            "Ask:   make serve  then POST a coordinate to /predict/polygon",
+            "Ask:   make serve  then POST a coordinate to /v1/footprints",
         ],
     }
 

@@ -21,6 +21,7 @@ from footprint_pipeline.footprints.mercator import Bounds, ground_scale, tile_si
 from footprint_pipeline.footprints.normalization import UINT8, Normalization
 from footprint_pipeline.footprints.patch import Imagery, Patch, check_resolution, no_imagery
 from footprint_pipeline.footprints.predict import predict_probability
+from footprint_pipeline.footprints.regularize import Outline, regularize
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.separate import interior_of
 from footprint_pipeline.footprints.spec import ModelSpec, calibrated
@@ -96,6 +97,7 @@ class Extraction:
         confidence: how sure it is that each is a building, calibrated, float32, shape (N,).
         area_m2: geodesic area of each, float64, shape (N,).
         tolerance: a pixel is a building where probability > 1 - tolerance.
+        regularised: which outlines are, bool, shape (N,); None: none is.
     """
 
     raster: Raster
@@ -103,6 +105,7 @@ class Extraction:
     confidence: np.ndarray
     area_m2: np.ndarray
     tolerance: float
+    regularised: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.polygons_wgs84)
@@ -114,6 +117,7 @@ class Extraction:
             polygons_wgs84=self.polygons_wgs84[:count],
             confidence=self.confidence[:count],
             area_m2=self.area_m2[:count],
+            regularised=None if self.regularised is None else self.regularised[:count],
         )
 
 
@@ -124,6 +128,7 @@ def extract(
     *,
     tolerance: float | None = None,
     min_area_m2: float | None = None,
+    outline: Outline = "raw",
     halos_px: tuple[int, ...] = HALOS_PX,
     within_wgs84: shapely.Geometry | None = None,
 ) -> Extraction:
@@ -135,6 +140,7 @@ def extract(
         bounds_3857: what is asked for.
         tolerance: in (0, 1]; the model's own when None.
         min_area_m2: smaller footprints are dropped; the model's own when None.
+        outline: how buildings are drawn; which area one belongs to is told by its raw outline either way.
         halos_px: how far to look around, pixels, ascending: the next one is tried when a building reaches
             beyond; one that reaches beyond the last is cut there.
         within_wgs84: a (Multi)Polygon in degrees that centroids must lie in as well; anywhere when None.
@@ -161,16 +167,23 @@ def extract(
             whole = not _cut(footprints, raster)
         if whole:
             break
+    drawn, regularised = footprints.polygons, None
+    if outline == "regularised":
+        with stages.timed("regularize"):  # those of the surroundings as well: they are neighbours
+            regular = regularize(drawn)
+            drawn, regularised = regular.polygons, regular.changed
     with stages.timed("vectorize"):
-        polygons, confidence = _owned(footprints, raster)
-        polygons = shapely.orient_polygons(_to_wgs84(polygons, raster))
+        middles = shapely.centroid(footprints.polygons)
+        owned = _owned(middles, raster)
+        polygons = shapely.orient_polygons(_to_wgs84(drawn[owned], raster))
         area_m2 = np.array([_WGS84.geometry_area_perimeter(polygon)[0] for polygon in polygons], float)
         kept = (area_m2 >= min_area_m2) & (area_m2 > 0)
         if within_wgs84 is not None:
             shapely.prepare(within_wgs84)
-            kept &= shapely.contains(within_wgs84, shapely.centroid(polygons))
-        confidence = calibrated(confidence[kept], runtime.spec.calibration)
-    return Extraction(raster, polygons[kept], confidence, area_m2[kept], tolerance)
+            kept &= shapely.contains(within_wgs84, _to_wgs84(middles[owned], raster))
+        confidence = calibrated(footprints.confidence[owned][kept], runtime.spec.calibration)
+        regularised = None if regularised is None else regularised[owned][kept]
+    return Extraction(raster, polygons[kept], confidence, area_m2[kept], tolerance, regularised)
 
 
 def predict_raster(
@@ -276,15 +289,14 @@ def _cut(footprints: Footprints, raster: Raster) -> bool:
     return bool((touches & inside).any())
 
 
-def _owned(footprints: Footprints, raster: Raster) -> tuple[np.ndarray, np.ndarray]:
-    """The footprints whose centroid lies in the area; of its edges only the left and the upper one count to it."""
+def _owned(middles: np.ndarray, raster: Raster) -> np.ndarray:
+    """Which points lie in the area, bool; of its edges only the left and the upper one count to it."""
     height, width = raster.shape
-    x, y = shapely.get_coordinates(shapely.centroid(footprints.polygons)).T - raster.halo_px
-    owned = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    return footprints.polygons[owned], footprints.confidence[owned]
+    x, y = shapely.get_coordinates(middles).T - raster.halo_px
+    return (x >= 0) & (x < width) & (y >= 0) & (y < height)
 
 
-def _to_wgs84(polygons: np.ndarray, raster: Raster) -> np.ndarray:
+def _to_wgs84(geometries: np.ndarray, raster: Raster) -> np.ndarray:
     bounds, (height, width) = raster.bounds_3857, raster.shape
 
     def place(points_px: np.ndarray) -> np.ndarray:
@@ -292,4 +304,4 @@ def _to_wgs84(polygons: np.ndarray, raster: Raster) -> np.ndarray:
         y = bounds.top - (points_px[:, 1] - raster.halo_px) * (bounds.top - bounds.bottom) / height
         return unproject(np.column_stack([x, y]))
 
-    return shapely.transform(polygons, place)
+    return shapely.transform(geometries, place)

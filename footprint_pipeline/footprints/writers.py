@@ -12,6 +12,7 @@ from shapely.geometry import mapping
 
 from footprint_pipeline.footprints.domain import InputProfile
 from footprint_pipeline.footprints.extract import Extraction
+from footprint_pipeline.footprints.regularize import Outline
 from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.footprints.unplaced import UnplacedExtraction
 
@@ -33,9 +34,18 @@ def feature_collection(
     told = out_of_domain(raster.profile)
     common = _common(spec, model_version, extraction.tolerance) | imagery | told
     features = [
-        _feature(polygon, model_version, confidence, {"area_m2": round(float(area_m2), 2), **common})
-        for polygon, confidence, area_m2 in zip(
-            rounded(extraction.polygons_wgs84), extraction.confidence, extraction.area_m2, strict=True
+        _feature(
+            polygon,
+            model_version,
+            confidence,
+            {"area_m2": round(float(area_m2), 2), "outline": outline, **common},
+        )
+        for polygon, confidence, area_m2, outline in zip(
+            rounded(extraction.polygons_wgs84),
+            extraction.confidence,
+            extraction.area_m2,
+            outlines(extraction),
+            strict=True,
         )
         if not polygon.is_empty
     ]
@@ -48,16 +58,17 @@ def pixel_collection(extraction: UnplacedExtraction, spec: ModelSpec, *, model_v
     imagery = {"imagery": extraction.source, "imagery_gsd_m": extraction.gsd_m}
     common = _common(spec, model_version, extraction.tolerance) | imagery | told
     features = []
-    for polygon, confidence, area_px in zip(
+    for polygon, confidence, area_px, outline in zip(
         shapely.transform(extraction.polygons_px, lambda points: np.round(points, 2)),
         extraction.confidence,
         extraction.area_px,
+        outlines(extraction),
         strict=True,
     ):
         area = {"area_px": round(float(area_px), 2)}
         if extraction.gsd_m is not None:
             area["area_m2"] = round(float(area_px) * extraction.gsd_m**2, 2)
-        features.append(_feature(polygon, model_version, confidence, {**area, **common}))
+        features.append(_feature(polygon, model_version, confidence, {**area, "outline": outline, **common}))
     return {"type": "FeatureCollection", "coordinate_system": PIXELS, **told, "features": features}
 
 
@@ -66,6 +77,13 @@ def multipolygon(extraction: Extraction, *, attribution: str = "") -> dict[str, 
     parts = shapely.get_parts(rounded(extraction.polygons_wgs84))
     coordinates = [mapping(part)["coordinates"] for part in parts if not part.is_empty]
     return {"type": "MultiPolygon", **_credit(attribution), "coordinates": coordinates}
+
+
+def outlines(extraction: Extraction | UnplacedExtraction) -> list[Outline]:
+    """How each footprint is drawn."""
+    if extraction.regularised is None:
+        return ["raw"] * len(extraction)
+    return ["regularised" if changed else "raw" for changed in extraction.regularised]
 
 
 def out_of_domain(profile: InputProfile) -> dict[str, float]:

@@ -97,7 +97,7 @@ def test_real_answers_are_as_described(client: FlaskClient, described: dict[str,
     picture = client.post("/v1/footprints/image?gsd_m=0.5", data=png(PICTURE), content_type="image/png")
     assert checked(picture, paths["/v1/footprints/image"]["post"], described) == 200
     assert len(picture.json["features"]) == 1
-    for form in ("", "?geometry=multipolygon"):
+    for form in ("", "?geometry=features"):
         answer = client.post(f"/predict/polygon{form}", json=PLACE)
         assert checked(answer, paths["/predict/polygon"]["post"], described) == 200
     assert checked(client.post("/predict/mask", json=PLACE), paths["/predict/mask"]["post"], described) == 200

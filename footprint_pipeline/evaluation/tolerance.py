@@ -152,15 +152,13 @@ def _levels(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
     low += (low == 0).view(np.uint8)
     # Truth is the seventh bit. The eighth differs between neighbours, which are often alike: counters that are
     # written again and again wait for themselves.
-    codes = cv2.threshold(truth, 0, 64, cv2.THRESH_BINARY)[1]
+    codes = (truth != 0).view(np.uint8) * np.uint8(64)
     codes |= low
     every = codes.reshape(-1)
     every[: len(every) & ~1].view(np.uint16)[:] |= 0x8000
     counts = cv2.calcHist([every], [0], None, [256], [0, 256]).reshape(2, 2, 64).sum(axis=0).astype(np.int64)
-    rows = np.flatnonzero((low != high).any(axis=1))  # few: to look for the pixels in all of them takes longer
-    if len(rows):
-        row, column = np.nonzero(low[rows] != high[rows])
-        near = rows[row] * probability.shape[1] + column
+    near = np.flatnonzero(low != high)
+    if len(near):
         of, rounded = np.divmod(every[near] & 127, 64)
         np.subtract.at(counts, (of, rounded), 1)
         np.add.at(counts, (of, np.searchsorted(THRESHOLDS[::-1], probability.reshape(-1)[near], side="left")), 1)

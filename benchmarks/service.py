@@ -79,7 +79,7 @@ def figures(quick: bool) -> list[Figure]:
         register(settings.mlflow_uri, home / "artifacts", [network, network, rule])
         registry.point(CHAMPION, "1")
         bare = bare_runtime(network, town)
-        with environment(FOOTPRINT_MODEL_NAME=NAME, FOOTPRINT_MODEL_POLL_S="1"):
+        with environment(FOOTPRINT_MODEL_NAME=NAME, FOOTPRINT_MODEL_POLL_S="1", FOOTPRINT_PREDICTION_CACHE_MB="0"):
             if not quick:
                 with running_service(settings, log=home / "first.log"):
                     pass  # it has pulled the model

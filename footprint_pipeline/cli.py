@@ -301,7 +301,7 @@ def export(settings: Settings, **options: Any) -> dict[str, Any]:
 )
 @click.option("--imagery", help="'mapbox', an XYZ template or a GeoTIFF. [FOOTPRINT_IMAGERY, else the synthetic city]")
 @click.option("--alias", help="Which registered model, by alias. [champion]")
-@click.option("--out", type=_FILE, help="GeoJSON file to write. [stdout]")
+@click.option("--out", type=_FILE, help="GeoJSON, .parquet, .fgb or .gpkg file to write. [stdout]")
 @click.option("--picture", type=_FILE, help="PNG of the footprints on the imagery.")
 def predict(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
     """Building footprints around a coordinate, as GeoJSON, by a registered model, without a service."""

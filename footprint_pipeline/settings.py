@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     queue: int = Field(
         16, ge=0, description="Requests that may wait while others are answered; one more is told to come again."
     )
+    prediction_cache_mb: int = Field(
+        256, ge=0, description="How much of what it predicted lately the service keeps in memory, MB; 0 keeps nothing."
+    )
     counters: Path | None = Field(
         None, description="Folder where the service counts what it is asked; by default below the home."
     )

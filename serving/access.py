@@ -14,7 +14,9 @@ from footprint_pipeline.errors import FootprintError
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 """What answers without a key: whether it is alive, and what there is to ask."""
 
-_TOLD_TO_PAGES = "Retry-After, Server-Timing, X-Imagery-Attribution, X-Model-Version, X-Out-Of-Domain"
+_TOLD_TO_PAGES = (
+    "Content-Disposition, Retry-After, Server-Timing, X-Imagery-Attribution, X-Model-Version, X-Out-Of-Domain"
+)
 
 
 class KeyNeededError(FootprintError):

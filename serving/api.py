@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from flask import Blueprint, Response, request
 
-from footprint_pipeline.footprints.extract import Stages, extract, predict_patch, predict_raster, profile_patch
+from footprint_pipeline.footprints.extract import Stages, extract, predict_patch, profile_patch
 from footprint_pipeline.footprints.mercator import Bounds, tile_at
 from footprint_pipeline.footprints.writers import feature_collection, multipolygon
 from serving.answers import FeatureCollection, MultiPolygonGeometry
@@ -81,6 +81,7 @@ def _polygons(predictions: Predictions, query: PolygonQuery, form: AnswerForm) -
             tile_extent(query.coordinate, query.zoom),
             tolerance=query.tolerance,
             outline=query.outline,
+            predict=predictions.rasters(model),
         )
         stages = extraction.raster.stages
         with stages.timed("vectorize"):
@@ -109,7 +110,7 @@ def _mask(predictions: Predictions, query: MaskQuery) -> Response:
         imagery = predictions.sources.default
         credit = imagery.attribution
         with predictions.model() as model:
-            raster = predict_raster(model.runtime, imagery, tile_extent(query.coordinate, query.zoom))
+            raster = predictions.rasters(model)(model.runtime, imagery, tile_extent(query.coordinate, query.zoom))
         stages, profile, probability = raster.stages, raster.profile, _resized(raster.probability)
     png = cv2.imencode(".png", np.rint(probability * 255.0).astype(np.uint8))[1].tobytes()
     return predictions.told(Response(png, mimetype="image/png"), model, profile, stages, attribution=credit)

@@ -17,8 +17,10 @@ from serving.footprints import footprint_endpoints
 from serving.metrics import Requests
 from serving.model_store import ModelStore
 from serving.operations import describe, metrics_endpoint, model_endpoints
+from serving.prediction_cache import PredictionCache
 from serving.predictions import Predictions
 from serving.problems import register_problems
+from serving.tiles import tile_endpoints
 from serving.turns import Turns
 
 MAX_BODY_BYTES = 2**20
@@ -54,7 +56,8 @@ def create_app(
     hosts = frozenset(host.strip().lower() for host in settings.image_url_hosts.split(",") if host.strip())
     counters, keys, requests = Counters(settings.counters_folder), Keys(settings.keys), Requests()
     turns = Turns(admission or Admission(settings.queue))
-    predictions = Predictions(store, sources, hosts, counters, turns)
+    cache = PredictionCache(settings.prediction_cache_mb * 10**6)
+    predictions = Predictions(store, sources, hosts, counters, turns, cache)
     atexit.register(counters.write)
 
     app = Flask(__name__, static_folder=None)
@@ -67,7 +70,8 @@ def create_app(
     guard(app, keys, RateLimit(settings.rate_limit))
     app.register_blueprint(prediction_endpoints(predictions))
     app.register_blueprint(footprint_endpoints(predictions))
+    app.register_blueprint(tile_endpoints(predictions))
     app.register_blueprint(model_endpoints(store, sources))
-    app.register_blueprint(metrics_endpoint(requests, turns, store, counters))
+    app.register_blueprint(metrics_endpoint(requests, turns, store, counters, cache))
     describe(app, sources, keys=bool(keys))
     return app

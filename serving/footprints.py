@@ -1,12 +1,11 @@
 """The interface to footprints of any area and of uploaded images, under /v1/footprints."""
 
-import json
 from typing import Any
 
 import shapely
 from flask import Blueprint, Response, request
 
-from footprint_pipeline.errors import FootprintError, ImageryError, RequestError
+from footprint_pipeline.errors import ImageryError, RequestError
 from footprint_pipeline.footprints.extract import Extraction, extract
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.mercator import Bounds, ground_scale, project
@@ -15,21 +14,18 @@ from footprint_pipeline.footprints.writers import feature_collection, pixel_coll
 from serving.answers import FeatureCollection, PixelCollection
 from serving.api import tile_extent
 from serving.encoded_image import MAX_BYTES
+from serving.forms import OTHERS, accepted_form, written
 from serving.model_store import LoadedModel
-from serving.openapi import ASKED, BINARY, GEOJSON, TEXT, Operation, documented
+from serving.openapi import ASKED, BINARY, GEOJSON, Operation, documented
 from serving.predictions import Predictions
 from serving.queries import FootprintsQuery, ImageOptions, from_arguments, from_body
 from serving.uploads import NAME, opened, read_upload
 
-SEQUENCE, LINES = "application/geo+json-seq", "application/x-ndjson"
-FORMS = (GEOJSON, SEQUENCE, LINES)
-"""The media types that footprints come in; the first is what those get who do not care."""
-
 _JSON = "application/json"
 _LEAST_M = 32.0
 """The imagery of smaller areas is read this wide, metres, so that its pixels are as wide as those of the model."""
-_ANSWERS = {GEOJSON: FeatureCollection, SEQUENCE: TEXT, LINES: TEXT}
-_IMAGE_ANSWERS = {GEOJSON: (FeatureCollection, PixelCollection), SEQUENCE: TEXT, LINES: TEXT}
+_ANSWERS = {GEOJSON: FeatureCollection, **OTHERS}
+_IMAGE_ANSWERS = {GEOJSON: (FeatureCollection, PixelCollection), **OTHERS}
 _IMAGES = {
     **dict.fromkeys(("image/tiff", "image/png", "image/jpeg", "application/octet-stream"), BINARY),
     "multipart/form-data": {
@@ -41,10 +37,6 @@ _IMAGES = {
 }
 
 
-class NotAcceptableError(FootprintError):
-    """Footprints do not come in any of the forms that are asked for."""
-
-
 def footprint_endpoints(predictions: Predictions) -> Blueprint:
     """The endpoints under /v1/footprints."""
     endpoints = Blueprint("footprints", __name__, url_prefix="/v1/footprints")
@@ -53,11 +45,13 @@ def footprint_endpoints(predictions: Predictions) -> Blueprint:
     @endpoints.post("")
     @documented(Operation(_ANSWERS, problems, body={_JSON: FootprintsQuery}, prediction=True))
     def post_footprints() -> Response:
-        """Building footprints of an area, as GeoJSON or one feature a line.
+        """Building footprints of an area: GeoJSON, one feature a line, GeoParquet, FlatGeobuf or GeoPackage.
 
         The area is the map tile of a coordinate, a bbox or a polygon. A building belongs to the area that holds its
         centroid, and is not cut by its edge. `Accept` chooses between a FeatureCollection (application/geo+json), a
-        sequence of features by RFC 8142 (application/geo+json-seq) and plain lines (application/x-ndjson).
+        sequence of features by RFC 8142 (application/geo+json-seq), plain lines (application/x-ndjson), and the files
+        GeoParquet 1.1 (application/vnd.apache.parquet), FlatGeobuf (application/vnd.flatgeobuf) and GeoPackage
+        (application/geopackage+sqlite3).
         """
         return _footprints(predictions, from_body(FootprintsQuery, request))
 
@@ -76,19 +70,20 @@ def footprint_endpoints(predictions: Predictions) -> Blueprint:
         """Building footprints of an uploaded GeoTIFF, PNG or JPEG: the body, or the part `image` of a form.
 
         Those of a GeoTIFF come in degrees. Those of an image that has no place come in its own pixels, x to the right
-        and y down from the upper left corner, with `area_px` and, when `gsd_m` is given, `area_m2`.
+        and y down from the upper left corner, with `area_px` and, when `gsd_m` is given, `area_m2`; GeoParquet,
+        FlatGeobuf and GeoPackage have no CRS then.
         """
         request.max_content_length = MAX_BYTES
         request.max_form_parts = 8
         options = from_arguments(ImageOptions, request.args)
-        form = _form()
+        form = accepted_form(request)
         return _of_image(predictions, read_upload(request), options, form)
 
     return endpoints
 
 
 def _footprints(predictions: Predictions, query: FootprintsQuery) -> Response:
-    form, imagery = _form(), predictions.sources.choose(query.imagery)
+    form, imagery = accepted_form(request), predictions.sources.choose(query.imagery)
     extent, within = _area(query)
     with predictions.model() as model:
         extraction = extract(
@@ -99,6 +94,7 @@ def _footprints(predictions: Predictions, query: FootprintsQuery) -> Response:
             min_area_m2=query.min_area_m2,
             outline=query.outline,
             within_wgs84=within,
+            predict=predictions.rasters(model),
         )
         return _answer(predictions, extraction, model, form, limit=query.limit, attribution=imagery.attribution)
 
@@ -148,32 +144,8 @@ def _answer(
         features = body.pop("features")
         matched -= len(extraction) - len(features)  # those too small to be written
         body |= {"numberMatched": matched, "numberReturned": len(features), "features": features}
-        response = Response(_written(body, form), mimetype=form)
-    response.vary.add("Accept")
+        response = written(body, form)
     return predictions.told(response, model, profile, stages, attribution=attribution)
-
-
-def _written(collection: dict[str, Any], form: str) -> str:
-    def text(value: object) -> str:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-    if form == GEOJSON:
-        return text(collection)
-    start = "\x1e" if form == SEQUENCE else ""
-    return "".join(f"{start}{text(feature)}\n" for feature in collection["features"])
-
-
-def _form() -> str:
-    """The form that the request accepts best."""
-    if not request.accept_mimetypes:
-        return GEOJSON
-    best = request.accept_mimetypes.best_match([*FORMS, _JSON])
-    if best is None:
-        raise NotAcceptableError(
-            f"Footprints do not come as {request.headers.get('Accept', '')[:200]}.",
-            fix=f"Accept one of: {', '.join(FORMS)}.",
-        )
-    return GEOJSON if best == _JSON else best
 
 
 def _area(query: FootprintsQuery) -> tuple[Bounds, shapely.Geometry | None]:

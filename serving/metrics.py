@@ -14,6 +14,7 @@ from flask import Flask, Response, g, request
 
 from serving.counters import Counters
 from serving.model_store import ModelStore
+from serving.prediction_cache import PredictionCache
 from serving.turns import Turns
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -116,7 +117,7 @@ class Requests:
         ]
 
 
-def exposition(requests: Requests, turns: Turns, store: ModelStore, counters: Counters) -> str:
+def exposition(requests: Requests, turns: Turns, store: ModelStore, counters: Counters, cache: PredictionCache) -> str:
     """Everything that is known, as text."""
     status = store.status()
     model = status.model
@@ -133,6 +134,11 @@ def exposition(requests: Requests, turns: Turns, store: ModelStore, counters: Co
             "Requests that did not get a turn.",
             _one(turns.turned_away),
         ),
+        Family("footprint_prediction_cache_bytes", "gauge", "What is kept of predictions.", _one(cache.bytes)),
+        Family(
+            "footprint_prediction_cache_hits_total", "counter", "Predictions that were there already.", _one(cache.hits)
+        ),
+        Family("footprint_prediction_cache_misses_total", "counter", "Those that had to be made.", _one(cache.misses)),
         Family("footprint_model_loaded", "gauge", "1 when a model serves.", _one(int(model is not None))),
         Family("footprint_model_info", "gauge", "The version that serves.", [("", info, 1)] if info else []),
         Family(

@@ -5,6 +5,7 @@ made of all of them. A route that says nothing of itself is an error, so there i
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -90,7 +91,7 @@ def operations(app: Flask) -> dict[tuple[str, str], tuple[Operation, str, str]]:
             raise LookupError(f"{rule.rule} is not documented")
         for method in _methods(rule):
             name = rule.endpoint.rpartition(".")[2]
-            found[rule.rule, method] = view.operation, name, inspect.getdoc(view) or ""
+            found[path_of(rule), method] = view.operation, name, inspect.getdoc(view) or ""
     return found
 
 
@@ -122,7 +123,7 @@ def document(app: Flask, *, keys: bool) -> dict[str, Any]:
             "operationId": name,
             "summary": summary,
             **({"description": description.strip()} if description.strip() else {}),
-            **_asked(operation, schema_of, components["schemas"]),
+            **_asked(path, operation, schema_of, components["schemas"]),
             "responses": {
                 "200": _answer(200, operation.answers, schema_of, prediction=operation.prediction),
                 **{str(status): _answer(status, media, schema_of) for status, media in operation.also.items()},
@@ -143,12 +144,21 @@ def document(app: Flask, *, keys: bool) -> dict[str, Any]:
     }
 
 
+def path_of(rule: Rule) -> str:
+    """A route's path as OpenAPI writes it, {z} for <int:z>."""
+    return re.sub(r"<int:(\w+)>", r"{\1}", rule.rule)
+
+
 def _methods(rule: Rule) -> list[str]:
     return sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
 
 
-def _asked(operation: Operation, schema_of: Mapping[type, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = [
+def _asked(
+    path: str, operation: Operation, schema_of: Mapping[type, Any], schemas: Mapping[str, Any]
+) -> dict[str, Any]:
+    whole = {"type": "integer", "minimum": 0}
+    parameters = [{"name": name, "in": "path", "required": True, "schema": whole} for name in _names(path)]
+    parameters += [
         parameter
         for model in operation.arguments
         for parameter in _parameters(schemas[schema_of[model]["$ref"].rpartition("/")[2]], schemas)
@@ -158,6 +168,10 @@ def _asked(operation: Operation, schema_of: Mapping[type, Any], schemas: Mapping
         **({"parameters": parameters} if parameters else {}),
         **({"requestBody": {"required": True, "content": body}} if body else {}),
     }
+
+
+def _names(path: str) -> list[str]:
+    return re.findall(r"{(\w+)}", path)
 
 
 def _parameters(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterable[dict[str, Any]]:

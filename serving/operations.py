@@ -12,6 +12,7 @@ from serving.docs_page import STYLE_SOURCE, docs_page
 from serving.metrics import MEDIA_TYPE, Requests, exposition
 from serving.model_store import ModelStore, NoModelError
 from serving.openapi import TEXT, Operation, document, documented, operations
+from serving.prediction_cache import PredictionCache
 from serving.problems import problem
 from serving.turns import Turns
 
@@ -81,7 +82,9 @@ def model_endpoints(store: ModelStore, sources: ImagerySources) -> Blueprint:
     return endpoints
 
 
-def metrics_endpoint(requests: Requests, turns: Turns, store: ModelStore, counters: Counters) -> Blueprint:
+def metrics_endpoint(
+    requests: Requests, turns: Turns, store: ModelStore, counters: Counters, cache: PredictionCache
+) -> Blueprint:
     """The endpoint /metrics."""
     endpoints = Blueprint("metrics", __name__)
 
@@ -89,7 +92,7 @@ def metrics_endpoint(requests: Requests, turns: Turns, store: ModelStore, counte
     @documented(Operation({"text/plain": TEXT}))
     def metrics() -> Response:
         """Figures for Prometheus, of the process that answers."""
-        return Response(exposition(requests, turns, store, counters), content_type=MEDIA_TYPE)
+        return Response(exposition(requests, turns, store, counters, cache), content_type=MEDIA_TYPE)
 
     return endpoints
 

@@ -14,7 +14,7 @@ from footprint_pipeline.footprints.patch import TooCoarseError
 from footprint_pipeline.footprints.sources import UnknownSourceError
 from serving.access import KeyNeededError, TooManyRequestsError
 from serving.admission import OverloadedError
-from serving.footprints import NotAcceptableError
+from serving.forms import NotAcceptableError
 from serving.model_store import NoModelError
 from serving.remote_image import ForbiddenUrlError
 

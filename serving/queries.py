@@ -186,6 +186,14 @@ class FootprintsQuery(_Schema):
         return self
 
 
+class TileQuery(_Schema):
+    """How a map tile is to be drawn."""
+
+    tolerance: Tolerance | None = None
+    min_area_m2: MinArea | None = None
+    imagery: ImageryName | None = None
+
+
 class ImageOptions(_Schema):
     """How an uploaded image is to be seen."""
 

@@ -17,6 +17,7 @@ from footprint_pipeline.footprints.mercator import tile_at
 from footprint_pipeline.footprints.picture import draw, encode_png
 from footprint_pipeline.footprints.regularize import Outline
 from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.footprints.tables import BY_SUFFIX, as_file
 from footprint_pipeline.footprints.writers import feature_collection, out_of_domain
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.local_service import running_service, start_service
@@ -45,12 +46,14 @@ def predict(
     source = open_imagery(with_imagery(settings, imagery))
     bounds = tile_at(longitude, latitude, zoom).bounds_3857
     extraction = extract(runtime, source, bounds, tolerance=tolerance, outline=outline)
-    text = json.dumps(
-        feature_collection(extraction, runtime.spec, model_version=found.version, attribution=source.attribution)
+    collection = feature_collection(
+        extraction, runtime.spec, model_version=found.version, attribution=source.attribution
     )
+    text = json.dumps(collection)
     if out is not None:
+        form = BY_SUFFIX.get(out.suffix.lower())
         with atomic_path(out) as temporary:
-            temporary.write_text(text)
+            temporary.write_bytes(as_file(collection, form) if form else text.encode())
     if picture is not None:
         with atomic_path(picture) as temporary:
             temporary.write_bytes(encode_png(draw(source, bounds, extraction.polygons_wgs84, extraction.confidence)))

@@ -7,7 +7,7 @@ whichever area holds its centre, so that neighbouring areas tell it once.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -131,6 +131,9 @@ def extract(
     outline: Outline = "raw",
     halos_px: tuple[int, ...] = HALOS_PX,
     within_wgs84: shapely.Geometry | None = None,
+    reaching: bool = False,
+    predict: Callable[..., "Raster"] | None = None,
+    stages: Stages | None = None,
 ) -> Extraction:
     """Every building whose centroid lies in a Web Mercator rectangle, uncut by its edges, the surest first.
 
@@ -144,6 +147,9 @@ def extract(
         halos_px: how far to look around, pixels, ascending: the next one is tried when a building reaches
             beyond; one that reaches beyond the last is cut there.
         within_wgs84: a (Multi)Polygon in degrees that centroids must lie in as well; anywhere when None.
+        reaching: whether buildings count too that only reach into the rectangle, whole.
+        predict: what stands in for `predict_raster`, as one that remembers does.
+        stages: seconds spent so far.
 
     Raises:
         AreaTooLargeError: the area has too many pixels at the model's resolution.
@@ -153,9 +159,9 @@ def extract(
     """
     tolerance = runtime.spec.tolerance if tolerance is None else tolerance
     min_area_m2 = runtime.spec.min_area_m2 if min_area_m2 is None else min_area_m2
-    stages = Stages()
+    stages = Stages() if stages is None else stages
     for halo_px in halos_px:
-        raster = predict_raster(runtime, imagery, bounds_3857, halo_px=halo_px, stages=stages)
+        raster = (predict or predict_raster)(runtime, imagery, bounds_3857, halo_px=halo_px, stages=stages)
         with stages.timed("vectorize"):
             footprints = vectorize(
                 np.ascontiguousarray(raster.padded[..., 0]),
@@ -175,6 +181,8 @@ def extract(
     with stages.timed("vectorize"):
         middles = shapely.centroid(footprints.polygons)
         owned = _owned(middles, raster)
+        if reaching:
+            owned |= _reaching(footprints.polygons, raster)
         polygons = shapely.orient_polygons(_to_wgs84(drawn[owned], raster))
         area_m2 = np.array([_WGS84.geometry_area_perimeter(polygon)[0] for polygon in polygons], float)
         kept = (area_m2 >= min_area_m2) & (area_m2 > 0)
@@ -294,6 +302,13 @@ def _owned(middles: np.ndarray, raster: Raster) -> np.ndarray:
     height, width = raster.shape
     x, y = shapely.get_coordinates(middles).T - raster.halo_px
     return (x >= 0) & (x < width) & (y >= 0) & (y < height)
+
+
+def _reaching(polygons: np.ndarray, raster: Raster) -> np.ndarray:
+    """Which polygons' bounds reach into the area, bool."""
+    height, width = raster.shape
+    left, top, right, bottom = shapely.bounds(polygons).reshape(-1, 4).T - raster.halo_px
+    return (left < width) & (right > 0) & (top < height) & (bottom > 0)
 
 
 def _to_wgs84(geometries: np.ndarray, raster: Raster) -> np.ndarray:

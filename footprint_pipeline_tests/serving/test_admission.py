@@ -37,7 +37,8 @@ class SlowImagery:
 
 def test_beyond_the_queue_requests_are_told_to_come_again_and_the_others_are_answered(store: ModelStore, city) -> None:
     imagery, admission = SlowImagery(city), Admission(3, at_a_time=2)
-    app = create_app(Settings(), store=store, imagery=imagery, admission=admission)
+    settings = Settings(prediction_cache_mb=0)  # so that each makes its own
+    app = create_app(settings, store=store, imagery=imagery, admission=admission)
     store.current()  # loaded
 
     def ask() -> int:

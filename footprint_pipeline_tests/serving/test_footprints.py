@@ -11,8 +11,10 @@ from pyproj import Geod
 from shapely.geometry import mapping, shape
 
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
+from footprint_pipeline.footprints.tables import SUFFIXES
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import DEGREE_M, roof, write_city
+from footprint_pipeline_tests.footprints.test_tables import assert_same, read_back
 from footprint_pipeline_tests.serving.conftest import AREA, CITY, LATITUDE, LONGITUDE, ROOF, ZOOM, FakeRegistry
 from footprint_pipeline_tests.serving.test_problems import assert_problem
 from serving.app import create_app
@@ -146,10 +148,33 @@ def test_the_form_of_the_answer_is_chosen_by_accept(client: FlaskClient) -> None
     assert "Accept" in sequence.headers["Vary"]
 
 
-@pytest.mark.parametrize("accept", ["application/vnd.apache.parquet", "application/flatgeobuf", "text/html"])
+@pytest.mark.parametrize("accept", ["application/flatgeobuf", "text/html"])
 def test_other_forms_are_406_and_say_which_there_are(client: FlaskClient, accept: str) -> None:
     problem = assert_problem(client.get(f"{URL}?bbox=1,2,3,4", headers={"Accept": accept}), 406, accept)
     assert "application/geo+json, application/geo+json-seq, application/x-ndjson" in problem["fix"]
+    assert "application/vnd.apache.parquet" in problem["fix"]
+
+
+@pytest.mark.parametrize("form", SUFFIXES)
+@pytest.mark.parametrize("limit", [1, 10])
+def test_files_hold_what_geojson_says(town_client: FlaskClient, form: str, limit: int, tmp_path: Path) -> None:
+    question = {**PLACE, "imagery": "after", "limit": limit}
+    answer = town_client.post(URL, json=question, headers={"Accept": form})
+    assert (answer.status_code, answer.mimetype) == (200, form)
+    assert answer.headers["Content-Disposition"] == f"attachment; filename=footprints{SUFFIXES[form]}"
+    assert answer.headers["X-Model-Version"] == "3"
+    plain = town_client.post(URL, json=question)
+    frame = read_back(answer.data, form, tmp_path)
+    assert_same(frame, plain.json)
+    assert len(frame) == min(limit, 2)
+    assert "Content-Disposition" not in plain.headers
+
+
+@pytest.mark.parametrize("form", SUFFIXES)
+def test_files_can_be_empty(town_client: FlaskClient, form: str, tmp_path: Path) -> None:
+    question = {**PLACE, "min_area_m2": 1e5}
+    answer = town_client.post(URL, json=question, headers={"Accept": form})
+    assert len(read_back(answer.data, form, tmp_path)) == 0
 
 
 def test_areas_that_are_too_large_are_422_and_say_how_large_they_may_be(client: FlaskClient) -> None:

@@ -12,12 +12,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 from openapi_spec_validator import validate
 
+from footprint_pipeline.footprints.mercator import tile_at
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import png
 from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM
 from footprint_pipeline_tests.serving.test_upload import PICTURE
 from serving.app import create_app
-from serving.openapi import document
+from serving.forms import FORMS
+from serving.openapi import document, path_of
 
 PLACE = {"coordinate": {"latitude": LATITUDE, "longitude": LONGITUDE}, "zoom": ZOOM}
 Operation = tuple[str, str, dict[str, Any]]
@@ -43,7 +45,7 @@ def test_the_description_is_openapi(described: dict[str, Any]) -> None:
 
 
 def test_every_route_is_described_and_every_described_route_is_there(app: Flask, described: dict[str, Any]) -> None:
-    routes = {(rule.rule, method.lower()) for rule in app.url_map.iter_rules() for method in rule.methods}
+    routes = {(path_of(rule), method.lower()) for rule in app.url_map.iter_rules() for method in rule.methods}
     routes = {(path, method) for path, method in routes if method not in ("head", "options")}
     assert {(path, method) for path, method, _ in operations(described)} == routes
     names = [it["operationId"] for _, _, it in operations(described)]
@@ -91,7 +93,7 @@ def test_real_answers_are_as_described(client: FlaskClient, described: dict[str,
     for path in ("/", "/healthz", "/readyz", "/v1/model", "/metrics", "/docs", "/openapi.json"):
         assert checked(client.get(path), paths[path]["get"], described) == 200
     assert checked(client.post("/v1/model/refresh"), paths["/v1/model/refresh"]["post"], described) == 200
-    for accept in ("application/geo+json", "application/geo+json-seq", "application/x-ndjson"):
+    for accept in FORMS:
         answer = client.get(f"/v1/footprints?{place}", headers={"Accept": accept})
         assert checked(answer, paths["/v1/footprints"]["get"], described) == 200
     picture = client.post("/v1/footprints/image?gsd_m=0.5", data=png(PICTURE), content_type="image/png")
@@ -101,6 +103,14 @@ def test_real_answers_are_as_described(client: FlaskClient, described: dict[str,
         answer = client.post(f"/predict/polygon{form}", json=PLACE)
         assert checked(answer, paths["/predict/polygon"]["post"], described) == 200
     assert checked(client.post("/predict/mask", json=PLACE), paths["/predict/mask"]["post"], described) == 200
+    z, x, y = tile_at(LONGITUDE, LATITUDE, ZOOM)
+    for form in ("png", "geojson", "mvt"):
+        operation = paths[f"/v1/tiles/{{z}}/{{x}}/{{y}}.{form}"]["get"]
+        answer = client.get(f"/v1/tiles/{z}/{x}/{y}.{form}")
+        assert checked(answer, operation, described) == 200
+        known = client.get(f"/v1/tiles/{z}/{x}/{y}.{form}", headers={"If-None-Match": answer.headers["ETag"]})
+        assert str(known.status_code) in operation["responses"]
+        assert [it["name"] for it in operation["parameters"] if it["in"] == "path"] == ["z", "x", "y"]
 
 
 # ---- the page ----

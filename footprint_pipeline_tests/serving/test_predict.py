@@ -10,9 +10,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from shapely.geometry import shape
 
+from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.mercator import tile_at
+from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import DEGREE_M
 from footprint_pipeline_tests.serving.conftest import AREA, LATITUDE, LONGITUDE, ROOF, ZOOM
+from serving.app import create_app
+from serving.model_store import ModelStore
 
 QUESTION = {"coordinate": {"latitude": LATITUDE, "longitude": LONGITUDE}, "zoom": ZOOM}
 FEATURES = "/predict/polygon?geometry=features"
@@ -58,7 +62,8 @@ def test_regularised_outlines_have_square_corners(client: FlaskClient) -> None:
     assert regularised.hausdorff_distance(shapely.box(*ROOF)) * DEGREE_M < 0.75
 
 
-def test_stages_are_timed_in_the_header(client: FlaskClient) -> None:
+def test_stages_are_timed_in_the_header(store: ModelStore, city: GeoTiffImagery) -> None:
+    client = create_app(Settings(prediction_cache_mb=0), store=store, imagery=city).test_client()
     timing = client.post("/predict/polygon", json=QUESTION).headers["Server-Timing"]
     assert re.fullmatch(r"imagery;dur=[\d.]+, predict;dur=[\d.]+, vectorize;dur=[\d.]+", timing)
     assert client.post("/predict/mask", json=QUESTION).headers["Server-Timing"].startswith("imagery;dur=")

@@ -13,7 +13,9 @@ from flask.testing import FlaskClient
 from rasterio.transform import from_origin
 from shapely.geometry import shape
 
+from footprint_pipeline.footprints.tables import SUFFIXES
 from footprint_pipeline_tests.footprints.red_city import DEGREE_M, GREY, RED, png, write_raster
+from footprint_pipeline_tests.footprints.test_tables import assert_same, read_back
 from footprint_pipeline_tests.serving.conftest import ROOF
 from footprint_pipeline_tests.serving.test_problems import assert_problem
 
@@ -68,6 +70,13 @@ def test_options_and_forms_are_those_of_places(client: FlaskClient) -> None:
     assert_problem(send(client, png(PICTURE), Accept="image/png"), 406)
     assert_problem(send(client, png(PICTURE), "gsd_m=3"), 422, "too coarse")
     assert_problem(send(client, png(PICTURE), "bbox=1,2,3,4"), 422, "bbox")
+
+
+@pytest.mark.parametrize("form", SUFFIXES)
+def test_files_of_what_has_no_place_have_no_crs(client: FlaskClient, form: str, tmp_path: Path) -> None:
+    frame = read_back(send(client, png(PICTURE), Accept=form).data, form, tmp_path)
+    assert frame.crs is None
+    assert_same(frame, send(client, png(PICTURE)).json)
 
 
 def test_a_form_may_carry_it(client: FlaskClient) -> None:

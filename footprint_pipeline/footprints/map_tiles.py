@@ -1,0 +1,120 @@
+"""Map tiles of 256 px (XYZ, Web Mercator): which prediction a tile is cut from, and what is drawn on it.
+
+Tiles are much smaller than what is best predicted at once, so neighbours are cut from one prediction, that of the block
+they lie in. mapbox_vector_tile is imported when it is first needed.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import shapely
+
+from footprint_pipeline.footprints.extract import Raster
+from footprint_pipeline.footprints.mercator import RADIUS, Bounds, Tile, ground_scale, tile_side, to_wgs84
+
+MAX_ZOOM = 24
+BLOCK_PX = 1280
+"""Side of the largest block, pixels of the model: with the halo three windows wide and high."""
+TILE_PX = 256
+COLOUR = (255, 64, 32)
+"""Red, green, blue of a building on a PNG."""
+LAYER, EXTENT, BUFFER = "footprints", 4096, 128
+"""Of vector tiles: their layer, how many units a tile is wide, and how many are drawn beyond its edge."""
+
+
+def block_of(tile: Tile, gsd_m: float, *, most_px: int = BLOCK_PX) -> Tile:
+    """The coarsest tile around a tile that is at most `most_px` wide at the model's resolution; itself where none is.
+
+    All tiles of a block have the same one, so it is predicted once for them.
+    """
+    around = (Tile(z, tile.x >> (tile.z - z), tile.y >> (tile.z - z)) for z in range(tile.z))
+    return next((block for block in around if _side_px(block, gsd_m) <= most_px), tile)
+
+
+def probability_of(raster: Raster, tile: Tile) -> np.ndarray:
+    """The probability of a building on a tile within a raster's area, float32, shape (TILE_PX, TILE_PX)."""
+    (height, width), (left, bottom, right, top) = raster.shape, raster.bounds_3857
+    there = tile.bounds_3857
+    x = [(side - left) / (right - left) * width + raster.halo_px for side in (there.left, there.right)]
+    y = [(top - side) / (top - bottom) * height + raster.halo_px for side in (there.top, there.bottom)]
+    rows, down = _weights(y[0], y[1], raster.padded.shape[0])
+    columns, across = _weights(x[0], x[1], raster.padded.shape[1])
+    # Not numpy's matrices: threads that wait for each other take longer than these small products.
+    probability = cv2.gemm(down, np.ascontiguousarray(raster.padded[rows, columns, 0]), 1.0, None, 0.0)
+    return np.clip(cv2.gemm(probability, across, 1.0, None, 0.0, flags=cv2.GEMM_2_T), 0.0, 1.0)
+
+
+def png(opacity: np.ndarray) -> bytes:
+    """An RGBA PNG in the one colour.
+
+    Args:
+        opacity: in [0, 1], shape (H, W).
+    """
+    image = np.empty((*opacity.shape, 4), np.uint8)
+    image[..., :3] = COLOUR[::-1]
+    image[..., 3] = np.rint(opacity * 255.0)
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+def centred_in(polygons_wgs84: np.ndarray, tile: Tile) -> np.ndarray:
+    """Which polygons have their centroid on a tile, bool, shape (N,); of its edges the left and upper one are its."""
+    west, south, east, north = to_wgs84(tile.bounds_3857)
+    x, y = shapely.get_coordinates(shapely.centroid(polygons_wgs84)).T
+    return (x >= west) & (x < east) & (y > south) & (y <= north)
+
+
+def vector_tile(features: Sequence[dict[str, Any]], polygons_wgs84: np.ndarray, tile: Tile) -> bytes:
+    """A Mapbox vector tile of all that reaches onto a tile, its edge's surroundings included.
+
+    Args:
+        features: in GeoJSON; their ids become a property.
+        polygons_wgs84: their outlines in shapely, degrees, shape (N,).
+        tile: where.
+    """
+    import mapbox_vector_tile
+
+    left, _, _, top = tile.bounds_3857
+    unit = tile_side(tile.z) / EXTENT
+
+    def place(points: np.ndarray) -> np.ndarray:
+        x, y = RADIUS * np.radians(points[:, 0]), RADIUS * np.arcsinh(np.tan(np.radians(points[:, 1])))
+        return np.column_stack([(x - left) / unit, (top - y) / unit])
+
+    near = to_wgs84(_grown(tile.bounds_3857, BUFFER * unit))
+    west, south, east, north = shapely.bounds(polygons_wgs84).reshape(-1, 4).T
+    reach = np.flatnonzero((west < near.right) & (east > near.left) & (south < near.top) & (north > near.bottom))
+    window = shapely.box(-BUFFER, -BUFFER, EXTENT + BUFFER, EXTENT + BUFFER)
+    # Valid on the tile's own grid; what is smaller than a unit goes.
+    drawn = shapely.set_precision(shapely.intersection(shapely.transform(polygons_wgs84[reach], place), window), 1.0)
+    layer = [
+        {"geometry": shape, "properties": {"id": features[number]["id"], **features[number]["properties"]}}
+        for number, shape in zip(reach.tolist(), drawn, strict=True)
+        if shapely.get_dimensions(shape) == 2
+    ]
+    options = {"extents": EXTENT, "y_coord_down": True}
+    return mapbox_vector_tile.encode([{"name": LAYER, "features": layer}], default_options=options)
+
+
+def _side_px(tile: Tile, gsd_m: float) -> float:
+    return tile_side(tile.z) * ground_scale(tile.bounds_3857) / gsd_m
+
+
+def _weights(start: float, stop: float, size: int) -> tuple[slice, np.ndarray]:
+    """How TILE_PX pixels from `start` to `stop` are made of others: a slice of these, and their weights.
+
+    Linear between two where the pixels are finer than the others; where they are coarser, of all that they hold.
+    """
+    width = (stop - start) / TILE_PX
+    reach = max(width, 1.0)
+    others = slice(max(0, math.floor(start - reach)), min(size, math.ceil(stop + reach)))
+    middles = start + (np.arange(TILE_PX) + 0.5) * width
+    apart = np.abs(middles[:, None] - (np.arange(others.start, others.stop) + 0.5))
+    weights = np.maximum(1.0 - apart / reach, 0.0)
+    return others, (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _grown(bounds: Bounds, margin: float) -> Bounds:
+    return Bounds(bounds.left - margin, bounds.bottom - margin, bounds.right + margin, bounds.top + margin)

@@ -122,7 +122,7 @@ def _mean_inside(probability: np.ndarray, polygons: np.ndarray) -> np.ndarray:
     middles = (bounds[:, :2] + bounds[:, 2:])[polygon_of[ring_of]] / 2
     # An outline that runs between two pixels goes to the inner one.
     pixels = np.rint(xy - 0.5 - 0.01 * np.sign(xy - middles)).astype(np.int32)
-    each = np.split(pixels, np.flatnonzero(np.diff(ring_of)) + 1)
+    each = [pixels[start:end] for start, end in pairwise(np.searchsorted(ring_of, np.arange(len(rings) + 1)).tolist())]
     first = np.searchsorted(polygon_of, np.arange(len(polygons) + 1)).tolist()
     owner = np.zeros(probability.shape, np.int32)
     for number, (start, end) in enumerate(pairwise(first), 1):

@@ -9,7 +9,7 @@ import math
 import cv2
 import numpy as np
 
-SHRINKS = 1.05
+SHRINKS = 1.2
 """From so many of the given pixels to one of the wanted ones on, they are averaged before it is looked between them."""
 _KNOWN = (np.uint8, np.uint16, np.int16, np.float32, np.float64)
 """The kinds of numbers that OpenCV looks between."""

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import shapely
-from pyproj import Geod
 
 from footprint_pipeline.errors import ImageryError, ModelError, RequestError
+from footprint_pipeline.footprints.area import geodesic_area_m2
 from footprint_pipeline.footprints.domain import InputProfile, brightness_counts
 from footprint_pipeline.footprints.mercator import Bounds, ground_scale, tile_side, unproject
 from footprint_pipeline.footprints.normalization import UINT8, Normalization
 from footprint_pipeline.footprints.patch import Imagery, Patch, check_resolution, no_imagery
-from footprint_pipeline.footprints.predict import predict_probability
+from footprint_pipeline.footprints.predict import WINDOW_PX, predict_probability
 from footprint_pipeline.footprints.regularize import Outline, regularize
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.separate import interior_of
@@ -31,9 +32,6 @@ MAX_PIXELS = 4096**2
 MAX_SIDE_PX = 4 * 4096
 """A strip that is longer takes more than its pixels: its halo does."""
 HALOS_PX = (64, 256)
-WINDOW_PX = 512
-
-_WGS84 = Geod(ellps="WGS84")
 
 
 class AreaTooLargeError(RequestError):
@@ -164,7 +162,7 @@ def extract(
         raster = (predict or predict_raster)(runtime, imagery, bounds_3857, halo_px=halo_px, stages=stages)
         with stages.timed("vectorize"):
             footprints = vectorize(
-                np.ascontiguousarray(raster.padded[..., 0]),
+                cv2.extractChannel(raster.padded, 0),
                 tolerance=tolerance,
                 interior=interior_of(raster.padded, runtime.spec.heads),
                 seed_level=runtime.spec.seed_level,
@@ -184,7 +182,7 @@ def extract(
         if reaching:
             owned |= _reaching(footprints.polygons, raster)
         polygons = shapely.orient_polygons(_to_wgs84(drawn[owned], raster))
-        area_m2 = np.array([_WGS84.geometry_area_perimeter(polygon)[0] for polygon in polygons], float)
+        area_m2 = geodesic_area_m2(polygons)
         kept = (area_m2 >= min_area_m2) & (area_m2 > 0)
         if within_wgs84 is not None:
             shapely.prepare(within_wgs84)
@@ -237,7 +235,9 @@ def predict_patch(runtime: Runtime, patch: Patch) -> np.ndarray:
     )
     if not np.isfinite(probability).all():
         raise ModelError("The model answers with values that are not numbers.", fix="Promote another version.")
-    return np.where(patch.valid[..., None], probability, np.float32(0.0))
+    if not patch.valid.all():
+        probability[~patch.valid] = 0.0
+    return probability
 
 
 def profile_patch(spec: ModelSpec, patch: Patch) -> InputProfile:

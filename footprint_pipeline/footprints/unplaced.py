@@ -95,7 +95,7 @@ def extract_unplaced(
         told = predict_patch(runtime, seen)
     with stages.timed("vectorize"):
         found = vectorize(
-            np.ascontiguousarray(told[..., 0]),
+            cv2.extractChannel(told, 0),
             tolerance=tolerance,
             interior=interior_of(told, spec.heads),
             seed_level=spec.seed_level,

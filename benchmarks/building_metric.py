@@ -1,34 +1,22 @@
 """SpaceNet's building metric on as many tiles and buildings as Rio's test split has, beside matching all pairs.
 
-Tiles are matched in threads, as `footprint score` does. The peer is the rule as SpaceNet's utilities have it, written
+All tiles are matched at once, as `footprint score` does. The peer is the rule as SpaceNet's utilities have it, written
 plainly: every proposal against every building that is still free. It is timed on some of the tiles, and a tile is
 compared with a tile.
 """
 
-import os
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import shapely
 
 from benchmarks.form import Figure, main
-from footprint_pipeline.evaluation.buildings import IOU_THRESHOLD, MIN_AREA_PX, BuildingScore, match_buildings
+from footprint_pipeline.evaluation.buildings import IOU_THRESHOLD, MIN_AREA_PX, BuildingScore, Scene, match_buildings
 
 TILES, BUILDINGS = 1388, 76_000
 SIDE_PX = 420
 GOAL = 20
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A tile: proposals with their confidence, and what is there."""
-
-    proposals: np.ndarray
-    confidence: np.ndarray
-    truth: np.ndarray
 
 
 def measure(quick: bool) -> list[Figure]:
@@ -36,8 +24,7 @@ def measure(quick: bool) -> list[Figure]:
     tiles, for_peer = (12, 3) if quick else (TILES, 64)
     scenes = make_scenes(tiles, BUILDINGS * tiles // TILES)
     started = time.perf_counter()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ours = list(pool.map(score, scenes))
+    ours = [matches.score for matches in match_buildings(scenes)]
     seconds = time.perf_counter() - started
     taken, plain = [], []
     for scene in islice(scenes, for_peer):
@@ -55,11 +42,6 @@ def measure(quick: bool) -> list[Figure]:
         Figure("a tile; peer: all pairs", a_tile, "ms", peer, ratio, f"≥ {GOAL}", ratio >= GOAL),
         Figure("building F1, the same both ways", whole.f1, ""),
     ]
-
-
-def score(scene: Scene) -> BuildingScore:
-    """Ours."""
-    return match_buildings(scene.proposals, scene.confidence, scene.truth).score
 
 
 def all_pairs(scene: Scene) -> BuildingScore:

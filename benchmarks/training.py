@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -27,6 +28,7 @@ from footprint_pipeline.dataset.cache import TileCache
 from footprint_pipeline.model.conductor import LOOK_EVERY_S
 from footprint_pipeline.model.devices import choose_devices
 from footprint_pipeline.model.learner import build_learner
+from footprint_pipeline.model.memory import freed_memory_kept
 from footprint_pipeline.model.spec import ARTICLE, DEFAULT, TrainingSpec, UNetSpec
 from footprint_pipeline.model.training import batches_ahead
 from footprint_pipeline.model.unet import gflop
@@ -69,8 +71,8 @@ GPU = Scale(
     512, 3.0, 3, 50.0, 12, 16384, WHOLE, 64,
 )  # fmt: skip
 CPU = Scale(
-    {"article's network": (ARTICLE, (2,)), "default network": (DEFAULT, (8,))},
-    512, 10.0, 3, 0.0, 2, 4096, WHOLE, 64,
+    {"article's network": (ARTICLE, (1,)), "default network": (DEFAULT, (4,))},
+    512, 5.0, 3, 0.0, 2, 4096, WHOLE, 64,
 )  # fmt: skip
 _TINY = UNetSpec(width=4, depth=1)
 QUICK = Scale(
@@ -86,8 +88,11 @@ def measure(quick: bool) -> list[Figure]:
     figures = []
     with tempfile.TemporaryDirectory() as folder:
         cache = write_tiles(Path(folder), tiles=scale.tiles)
-        for name in scale.networks:
-            figures += steps(name, cache, scale, judged=on_gpu)
+        with nullcontext() if on_gpu else freed_memory_kept():
+            for name in scale.networks:
+                figures += steps(name, cache, scale, judged=on_gpu)
+        if not on_gpu:
+            figures.append(keeping(cache, scale))
         if quick or not on_gpu:
             figures += against_fit(scale.whole, Path(folder), rounds=scale.rounds)
             figures += resuming(scale.whole, Path(folder), in_process=quick)
@@ -158,6 +163,22 @@ class Step:
             batches, steps_per_epoch=self._warm_up + self._steps, callbacks=stopwatch, verbose=0, shuffle=False
         )
         return self._steps * self.batch_size / stopwatch.seconds
+
+
+def keeping(cache: TileCache, scale: Scale) -> Figure:
+    """What it is worth to keep freed memory, on the last of the networks."""
+    name, (network, batch_sizes) = list(scale.networks.items())[-1]
+    step = Step(network, cache, scale, batch_size=batch_sizes[-1])
+
+    def kept() -> float:
+        with freed_memory_kept():
+            return step.resident()
+
+    ours, peer = median_in_turn(kept, step.resident, rounds=scale.rounds)
+    return Figure(
+        f"{name}, {scale.chip_size}×{scale.chip_size}; peer: freed memory is not kept",
+        ours, "images/s", peer, ours / peer,
+    )  # fmt: skip
 
 
 def best_step(network: UNetSpec, cache: TileCache, scale: Scale, batch_sizes: tuple[int, ...]) -> Step:

@@ -292,6 +292,13 @@ def export(settings: Settings, **options: Any) -> dict[str, Any]:
     "--zoom", type=click.IntRange(10, 19), default=16, show_default=True, help="Size of the area, as a map tile."
 )
 @click.option("--tolerance", type=click.FloatRange(0, 1, min_open=True), help="Another tolerance than the model's own.")
+@click.option(
+    "--outline",
+    type=click.Choice(["raw", "regularised"]),
+    default="raw",
+    show_default=True,
+    help="Footprints as the network sees them, or with straight walls and square corners.",
+)
 @click.option("--imagery", help="'mapbox', an XYZ template or a GeoTIFF. [FOOTPRINT_IMAGERY, else the synthetic city]")
 @click.option("--alias", help="Which registered model, by alias. [champion]")
 @click.option("--out", type=_FILE, help="GeoJSON, .parquet, .fgb or .gpkg file to write. [stdout]")

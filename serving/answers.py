@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from footprint_pipeline.footprints.regularize import Outline
 from footprint_pipeline.footprints.spec import ModelSpec
 
 
@@ -51,6 +52,7 @@ class FootprintProperties(_Answer):
 
     confidence: float = Field(ge=0, le=1, description="how many of those it says this of are buildings")
     area_m2: float = Field(gt=0, description="geodesic, m²")
+    outline: Outline = Field(description="whether this one has been given straight walls and square corners")
     model: str
     model_version: str
     tolerance: float

@@ -25,7 +25,7 @@ def prediction_endpoints(predictions: Predictions) -> Blueprint:
     @endpoints.post("/polygon")
     @documented(
         Operation(
-            {GEOJSON: (FeatureCollection, MultiPolygonGeometry)},
+            {GEOJSON: (MultiPolygonGeometry, FeatureCollection)},
             ASKED,
             arguments=(AnswerForm,),
             body={"application/json": PolygonQuery},
@@ -38,7 +38,7 @@ def prediction_endpoints(predictions: Predictions) -> Blueprint:
         The tile is the one that contains the coordinate; its imagery is read at the model's own resolution, whatever
         the zoom. A building belongs to the tile that holds its centroid, and is not cut by the tile's edge.
 
-        Answers a GeoJSON FeatureCollection; with `?geometry=multipolygon` a bare GeoJSON MultiPolygon instead.
+        Answers a bare GeoJSON MultiPolygon; with `?geometry=features` a GeoJSON FeatureCollection instead.
         """
         form = from_arguments(AnswerForm, request.args)
         return _polygons(predictions, from_body(PolygonQuery, request), form)
@@ -46,7 +46,7 @@ def prediction_endpoints(predictions: Predictions) -> Blueprint:
     @endpoints.get("/polygon")
     @documented(
         Operation(
-            {GEOJSON: (FeatureCollection, MultiPolygonGeometry)},
+            {GEOJSON: (MultiPolygonGeometry, FeatureCollection)},
             ASKED,
             arguments=(PolygonQuery, AnswerForm),
             prediction=True,
@@ -80,6 +80,7 @@ def _polygons(predictions: Predictions, query: PolygonQuery, form: AnswerForm) -
             imagery,
             tile_extent(query.coordinate, query.zoom),
             tolerance=query.tolerance,
+            outline=query.outline,
             predict=predictions.rasters(model),
         )
         stages = extraction.raster.stages

@@ -28,7 +28,12 @@ _ANSWERS = {GEOJSON: FeatureCollection, **OTHERS}
 _IMAGE_ANSWERS = {GEOJSON: (FeatureCollection, PixelCollection), **OTHERS}
 _IMAGES = {
     **dict.fromkeys(("image/tiff", "image/png", "image/jpeg", "application/octet-stream"), BINARY),
-    "multipart/form-data": {"type": "object", "properties": {NAME: BINARY}, "required": [NAME]},
+    "multipart/form-data": {
+        "type": "object",
+        "properties": {NAME: BINARY},
+        "required": [NAME],
+        "additionalProperties": False,
+    },
 }
 
 
@@ -87,6 +92,7 @@ def _footprints(predictions: Predictions, query: FootprintsQuery) -> Response:
             extent,
             tolerance=query.tolerance,
             min_area_m2=query.min_area_m2,
+            outline=query.outline,
             within_wgs84=within,
             predict=predictions.rasters(model),
         )
@@ -95,7 +101,11 @@ def _footprints(predictions: Predictions, query: FootprintsQuery) -> Response:
 
 def _of_image(predictions: Predictions, encoded: bytes, options: ImageOptions, form: str) -> Response:
     with opened(encoded) as image, predictions.model() as model:
-        chosen: dict[str, Any] = {"tolerance": options.tolerance, "min_area_m2": options.min_area_m2}
+        chosen: dict[str, Any] = {
+            "tolerance": options.tolerance,
+            "min_area_m2": options.min_area_m2,
+            "outline": options.outline,
+        }
         extraction: Extraction | UnplacedExtraction
         try:
             if isinstance(image, GeoTiffImagery):

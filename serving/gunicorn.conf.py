@@ -25,6 +25,7 @@ bind = f"{_settings.host}:{_settings.port}"
 worker_class = "gthread"
 threads = AT_A_TIME + _settings.queue + 4
 timeout = 120
+limit_request_line = 8190  # the most it takes: a polygon may be in it
 graceful_timeout = 10  # for answers under way; an idle keep-alive connection holds a stop up as long
 control_socket_disable = True
 accesslog = "-"

@@ -14,7 +14,6 @@ from typing import Literal, Protocol
 import numpy as np
 
 from footprint_pipeline.errors import FootprintError, ModelError, NoSuchVersionError, RegistryError
-from footprint_pipeline.footprints.extract import WINDOW_PX
 from footprint_pipeline.footprints.onnx_runtime import has_cuda, open_runtime
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.selftest import run_selftest
@@ -24,6 +23,8 @@ log = logging.getLogger(__name__)
 
 Origin = Literal["registry", "cache"]
 
+_WARMING_PX = 128
+"""The first image costs most of what is done once; one of another size costs little more than the next."""
 _PROMOTE = "Promote another version, or register this one again."
 
 
@@ -283,8 +284,8 @@ class ModelStore:
         """The model in a folder: loaded, tested, and warm, so that no request pays for its first time."""
         runtime = open_runtime(folder, threads=self._threads)
         run_selftest(runtime, folder)
-        side = -(-WINDOW_PX // runtime.spec.stride) * runtime.spec.stride
-        runtime(np.zeros((runtime.streams, side, side, 3), np.float32))
+        side = -(-_WARMING_PX // runtime.spec.stride) * runtime.spec.stride
+        runtime(np.zeros((runtime.streams, side, side, 3), np.float32))  # the self-test was one image, on all cores
         return runtime
 
     def _serve_cached(self) -> None:

@@ -49,6 +49,7 @@ class Operation:
         arguments: schema of the query string.
         body: media type → schema, of the request.
         also: other statuses that are no problems, each with media types and schemas.
+        variables: schemas of those names in the path that are no whole numbers.
         prediction: whether the answer carries the headers of one.
     """
 
@@ -57,6 +58,7 @@ class Operation:
     arguments: tuple[type[BaseModel], ...] = ()
     body: Mapping[str, Schema] = field(default_factory=dict)
     also: Mapping[int, Mapping[str, Schema]] = field(default_factory=dict)
+    variables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     prediction: bool = False
 
     def models(self) -> Iterable[tuple[type[BaseModel], str]]:
@@ -156,8 +158,10 @@ def _methods(rule: Rule) -> list[str]:
 def _asked(
     path: str, operation: Operation, schema_of: Mapping[type, Any], schemas: Mapping[str, Any]
 ) -> dict[str, Any]:
+    whole = {"type": "integer", "minimum": 0}
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": schema} for name, schema in _variables(path).items()
+        {"name": name, "in": "path", "required": True, "schema": operation.variables.get(name, whole)}
+        for name in re.findall(r"{(\w+)}", path)
     ]
     parameters += [
         parameter
@@ -169,12 +173,6 @@ def _asked(
         **({"parameters": parameters} if parameters else {}),
         **({"requestBody": {"required": True, "content": body}} if body else {}),
     }
-
-
-def _variables(path: str) -> dict[str, dict[str, Any]]:
-    """The names in a path with their schemas: of a tile all but a name are numbers."""
-    whole = {"type": "integer", "minimum": 0}
-    return {name: {"type": "string"} if name == "name" else whole for name in re.findall(r"{(\w+)}", path)}
 
 
 def _parameters(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterable[dict[str, Any]]:

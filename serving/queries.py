@@ -7,18 +7,27 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import shapely
 from flask import Request
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import from_json
 from werkzeug.datastructures import MultiDict
 
 from footprint_pipeline.errors import RequestError
 from footprint_pipeline.footprints.mercator import MAX_LATITUDE
+from footprint_pipeline.footprints.regularize import Outline
 
 MOST_FOOTPRINTS = 100_000
 
+
+def _whole(number: object) -> object:
+    """In JSON Schema 16.0 is an integer as well."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+_WHOLE = BeforeValidator(_whole)
+
 Latitude = Annotated[float, Field(ge=-MAX_LATITUDE, le=MAX_LATITUDE, description="degrees north, WGS 84")]
 Longitude = Annotated[float, Field(ge=-180, le=180, description="degrees east, WGS 84")]
-Zoom = Annotated[int, Field(ge=10, le=19, description="zoom of the 512-px slippy tile that is asked for")]
+Zoom = Annotated[int, Field(ge=10, le=19, description="zoom of the 512-px slippy tile that is asked for"), _WHOLE]
 Tolerance = Annotated[
     float,
     Field(
@@ -29,10 +38,17 @@ MinArea = Annotated[
     float, Field(ge=0, le=1e6, description="smaller footprints are left out, m²; the model's own by default")
 ]
 Limit = Annotated[
-    int, Field(ge=1, le=MOST_FOOTPRINTS, description="how many footprints at most; those it is surest of come first")
+    int,
+    Field(ge=1, le=MOST_FOOTPRINTS, description="how many footprints at most; those it is surest of come first"),
+    _WHOLE,
 ]
 ImageryName = Annotated[
     str, Field(min_length=1, max_length=64, description="one of the operator's sources of imagery, by name")
+]
+
+OutlineKind = Annotated[
+    Outline,
+    Field(description="as the network sees it, or with straight walls and square corners where that is near it"),
 ]
 
 
@@ -59,6 +75,7 @@ class PolygonQuery(_Schema):
     coordinate: Coordinate
     zoom: Zoom = 16
     tolerance: Tolerance | None = None
+    outline: OutlineKind = "raw"
 
 
 class MaskQuery(_Schema):
@@ -88,7 +105,9 @@ class MaskQuery(_Schema):
 class AnswerForm(_Schema):
     """In which form footprints come back."""
 
-    geometry: Literal["multipolygon"] | None = Field(None, description="a bare MultiPolygon in place of features")
+    geometry: Literal["multipolygon", "features"] = Field(
+        "multipolygon", description="all of them in one bare MultiPolygon, or features that say what they are"
+    )
 
 
 _Ring = Annotated[list[tuple[Longitude, Latitude]], Field(min_length=4, description="closed; longitude first")]
@@ -145,6 +164,7 @@ class FootprintsQuery(_Schema):
     polygon: Annotated[Polygon | MultiPolygon, Field(discriminator="type")] | None = None
     tolerance: Tolerance | None = None
     min_area_m2: MinArea | None = None
+    outline: OutlineKind = "raw"
     imagery: ImageryName | None = None
     limit: Limit | None = None
 
@@ -185,6 +205,7 @@ class ImageOptions(_Schema):
 
     tolerance: Tolerance | None = None
     min_area_m2: MinArea | None = None
+    outline: OutlineKind = "raw"
     limit: Limit | None = None
     gsd_m: float | None = Field(
         None,

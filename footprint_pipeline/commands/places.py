@@ -15,6 +15,7 @@ from footprint_pipeline.footprints.extract import extract
 from footprint_pipeline.footprints.imagery import open_imagery
 from footprint_pipeline.footprints.mercator import tile_at
 from footprint_pipeline.footprints.picture import draw, encode_png
+from footprint_pipeline.footprints.regularize import Outline
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.tables import BY_SUFFIX, as_file
 from footprint_pipeline.footprints.writers import feature_collection, out_of_domain
@@ -31,6 +32,7 @@ def predict(
     coordinate: str,
     zoom: int,
     tolerance: float | None,
+    outline: Outline,
     imagery: str | None,
     alias: str | None,
     out: Path | None,
@@ -43,7 +45,7 @@ def predict(
     runtime = Runtime(registry.pull(version=found.version, into=settings.home.absolute() / "pulled"))
     source = open_imagery(with_imagery(settings, imagery))
     bounds = tile_at(longitude, latitude, zoom).bounds_3857
-    extraction = extract(runtime, source, bounds, tolerance=tolerance)
+    extraction = extract(runtime, source, bounds, tolerance=tolerance, outline=outline)
     collection = feature_collection(
         extraction, runtime.spec, model_version=found.version, attribution=source.attribution
     )
@@ -89,7 +91,7 @@ def ask(
     body = {"coordinate": {"latitude": latitude, "longitude": longitude}, "zoom": zoom}
     with running_service(settings, log=settings.home.absolute() / "service.log") as address:
         started = time.monotonic()
-        answer = requests.post(f"{address}/predict/polygon", json=body, timeout=300)
+        answer = requests.post(f"{address}/v1/footprints", json=body, timeout=300)
         seconds = time.monotonic() - started
     content = answer.json()
     if not answer.ok:

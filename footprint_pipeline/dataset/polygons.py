@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 import shapely
 from pyproj import Transformer
 
-from footprint_pipeline.dataset.area import geodesic_area_m2
 from footprint_pipeline.dataset.spec import PolygonSpec
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_path
+from footprint_pipeline.footprints.area import geodesic_area_m2
 from footprint_pipeline.many import collector_paused, in_threads
 
 log = logging.getLogger(__name__)

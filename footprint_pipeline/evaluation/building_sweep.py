@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from footprint_pipeline.evaluation.buildings import BuildingScore, Matches, assign, pair_up
+from footprint_pipeline.evaluation.buildings import BuildingScore, Matches, Scene, assign, pair_up
 from footprint_pipeline.evaluation.scoring import Answer
 from footprint_pipeline.footprints.vectorize import Footprints
 
@@ -48,8 +48,8 @@ def measure_buildings(
     def score(tile: Labelled) -> list[BuildingScore]:
         return [
             matches.score
-            for tolerance, level in settings
-            for _, matches in match_at(tile, tolerance=tolerance, seed_level=level, min_areas_m2=min_areas_m2)
+            for at_setting in match_at(tile, settings, min_areas_m2=min_areas_m2)
+            for _, matches in at_setting
         ]
 
     sums: dict[str, list[BuildingScore]] = {}
@@ -67,13 +67,22 @@ def measure_buildings(
 
 
 def match_at(
-    tile: Labelled, *, tolerance: float, seed_level: float | None, min_areas_m2: Sequence[float]
-) -> list[tuple[Footprints, Matches]]:
-    """The footprints of a tile and what they find, at every minimum area; those too small are no proposals."""
-    found = tile.answer.footprints(tolerance=tolerance, seed_level=seed_level)
-    area_m2 = tile.answer.area_m2(found)
-    pairs = pair_up(found.polygons, tile.buildings)
-    return [(found, assign(pairs, found.confidence, counts=area_m2 > least)) for least in min_areas_m2]
+    tile: Labelled, settings: Sequence[tuple[float, float | None]], *, min_areas_m2: Sequence[float]
+) -> list[list[tuple[Footprints, Matches]]]:
+    """The footprints of a tile and what they find, at every setting and every minimum area.
+
+    Args:
+        tile: the tile.
+        settings: tolerance and seed level.
+        min_areas_m2: footprints that are no larger are no proposals, square metres.
+    """
+    found = [tile.answer.footprints(tolerance=tolerance, seed_level=level) for tolerance, level in settings]
+    pairs = pair_up([Scene(each.polygons, each.confidence, tile.buildings) for each in found])
+    return [
+        [(each, assign(may, each.confidence, counts=area_m2 > least)) for least in min_areas_m2]
+        for each, may in zip(found, pairs, strict=True)
+        for area_m2 in [tile.answer.area_m2(each)]
+    ]
 
 
 def mean_f1(measured: pd.DataFrame) -> pd.DataFrame:

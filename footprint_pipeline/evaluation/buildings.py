@@ -1,4 +1,4 @@
-"""SpaceNet's building metric: polygons against polygons, one image at a time.
+"""SpaceNet's building metric: polygons against polygons, image by image, many images at once.
 
 Proposals are taken by falling confidence; each takes the still unmatched truth of highest IoU, and is a true
 positive when that IoU is at least one half. Counts are summed over an AOI; several AOIs count the same each.
@@ -12,9 +12,13 @@ import numpy as np
 import pandas as pd
 import shapely
 
+from footprint_pipeline.evaluation.overlap import geos_overlap_area, overlap_area
 from footprint_pipeline.evaluation.spec import IOU_THRESHOLD, MIN_AREA_PX
 
 _ROUNDING = 1e-9
+"""IoUs that are so near the threshold, or each other, are those of GEOS's intersections."""
+_AT_ONCE = 512
+"""Images that are worked on at once."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,21 @@ class BuildingScore:
 
 
 @dataclass(frozen=True)
+class Scene:
+    """An image: what is claimed to be there, and what is.
+
+    Attributes:
+        proposals: valid shapely polygons in pixels, shape (P,).
+        confidence: of them, float, shape (P,); of equals the earlier proposal goes first.
+        truth: valid shapely polygons in pixels, shape (N,).
+    """
+
+    proposals: np.ndarray
+    confidence: np.ndarray
+    truth: np.ndarray
+
+
+@dataclass(frozen=True)
 class Matches:
     """Which proposal of an image found which building.
 
@@ -91,8 +110,8 @@ class Matches:
     @property
     def score(self) -> BuildingScore:
         """The counts."""
-        hits = int(self.right.sum())
-        return BuildingScore(hits, int(self.proposed.sum()) - hits, int(self.there.sum()) - hits)
+        hits, proposed, there = (int(np.count_nonzero(each)) for each in (self.right, self.proposed, self.there))
+        return BuildingScore(hits, proposed - hits, there - hits)
 
 
 @dataclass(frozen=True)
@@ -115,45 +134,59 @@ class Pairs:
 
 
 def match_buildings(
-    proposals: np.ndarray,
-    confidence: np.ndarray,
-    truth: np.ndarray,
-    *,
-    iou_threshold: float = IOU_THRESHOLD,
-    min_area_px: float = MIN_AREA_PX,
-) -> Matches:
-    """Match the proposals of one image with its buildings.
+    scenes: Sequence[Scene], *, iou_threshold: float = IOU_THRESHOLD, min_area_px: float = MIN_AREA_PX
+) -> list[Matches]:
+    """Match the proposals of every image with its buildings.
 
     Args:
-        proposals: valid shapely polygons in pixels, shape (P,).
-        confidence: float, shape (P,); of equals the earlier proposal goes first.
-        truth: valid shapely polygons in pixels, shape (N,).
+        scenes: the images.
         iou_threshold: least intersection over union of a match.
         min_area_px: smaller polygons on either side are left out.
     """
-    return assign(pair_up(proposals, truth, iou_threshold=iou_threshold, min_area_px=min_area_px), confidence)
+    pairs = pair_up(scenes, iou_threshold=iou_threshold, min_area_px=min_area_px)
+    return [assign(each, scene.confidence) for each, scene in zip(pairs, scenes, strict=True)]
 
 
 def pair_up(
-    proposals: np.ndarray,
-    truth: np.ndarray,
-    *,
-    iou_threshold: float = IOU_THRESHOLD,
-    min_area_px: float = MIN_AREA_PX,
-) -> Pairs:
-    """The pairs that could be matches; arguments as of `match_buildings`."""
+    scenes: Sequence[Scene], *, iou_threshold: float = IOU_THRESHOLD, min_area_px: float = MIN_AREA_PX
+) -> list[Pairs]:
+    """The pairs that could be matches, of every image; arguments as of `match_buildings`."""
+    return [
+        pairs
+        for first in range(0, len(scenes), _AT_ONCE)
+        for pairs in _pair_up(scenes[first : first + _AT_ONCE], iou_threshold, min_area_px)
+    ]
+
+
+def _pair_up(scenes: Sequence[Scene], iou_threshold: float, min_area_px: float) -> list[Pairs]:
+    """`pair_up` of so few images that their polygons may stand in one row."""
+    first = np.cumsum([0, *(len(scene.proposals) for scene in scenes)])
+    first_true = np.cumsum([0, *(len(scene.truth) for scene in scenes)])
+    proposals = np.concatenate([scene.proposals for scene in scenes])
+    truth = np.concatenate([scene.truth for scene in scenes])
+    starts = np.stack([first, first_true], axis=1)[:-1, :, None]
+    met = (shapely.STRtree(scene.truth).query(scene.proposals) for scene in scenes)
+    left, right = np.hstack([pairs + start for pairs, start in zip(met, starts, strict=True)])
     area, true_area = shapely.area(proposals), shapely.area(truth)
     large, there = area >= min_area_px, true_area >= min_area_px
-    left, right = shapely.STRtree(truth).query(proposals)
     counted = large[left] & there[right]
     left, right = left[counted], right[counted]
     most = _most_iou(shapely.bounds(proposals)[left], shapely.bounds(truth)[right], area[left], true_area[right])
     likely = most >= iou_threshold - _ROUNDING
     left, right = left[likely], right[likely]
-    overlap = shapely.area(shapely.intersection(proposals[left], truth[right]))
-    iou = overlap / (area[left] + true_area[right] - overlap)
+    either = area[left], true_area[right]
+    iou = _iou(overlap_area(proposals[left], truth[right]), *either)
+    close = _close(left, iou, iou_threshold)
+    iou[close] = _iou(geos_overlap_area(proposals[left[close]], truth[right[close]]), *(each[close] for each in either))
     enough = iou >= iou_threshold
-    return Pairs(left[enough], right[enough], iou[enough], large, there)
+    left, right, iou = left[enough], right[enough], iou[enough]
+    ends = np.searchsorted(left, first)
+    return [
+        Pairs(left[a:b] - start, right[a:b] - start_true, iou[a:b], large[start:end], there[start_true:end_true])
+        for (a, b), (start, end), (start_true, end_true) in zip(
+            pairwise(ends), pairwise(first), pairwise(first_true), strict=True
+        )
+    ]
 
 
 def assign(pairs: Pairs, confidence: np.ndarray, *, counts: np.ndarray | None = None) -> Matches:
@@ -165,24 +198,45 @@ def assign(pairs: Pairs, confidence: np.ndarray, *, counts: np.ndarray | None = 
         counts: bool, shape (P,): proposals that are not left out; all when None.
     """
     proposed = pairs.large if counts is None else pairs.large & counts
+    order = np.lexsort((pairs.building, -pairs.iou, pairs.proposal, -confidence[pairs.proposal]))
+    order = order[proposed[pairs.proposal[order]]]
+    pair_of: dict[int, int] = {}
+    taken: set[int] = set()
+    for pair, proposal, building in np.stack([order, pairs.proposal[order], pairs.building[order]], axis=1).tolist():
+        if proposal not in pair_of and building not in taken:
+            pair_of[proposal] = pair
+            taken.add(building)
+    right, matched = list(pair_of), list(pair_of.values())
     partner, iou = np.full(len(proposed), -1), np.zeros(len(proposed))
-    rank = np.empty(len(proposed), int)
-    rank[np.argsort(-confidence, kind="stable")] = np.arange(len(proposed))
-    order = np.lexsort((pairs.building, -pairs.iou, rank[pairs.proposal]))
-    taken = np.zeros(len(pairs.there), bool)
-    for pair in order[proposed[pairs.proposal[order]]]:
-        proposal, building = pairs.proposal[pair], pairs.building[pair]
-        if partner[proposal] < 0 and not taken[building]:
-            taken[building] = True
-            partner[proposal], iou[proposal] = building, pairs.iou[pair]
+    partner[right], iou[right] = pairs.building[matched], pairs.iou[matched]
     return Matches(partner, iou, proposed, pairs.there)
+
+
+def _close(left: np.ndarray, iou: np.ndarray, threshold: float) -> np.ndarray:
+    """bool, shape (K,): pairs whose IoU is the threshold, or that of another pair of the proposal, but for rounding.
+
+    Args:
+        left: the proposal of every pair, shape (K,).
+        iou: of the pairs, the same.
+        threshold: least IoU of a match.
+    """
+    close = np.abs(iou - threshold) <= _ROUNDING
+    order = np.lexsort((iou, left))
+    alike = (np.diff(left[order]) == 0) & (np.diff(iou[order]) <= _ROUNDING)
+    close[order[1:][alike]] = close[order[:-1][alike]] = True
+    return close
+
+
+def _iou(overlap: np.ndarray, area: np.ndarray, other_area: np.ndarray) -> np.ndarray:
+    """Intersection over union."""
+    return overlap / (area + other_area - overlap)
 
 
 def _most_iou(bounds: np.ndarray, others: np.ndarray, area: np.ndarray, other_area: np.ndarray) -> np.ndarray:
     """What the IoU of polygons cannot exceed, by their bounding boxes, shape (N, 4), and areas, shape (N,)."""
     sides = np.minimum(bounds[:, 2:], others[:, 2:]) - np.maximum(bounds[:, :2], others[:, :2])
     overlap = np.minimum(np.prod(np.maximum(sides, 0.0), axis=1), np.minimum(area, other_area))
-    return overlap / (area + other_area - overlap)
+    return _iou(overlap, area, other_area)
 
 
 def by_size(found: np.ndarray, false: np.ndarray, missed: np.ndarray, *, bounds: Sequence[float]) -> pd.DataFrame:

@@ -110,7 +110,7 @@ def _came_true(
     """The confidence of every footprint that counts, and whether it is a building."""
     said, true = [np.empty(0, np.float32)], [np.empty(0, bool)]
     for tile in tiles:
-        ((found, matches),) = match_at(tile, tolerance=tolerance, seed_level=seed_level, min_areas_m2=[min_area_m2])
+        (((found, matches),),) = match_at(tile, [(tolerance, seed_level)], min_areas_m2=[min_area_m2])
         said.append(found.confidence[matches.proposed])
         true.append(matches.right[matches.proposed])
     return np.concatenate(said), np.concatenate(true)

@@ -19,7 +19,7 @@ from footprint_pipeline.dataset.caching import grid_size, resample
 from footprint_pipeline.dataset.masks import read_mask
 from footprint_pipeline.dataset.tiles import normalization, read_tile
 from footprint_pipeline.errors import DatasetError
-from footprint_pipeline.evaluation.buildings import BuildingScore, match_buildings
+from footprint_pipeline.evaluation.buildings import BuildingScore, Scene, match_buildings
 from footprint_pipeline.evaluation.calibration import Reliability, reliability
 from footprint_pipeline.evaluation.spec import MIN_AREA_PX
 from footprint_pipeline.evaluation.tolerance import pixel_f1
@@ -203,7 +203,7 @@ def score_tiles(
         fp, fn = int(np.count_nonzero(claimed)) - tp, int(np.count_nonzero(truth_px)) - tp
         found = prediction.answer.footprints(tolerance=tolerance, seed_level=seed_level, min_area_m2=min_area_m2)
         truth = truth_of(prediction)
-        matches = match_buildings(found.polygons, found.confidence, truth, min_area_px=min_area_px)
+        (matches,) = match_buildings([Scene(found.polygons, found.confidence, truth)], min_area_px=min_area_px)
         counts = matches.score
         f1 = float(pixel_f1(np.array(tp), np.array(fp), np.array(fn)))
         rows.append(

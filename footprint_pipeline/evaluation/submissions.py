@@ -5,9 +5,7 @@ is empty, or whose `BuildingId` is -1, says that its image was looked at. What c
 """
 
 import logging
-import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import pandas as pd
 import shapely
 
 from footprint_pipeline.errors import LabelError
-from footprint_pipeline.evaluation.buildings import BuildingScore, Matches, by_size, match_buildings
+from footprint_pipeline.evaluation.buildings import BuildingScore, Scene, by_size, match_buildings
 from footprint_pipeline.evaluation.spec import MIN_AREA_PX
 from footprint_pipeline.spacenet.wkt import polygons_from_wkt
 
@@ -92,7 +90,7 @@ def read_submission(path: Path) -> pd.DataFrame:
 def score_submission(
     truth: pd.DataFrame, proposals: pd.DataFrame, *, min_area_px: float = MIN_AREA_PX
 ) -> SubmissionScore:
-    """Score proposals image by image, images in threads; both tables are of `read_submission`.
+    """Score proposals image by image; both tables are of `read_submission`.
 
     Proposals on an image that the truth does not name are all false.
 
@@ -106,20 +104,18 @@ def score_submission(
         log.warning("%d images of the proposals are not in the truth, such as %s", len(strange), min(strange))
     nothing = truth.iloc[:0]
 
-    def match(image: str) -> tuple[np.ndarray, np.ndarray, Matches]:
-        buildings, answer = there.get(image, nothing)["polygon"].to_numpy(), claimed.get(image, nothing)
-        polygons, confidence = answer["polygon"].to_numpy(), answer["confidence"].to_numpy()
-        return buildings, polygons, match_buildings(polygons, confidence, buildings, min_area_px=min_area_px)
-
     images = sorted(there.keys() | claimed.keys())
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        matched = list(pool.map(match, images))
+    scenes = [
+        Scene(answer["polygon"].to_numpy(), answer["confidence"].to_numpy(), buildings["polygon"].to_numpy())
+        for answer, buildings in ((claimed.get(image, nothing), there.get(image, nothing)) for image in images)
+    ]
+    matched = match_buildings(scenes, min_area_px=min_area_px)
     rows, found, false, missed = [], [np.empty(0)], [np.empty(0)], [np.empty(0)]
-    for image, (buildings, polygons, matches) in zip(images, matched, strict=True):
-        area = shapely.area(buildings)
+    for image, scene, matches in zip(images, scenes, matched, strict=True):
+        area = shapely.area(scene.truth)
         found.append(area[matches.found])
         missed.append(area[matches.there & ~matches.found])
-        false.append(shapely.area(polygons[matches.proposed & ~matches.right]))
+        false.append(shapely.area(scene.proposals[matches.proposed & ~matches.right]))
         aoi = _AOI.match(image)
         rows.append({"image": image, "aoi": aoi[0] if aoi else "all", **matches.score.row()})
     columns = list(BuildingScore().row())

@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import shapely
-from pyproj import Geod
 
 from footprint_pipeline.errors import ImageryError, ModelError, RequestError
+from footprint_pipeline.footprints.area import geodesic_area_m2
 from footprint_pipeline.footprints.domain import InputProfile, brightness_counts
 from footprint_pipeline.footprints.mercator import Bounds, ground_scale, tile_side, unproject
 from footprint_pipeline.footprints.normalization import UINT8, Normalization
 from footprint_pipeline.footprints.patch import Imagery, Patch, check_resolution, no_imagery
-from footprint_pipeline.footprints.predict import predict_probability
+from footprint_pipeline.footprints.predict import WINDOW_PX, predict_probability
+from footprint_pipeline.footprints.regularize import Outline, regularize
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.separate import interior_of
 from footprint_pipeline.footprints.spec import ModelSpec, calibrated
@@ -30,9 +32,6 @@ MAX_PIXELS = 4096**2
 MAX_SIDE_PX = 4 * 4096
 """A strip that is longer takes more than its pixels: its halo does."""
 HALOS_PX = (64, 256)
-WINDOW_PX = 512
-
-_WGS84 = Geod(ellps="WGS84")
 
 
 class AreaTooLargeError(RequestError):
@@ -96,6 +95,7 @@ class Extraction:
         confidence: how sure it is that each is a building, calibrated, float32, shape (N,).
         area_m2: geodesic area of each, float64, shape (N,).
         tolerance: a pixel is a building where probability > 1 - tolerance.
+        regularised: which outlines are, bool, shape (N,); None: none is.
     """
 
     raster: Raster
@@ -103,6 +103,7 @@ class Extraction:
     confidence: np.ndarray
     area_m2: np.ndarray
     tolerance: float
+    regularised: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.polygons_wgs84)
@@ -114,6 +115,7 @@ class Extraction:
             polygons_wgs84=self.polygons_wgs84[:count],
             confidence=self.confidence[:count],
             area_m2=self.area_m2[:count],
+            regularised=None if self.regularised is None else self.regularised[:count],
         )
 
 
@@ -124,6 +126,7 @@ def extract(
     *,
     tolerance: float | None = None,
     min_area_m2: float | None = None,
+    outline: Outline = "raw",
     halos_px: tuple[int, ...] = HALOS_PX,
     within_wgs84: shapely.Geometry | None = None,
     reaching: bool = False,
@@ -138,6 +141,7 @@ def extract(
         bounds_3857: what is asked for.
         tolerance: in (0, 1]; the model's own when None.
         min_area_m2: smaller footprints are dropped; the model's own when None.
+        outline: how buildings are drawn; which area one belongs to is told by its raw outline either way.
         halos_px: how far to look around, pixels, ascending: the next one is tried when a building reaches
             beyond; one that reaches beyond the last is cut there.
         within_wgs84: a (Multi)Polygon in degrees that centroids must lie in as well; anywhere when None.
@@ -158,7 +162,7 @@ def extract(
         raster = (predict or predict_raster)(runtime, imagery, bounds_3857, halo_px=halo_px, stages=stages)
         with stages.timed("vectorize"):
             footprints = vectorize(
-                np.ascontiguousarray(raster.padded[..., 0]),
+                cv2.extractChannel(raster.padded, 0),
                 tolerance=tolerance,
                 interior=interior_of(raster.padded, runtime.spec.heads),
                 seed_level=runtime.spec.seed_level,
@@ -167,16 +171,25 @@ def extract(
             whole = not _cut(footprints, raster)
         if whole:
             break
+    drawn, regularised = footprints.polygons, None
+    if outline == "regularised":
+        with stages.timed("regularize"):  # those of the surroundings as well: they are neighbours
+            regular = regularize(drawn)
+            drawn, regularised = regular.polygons, regular.changed
     with stages.timed("vectorize"):
-        polygons, confidence = _owned(footprints, raster, reaching=reaching)
-        polygons = shapely.orient_polygons(_to_wgs84(polygons, raster))
-        area_m2 = np.array([_WGS84.geometry_area_perimeter(polygon)[0] for polygon in polygons], float)
+        middles = shapely.centroid(footprints.polygons)
+        owned = _owned(middles, raster)
+        if reaching:
+            owned |= _reaching(footprints.polygons, raster)
+        polygons = shapely.orient_polygons(_to_wgs84(drawn[owned], raster))
+        area_m2 = geodesic_area_m2(polygons)
         kept = (area_m2 >= min_area_m2) & (area_m2 > 0)
         if within_wgs84 is not None:
             shapely.prepare(within_wgs84)
-            kept &= shapely.contains(within_wgs84, shapely.centroid(polygons))
-        confidence = calibrated(confidence[kept], runtime.spec.calibration)
-    return Extraction(raster, polygons[kept], confidence, area_m2[kept], tolerance)
+            kept &= shapely.contains(within_wgs84, _to_wgs84(middles[owned], raster))
+        confidence = calibrated(footprints.confidence[owned][kept], runtime.spec.calibration)
+        regularised = None if regularised is None else regularised[owned][kept]
+    return Extraction(raster, polygons[kept], confidence, area_m2[kept], tolerance, regularised)
 
 
 def predict_raster(
@@ -222,7 +235,9 @@ def predict_patch(runtime: Runtime, patch: Patch) -> np.ndarray:
     )
     if not np.isfinite(probability).all():
         raise ModelError("The model answers with values that are not numbers.", fix="Promote another version.")
-    return np.where(patch.valid[..., None], probability, np.float32(0.0))
+    if not patch.valid.all():
+        probability[~patch.valid] = 0.0
+    return probability
 
 
 def profile_patch(spec: ModelSpec, patch: Patch) -> InputProfile:
@@ -282,21 +297,21 @@ def _cut(footprints: Footprints, raster: Raster) -> bool:
     return bool((touches & inside).any())
 
 
-def _owned(footprints: Footprints, raster: Raster, *, reaching: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The footprints whose centroid lies in the area; of its edges only the left and the upper one count to it.
-
-    With `reaching` also those that reach into it.
-    """
+def _owned(middles: np.ndarray, raster: Raster) -> np.ndarray:
+    """Which points lie in the area, bool; of its edges only the left and the upper one count to it."""
     height, width = raster.shape
-    x, y = shapely.get_coordinates(shapely.centroid(footprints.polygons)).T - raster.halo_px
-    owned = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    if reaching:
-        left, top, right, bottom = shapely.bounds(footprints.polygons).reshape(-1, 4).T - raster.halo_px
-        owned |= (left < width) & (right > 0) & (top < height) & (bottom > 0)
-    return footprints.polygons[owned], footprints.confidence[owned]
+    x, y = shapely.get_coordinates(middles).T - raster.halo_px
+    return (x >= 0) & (x < width) & (y >= 0) & (y < height)
 
 
-def _to_wgs84(polygons: np.ndarray, raster: Raster) -> np.ndarray:
+def _reaching(polygons: np.ndarray, raster: Raster) -> np.ndarray:
+    """Which polygons' bounds reach into the area, bool."""
+    height, width = raster.shape
+    left, top, right, bottom = shapely.bounds(polygons).reshape(-1, 4).T - raster.halo_px
+    return (left < width) & (right > 0) & (top < height) & (bottom > 0)
+
+
+def _to_wgs84(geometries: np.ndarray, raster: Raster) -> np.ndarray:
     bounds, (height, width) = raster.bounds_3857, raster.shape
 
     def place(points_px: np.ndarray) -> np.ndarray:
@@ -304,4 +319,4 @@ def _to_wgs84(polygons: np.ndarray, raster: Raster) -> np.ndarray:
         y = bounds.top - (points_px[:, 1] - raster.halo_px) * (bounds.top - bounds.bottom) / height
         return unproject(np.column_stack([x, y]))
 
-    return shapely.transform(polygons, place)
+    return shapely.transform(geometries, place)

@@ -11,16 +11,19 @@ import rasterio
 from rasterio import DatasetReader
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError
-from rasterio.transform import from_bounds
-from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds
+from rasterio.warp import transform, transform_bounds
+from rasterio.windows import Window
 
 from footprint_pipeline.errors import ImageryError, SettingsError
 from footprint_pipeline.footprints.discretion import be_discreet
 from footprint_pipeline.footprints.mercator import Bounds, ground_scale, tile_at, to_wgs84
 from footprint_pipeline.footprints.patch import Patch, no_imagery
+from footprint_pipeline.footprints.warp import footsteps, spread_out, warp
 
 WEB_MERCATOR = "EPSG:3857"
+_KNOT_PX = 32
+"""How far apart the pixels are whose places are projected; in between, they lie on straight lines."""
+_NOWHERE = -1e6
 _BLACK_PX = 9
 _MAP_TILE_PX = 256
 _MOST_READ_PX = 2048**2
@@ -59,11 +62,10 @@ class GeoTiffImagery:
                     raise SettingsError(
                         f"{self.name}: {lack}.", fix="Point FOOTPRINT_IMAGERY at a GeoTIFF with red, green and blue."
                     )
-                self._crs, self._extent, self._size = source.crs, source.bounds, (source.width, source.height)
+                self._crs, self._width, self._to_pixels = source.crs, source.width, ~source.transform
                 self._overviews = source.overviews(1)
                 self._bands = _rgb_bands(source.colorinterp)
                 self._declares_mask = MaskFlags.all_valid not in source.mask_flag_enums[self._bands[0] - 1]
-                self._nodata = source.nodata
                 self.date = date or _date({**source.tags(), **source.tags(ns="IMAGERY")})
                 self.extent_wgs84 = Bounds(*transform_bounds(source.crs, "EPSG:4326", *source.bounds))
                 self.zooms = _zooms(source, self.extent_wgs84)
@@ -77,45 +79,67 @@ class GeoTiffImagery:
         """Pixels of a rectangle on a grid of `height` × `width`; see `Imagery.read`."""
         if not to_wgs84(bounds_3857).overlaps(self.extent_wgs84):
             raise no_imagery(self, bounds_3857)
-        decimation = self._decimation(bounds_3857, width)
+        x, y = self._places(bounds_3857, height, width)
+        decimation = math.hypot(*((along[:, -1] - along[:, 0]).mean() for along in (x, y))) / max(width - 1, 1)
         level = self._overview(decimation)
-        grid = {
-            "crs": WEB_MERCATOR,
-            "transform": from_bounds(*bounds_3857, width, height),
-            "width": width,
-            "height": height,
-        }
+        factor = 1 if level is None else self._overviews[level]
         try:
             with (
                 rasterio.Env(**self._environment),
                 rasterio.open(self._path, **({} if level is None else {"overview_level": level})) as source,
-                WarpedVRT(
-                    source,
-                    resampling=Resampling.bilinear,
-                    add_alpha=self._nodata is None and ColorInterp.alpha not in source.colorinterp,
-                    **grid,
-                ) as warped,
             ):
-                pixels = warped.read(self._bands).transpose(1, 2, 0)
-                valid = warped.dataset_mask() > 0
+                scale = np.float32(source.width / self._width)
+                read = self._read(source, x * scale, y * scale)
         except RasterioError as error:
             reason = type(error).__name__ if self._environment else str(error).splitlines()[0]
             raise ImageryError(
                 f"{self.name}: cannot be read ({reason}).", fix="Check that the file is whole and can be reached."
             ) from None
+        if read is None:
+            raise no_imagery(self, bounds_3857)
+        pixels, valid = read
         if not self._declares_mask:
             valid &= ~_black_areas(pixels)
         if not valid.any():
             raise no_imagery(self, bounds_3857)
         grid_m = (bounds_3857.right - bounds_3857.left) / width * ground_scale(bounds_3857)
-        gsd_m = grid_m / decimation * (1 if level is None else self._overviews[level])
-        return Patch(np.ascontiguousarray(pixels), valid, self.name, gsd_m=gsd_m, date=self.date)
+        return Patch(pixels, valid, self.name, gsd_m=grid_m / decimation * factor, date=self.date)
 
-    def _decimation(self, bounds_3857: Bounds, width: int) -> float:
-        """How many of the file's own pixels a pixel of the grid is wide."""
-        left, _, right, _ = transform_bounds(WEB_MERCATOR, self._crs, *bounds_3857)
-        own_pixel = (self._extent.right - self._extent.left) / self._size[0]
-        return (right - left) / width / own_pixel
+    def _places(self, bounds_3857: Bounds, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where the centres of a grid's pixels lie, in columns and rows of the file, float32, shape (H, W) each."""
+        left, bottom, right, top = bounds_3857
+        half_x, half_y = (right - left) / width / 2, (top - bottom) / height / 2
+        columns, rows = (2 + side // _KNOT_PX for side in (width, height))
+        knots = np.meshgrid(np.linspace(left + half_x, right - half_x, columns),
+                            np.linspace(top - half_y, bottom + half_y, rows))  # fmt: skip
+        east, north = (np.reshape(along, (rows, columns)) for along in
+                       transform(WEB_MERCATOR, self._crs, *(along.ravel() for along in knots)))  # fmt: skip
+        if self._crs.is_geographic:  # the antimeridian may run through the grid
+            middle = east[rows // 2, columns // 2]
+            east = middle + (east - middle + 180.0) % 360.0 - 180.0
+        x, y = (np.where(np.isfinite(along), along, _NOWHERE) for along in self._to_pixels * (east, north))
+        return spread_out(x, height, width), spread_out(y, height, width)
+
+    def _read(self, source: DatasetReader, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Pixels and which are valid at these columns and rows; None where none of them lies in the raster."""
+        first = [max(0, math.floor(along.min()) - 1) for along in (x, y)]
+        last = [min(side, math.ceil(along.max()) + 1) for along, side in ((x, source.width), (y, source.height))]
+        width, height = (end - start for start, end in zip(first, last, strict=True))
+        if width <= 0 or height <= 0:
+            return None
+        across, down = (max(1, int(step)) for step in footsteps(x, y))  # where there is no overview that coarse
+        shape = -(-height // down), -(-width // across)
+        what = {"window": Window(*first, width, height), "out_shape": shape, "resampling": Resampling.average}
+        pixels = cv2.merge(list(source.read(self._bands, **what)))
+        masked = self._declares_mask
+        valid = (
+            source.dataset_mask(**{**what, "resampling": Resampling.nearest}) > 0 if masked else np.ones(shape, bool)
+        )
+        x, y = (
+            (along - start) * np.float32(read / side)
+            for along, start, read, side in ((x, first[0], shape[1], width), (y, first[1], shape[0], height))
+        )
+        return warp(pixels, valid, x, y)
 
     def _overview(self, decimation: float) -> int | None:
         """The coarsest overview that is still no coarser than the grid; None for the raster itself."""
@@ -154,5 +178,5 @@ def _rgb_bands(interpretation: tuple[ColorInterp, ...]) -> list[int]:
 
 
 def _black_areas(pixels: np.ndarray) -> np.ndarray:
-    black = (~pixels.any(axis=2)).astype(np.uint8)
-    return cv2.morphologyEx(black, cv2.MORPH_OPEN, np.ones((_BLACK_PX, _BLACK_PX), np.uint8)).astype(bool)
+    black = ((pixels[..., 0] == 0) & (pixels[..., 1] == 0) & (pixels[..., 2] == 0)).view(np.uint8)
+    return cv2.morphologyEx(black, cv2.MORPH_OPEN, np.ones((_BLACK_PX, _BLACK_PX), np.uint8)).view(bool)

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +19,9 @@ class Normalization(BaseModel):
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """float32 in [0, 1], shape (H, W, 3), of an image of any real dtype, shape (H, W, 3); NaN becomes 0."""
+        if image.dtype == np.uint8:
+            levels = np.arange(256, dtype=np.float32)[None, :, None].repeat(3, axis=2)
+            return cv2.LUT(image, self.apply(levels))
         if np.issubdtype(image.dtype, np.floating):
             image = np.clip(np.where(np.isnan(image), -np.inf, image), self.low, self.high)
         low = np.asarray(self.low, np.float32)

@@ -11,13 +11,15 @@ Infer = Callable[[np.ndarray], np.ndarray]
 """float32 (B, H, W, 3) in [0, 1] → float32 (B, H, W, heads) in [0, 1]; the first head is the building."""
 
 FLIPS = (1, 2, 4, 8)
+WINDOW_PX = 640
+"""Windows have as many pixels as a square of this side at most; a tile of 512 with a halo of 64 is just that."""
 
 
 def predict_probability(
     image: np.ndarray,
     infer: Infer,
     *,
-    window: int = 512,
+    window: int = WINDOW_PX,
     overlap: int = 64,
     stride: int = 16,
     batch_size: int = 4,
@@ -25,15 +27,16 @@ def predict_probability(
 ) -> np.ndarray:
     """What a network tells of every pixel of an image.
 
-    An image no larger than a window is padded by reflection to a multiple of `stride` and predicted in
-    one go. A larger one is cut into windows that overlap; where they do, their answers are blended with
-    weights that fall towards each window's edge.
+    An image that has no more pixels than a window may have is padded by reflection to a multiple of `stride` and
+    predicted in one go. A larger one is cut into windows that overlap, all of one size, and of the size that makes the
+    network see the fewest pixels; where they do, their answers are blended with weights that fall towards each window's
+    edge.
 
     Args:
         image: float32 in [0, 1], shape (H, W, 3).
         infer: the network.
-        window: side of the windows, pixels, a multiple of `stride`.
-        overlap: pixels that neighbouring windows share.
+        window: side of the square that has as many pixels as a window may have at most, a multiple of `stride`.
+        overlap: pixels that neighbouring windows share at least.
         stride: the network's input must be a multiple of this.
         batch_size: windows a call.
         flips: orientations that are averaged, one of `FLIPS`: as it is, mirrored left to right, both also upside
@@ -50,27 +53,51 @@ def predict_probability(
     if flips > 1:
         infer = _averaged(infer, flips)
     height, width = image.shape[:2]
-    if height <= window and width <= window:
-        padded = _pad(image, _up(height, stride), _up(width, stride))
+    sides = window_sides(height, width, window=window, overlap=overlap, stride=stride)
+    padded = _pad(image, max(height, sides[0]), max(width, sides[1]))
+    if sides == padded.shape[:2]:
         return np.clip(infer(padded[None])[0, :height, :width], 0.0, 1.0)
 
-    padded = _pad(image, max(height, window), max(width, window))
     total, weight = np.zeros(0, np.float32), np.zeros((*padded.shape[:2], 1), np.float32)
-    ramp = _window_weight(window, overlap)
+    ramp = _window_weight(*sides, overlap)
     corners = [
         (top, left)
-        for top in _starts(padded.shape[0], window, overlap)
-        for left in _starts(padded.shape[1], window, overlap)
+        for top in _starts(padded.shape[0], sides[0], overlap)
+        for left in _starts(padded.shape[1], sides[1], overlap)
     ]
     for chunk in _chunks(corners, batch_size):
-        batch = np.stack([padded[top : top + window, left : left + window] for top, left in chunk])
-        answer = infer(batch)
+        places = [(slice(top, top + sides[0]), slice(left, left + sides[1])) for top, left in chunk]
+        answer = infer(np.stack([padded[place] for place in places]))
         if not total.size:
             total = np.zeros((*padded.shape[:2], answer.shape[-1]), np.float32)
-        for (top, left), probability in zip(chunk, answer, strict=True):
-            total[top : top + window, left : left + window] += probability * ramp
-            weight[top : top + window, left : left + window] += ramp
+        for place, probability in zip(places, answer, strict=True):
+            total[place] += probability * ramp
+            weight[place] += ramp
     return np.clip(total / weight, 0.0, 1.0)[:height, :width]
+
+
+def window_sides(height: int, width: int, *, window: int, overlap: int, stride: int) -> tuple[int, int]:
+    """Height and width of the windows that cover an image with the fewest pixels, as `predict_probability` does.
+
+    Args:
+        height: of the image, pixels.
+        width: of the image, pixels.
+        window: side of the square that has as many pixels as a window may have at most, a multiple of `stride`.
+        overlap: pixels that neighbouring windows share at least.
+        stride: both are multiples of this.
+    """
+
+    def cuts(size: int) -> Iterator[tuple[int, int]]:
+        most = len(_starts(size, window, overlap))
+        return ((count, _up(-(-(size + (count - 1) * overlap) // count), stride)) for count in range(1, most + 1))
+
+    fitting = [
+        (rows * columns * high * wide, rows * columns, (high, wide))
+        for rows, high in cuts(height)
+        for columns, wide in cuts(width)
+        if high * wide <= window**2
+    ]
+    return min(fitting)[2]
 
 
 def _averaged(infer: Infer, flips: int) -> Infer:
@@ -107,10 +134,9 @@ def _starts(size: int, window: int, overlap: int) -> list[int]:
     return np.linspace(0, size - window, count).round().astype(int).tolist() if count > 1 else [0]
 
 
-def _window_weight(window: int, overlap: int) -> np.ndarray:
-    ramp = np.minimum(np.arange(window) + 1, window - np.arange(window)) / max(overlap, 1)
-    ramp = np.clip(ramp, 1e-3, 1.0).astype(np.float32)
-    return np.outer(ramp, ramp)[..., None]
+def _window_weight(height: int, width: int, overlap: int) -> np.ndarray:
+    ramps = (np.minimum(np.arange(side) + 1, side - np.arange(side)) / max(overlap, 1) for side in (height, width))
+    return np.outer(*(np.clip(ramp, 1e-3, 1.0).astype(np.float32) for ramp in ramps))[..., None]
 
 
 def _chunks(items: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:

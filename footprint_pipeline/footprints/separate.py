@@ -33,9 +33,9 @@ def interior_of(probability: np.ndarray, heads: Sequence[str]) -> np.ndarray | N
     others = [number for number, head in enumerate(heads) if head in ("border", "contact")]
     if not others:
         return None
-    inside = probability[..., list(heads).index("building")].copy()
+    inside = cv2.extractChannel(probability, list(heads).index("building"))
     for number in others:
-        inside *= 1.0 - probability[..., number]
+        inside *= 1.0 - cv2.extractChannel(probability, number)
     return inside
 
 

@@ -26,7 +26,7 @@ BY_SUFFIX = {suffix: form for form, suffix in SUFFIXES.items()}
 LAYER = "footprints"
 
 _DRIVERS = {FLATGEOBUF: "FlatGeobuf", GEOPACKAGE: "GPKG"}
-_TEXTS = ("id", "model", "model_version", "imagery", "imagery_date")
+_TEXTS = ("id", "model", "model_version", "imagery", "imagery_date", "outline")
 _NUMBERS = ("confidence", "area_m2", "tolerance", "gsd_m", "imagery_gsd_m", "out_of_domain")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 

@@ -10,6 +10,7 @@ from footprint_pipeline.errors import RequestError
 from footprint_pipeline.footprints.domain import InputProfile
 from footprint_pipeline.footprints.extract import MAX_PIXELS, Stages, predict_patch, profile_patch
 from footprint_pipeline.footprints.patch import Patch, check_resolution
+from footprint_pipeline.footprints.regularize import Outline, regularize
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.separate import interior_of
 from footprint_pipeline.footprints.spec import calibrated
@@ -29,6 +30,7 @@ class UnplacedExtraction:
         source: where the pixels come from.
         stages: seconds spent.
         profile: what the imagery looks like.
+        regularised: which outlines are, bool, shape (N,); None: none is.
     """
 
     polygons_px: np.ndarray
@@ -39,6 +41,7 @@ class UnplacedExtraction:
     source: str
     stages: Stages
     profile: InputProfile
+    regularised: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.polygons_px)
@@ -50,6 +53,7 @@ class UnplacedExtraction:
             polygons_px=self.polygons_px[:count],
             confidence=self.confidence[:count],
             area_px=self.area_px[:count],
+            regularised=None if self.regularised is None else self.regularised[:count],
         )
 
 
@@ -60,6 +64,7 @@ def extract_unplaced(
     gsd_m: float | None = None,
     tolerance: float | None = None,
     min_area_m2: float | None = None,
+    outline: Outline = "raw",
     stages: Stages | None = None,
 ) -> UnplacedExtraction:
     """Every building of an image.
@@ -71,6 +76,7 @@ def extract_unplaced(
             it is taken for the model's own.
         tolerance: in (0, 1]; the model's own when None.
         min_area_m2: smaller footprints are dropped; the model's own when None.
+        outline: how buildings are drawn.
         stages: seconds spent so far.
 
     Raises:
@@ -81,6 +87,7 @@ def extract_unplaced(
     spec, stages = runtime.spec, Stages() if stages is None else stages
     tolerance = spec.tolerance if tolerance is None else tolerance
     min_area_m2 = spec.min_area_m2 if min_area_m2 is None else min_area_m2
+    min_area_px = min_area_m2 / spec.gsd_m**2
     height, width = patch.valid.shape
     with stages.timed("predict"):
         seen = _resampled(replace(patch, gsd_m=gsd_m), spec.gsd_m)
@@ -88,23 +95,31 @@ def extract_unplaced(
         told = predict_patch(runtime, seen)
     with stages.timed("vectorize"):
         found = vectorize(
-            np.ascontiguousarray(told[..., 0]),
+            cv2.extractChannel(told, 0),
             tolerance=tolerance,
             interior=interior_of(told, spec.heads),
             seed_level=spec.seed_level,
-            min_area_px=min_area_m2 / spec.gsd_m**2,
+            min_area_px=0.9 * min_area_px,
         )
+    drawn, regularised = found.polygons, None
+    if outline == "regularised":
+        with stages.timed("regularize"):
+            regular = regularize(drawn, frame=shapely.box(0, 0, told.shape[1], told.shape[0]))
+            drawn, regularised = regular.polygons, regular.changed
+    with stages.timed("vectorize"):
         back = np.array([width / told.shape[1], height / told.shape[0]])
-        polygons = shapely.transform(found.polygons, lambda points: points * back)
+        kept = shapely.area(drawn) >= min_area_px
+        polygons = shapely.transform(drawn[kept], lambda points: points * back)
         return UnplacedExtraction(
             polygons,
-            calibrated(found.confidence, spec.calibration),
+            calibrated(found.confidence[kept], spec.calibration),
             shapely.area(polygons),
             gsd_m,
             tolerance,
             patch.source,
             stages,
             profile,
+            None if regularised is None else regularised[kept],
         )
 
 

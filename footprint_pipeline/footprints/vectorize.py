@@ -68,17 +68,9 @@ def vectorize(
     field = np.pad(np.pad(probability, 1, mode="edge"), 1, constant_values=-1e6)
     x = np.concatenate([[-_EDGE, 0.0], np.arange(width) + 0.5, [width, width + _EDGE]])
     y = np.concatenate([[-_EDGE, 0.0], np.arange(height) + 0.5, [height, height + _EDGE]])
-    generator = contour_generator(x, y, field, fill_type=FillType.OuterOffset)
-    points, offsets = generator.filled(float(level), np.inf)
-    points = [np.clip(ring, 0.0, (width, height)) for ring in points]
-    polygons = np.array(
-        [
-            shapely.Polygon(ring[cuts[0] : cuts[1]], [ring[a:b] for a, b in pairwise(cuts[1:])])
-            for ring, cuts in zip(points, offsets, strict=True)
-            if cuts[1] - cuts[0] >= 4
-        ],
-        object,
-    )
+    generator = contour_generator(x, y, field, fill_type=FillType.ChunkCombinedOffsetOffset)
+    (points,), (rings,), (outlines,) = generator.filled(float(level), np.inf)
+    polygons = _polygons(np.clip(points, 0.0, (width, height)), rings.astype(int), outlines.astype(int))
     if simplify_px > 0:
         polygons = shapely.simplify(polygons, simplify_px, preserve_topology=False)
     polygons = _valid_parts(polygons)
@@ -89,6 +81,24 @@ def vectorize(
     confidence = _mean_inside(probability, polygons)
     order = np.argsort(-confidence, kind="stable")
     return Footprints(polygons[order], confidence[order])
+
+
+def _polygons(points: np.ndarray, rings: np.ndarray, outlines: np.ndarray) -> np.ndarray:
+    """Polygons of closed rings, those dropped whose outline has no area.
+
+    Args:
+        points: of all rings, float, shape (P, 2).
+        rings: where each ring starts in the points, and the end.
+        outlines: where each polygon starts in the rings, its outline first, and the end.
+    """
+    length = np.diff(rings)
+    ring_of = np.repeat(np.arange(len(length)), length)
+    polygon_of = np.repeat(np.arange(len(outlines) - 1), np.diff(outlines))
+    kept = (length >= 4) & (length[outlines[polygon_of]] >= 4)
+    renumbered = np.cumsum(kept) - 1
+    shells = shapely.linearrings(points[kept[ring_of]], indices=renumbered[ring_of[kept[ring_of]]])
+    _, polygon_of = np.unique(polygon_of[kept], return_inverse=True)
+    return np.atleast_1d(shapely.polygons(shells, indices=polygon_of))
 
 
 def _valid_parts(polygons: np.ndarray) -> np.ndarray:
@@ -106,15 +116,22 @@ def _mean_inside(probability: np.ndarray, polygons: np.ndarray) -> np.ndarray:
     Where polygons share a pixel of their outlines, the later one has it. One that holds no pixel's centre takes the
     pixel under it.
     """
+    rings, polygon_of = shapely.get_rings(polygons, return_index=True)
+    xy, ring_of = shapely.get_coordinates(rings, return_index=True)
+    bounds = shapely.bounds(polygons).reshape(-1, 4)
+    middles = (bounds[:, :2] + bounds[:, 2:])[polygon_of[ring_of]] / 2
+    # An outline that runs between two pixels goes to the inner one.
+    pixels = np.rint(xy - 0.5 - 0.01 * np.sign(xy - middles)).astype(np.int32)
+    each = [pixels[start:end] for start, end in pairwise(np.searchsorted(ring_of, np.arange(len(rings) + 1)).tolist())]
+    first = np.searchsorted(polygon_of, np.arange(len(polygons) + 1)).tolist()
     owner = np.zeros(probability.shape, np.int32)
-    bounds = shapely.bounds(polygons)
-    middles = (bounds[:, :2] + bounds[:, 2:]) / 2
-    for number, (polygon, middle) in enumerate(zip(polygons, middles, strict=True), 1):
-        rings = [shapely.get_coordinates(ring) for ring in (polygon.exterior, *polygon.interiors)]
-        # An outline that runs between two pixels goes to the inner one.
-        pixels = [np.rint(xy - 0.5 - 0.01 * np.sign(xy - middle)).astype(np.int32) for xy in rings]
-        cv2.fillPoly(owner, pixels, number)
-    held = np.bincount(owner.ravel(), minlength=len(polygons) + 1)[1:]
-    total = np.bincount(owner.ravel(), probability.ravel(), minlength=len(polygons) + 1)[1:]
-    x, y = shapely.get_coordinates(shapely.point_on_surface(polygons)).astype(int).T
-    return np.where(held > 0, total / np.maximum(held, 1), probability[y, x]).astype(np.float32)
+    for number, (start, end) in enumerate(pairwise(first), 1):
+        cv2.fillPoly(owner, each[start:end], number)
+    inside = np.flatnonzero(owner)
+    whose = owner.ravel()[inside]
+    held = np.bincount(whose, minlength=len(polygons) + 1)[1:]
+    mean = np.bincount(whose, probability.ravel()[inside], minlength=len(polygons) + 1)[1:] / np.maximum(held, 1)
+    empty = held == 0
+    x, y = shapely.get_coordinates(shapely.point_on_surface(polygons[empty])).astype(int).T
+    mean[empty] = probability[y, x]
+    return mean.astype(np.float32)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import shapely
-from shapely.geometry import mapping
 
 from footprint_pipeline.footprints.domain import InputProfile
 from footprint_pipeline.footprints.extract import Extraction
+from footprint_pipeline.footprints.regularize import Outline
 from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.footprints.unplaced import UnplacedExtraction
 
@@ -33,9 +33,18 @@ def feature_collection(
     told = out_of_domain(raster.profile)
     common = _common(spec, model_version, extraction.tolerance) | imagery | told
     features = [
-        _feature(polygon, model_version, confidence, {"area_m2": round(float(area_m2), 2), **common})
-        for polygon, confidence, area_m2 in zip(
-            rounded(extraction.polygons_wgs84), extraction.confidence, extraction.area_m2, strict=True
+        _feature(
+            polygon,
+            model_version,
+            confidence,
+            {"area_m2": round(float(area_m2), 2), "outline": outline, **common},
+        )
+        for polygon, confidence, area_m2, outline in zip(
+            rounded(extraction.polygons_wgs84),
+            extraction.confidence,
+            extraction.area_m2,
+            outlines(extraction),
+            strict=True,
         )
         if not polygon.is_empty
     ]
@@ -48,24 +57,32 @@ def pixel_collection(extraction: UnplacedExtraction, spec: ModelSpec, *, model_v
     imagery = {"imagery": extraction.source, "imagery_gsd_m": extraction.gsd_m}
     common = _common(spec, model_version, extraction.tolerance) | imagery | told
     features = []
-    for polygon, confidence, area_px in zip(
+    for polygon, confidence, area_px, outline in zip(
         shapely.transform(extraction.polygons_px, lambda points: np.round(points, 2)),
         extraction.confidence,
         extraction.area_px,
+        outlines(extraction),
         strict=True,
     ):
         area = {"area_px": round(float(area_px), 2)}
         if extraction.gsd_m is not None:
             area["area_m2"] = round(float(area_px) * extraction.gsd_m**2, 2)
-        features.append(_feature(polygon, model_version, confidence, {**area, **common}))
+        features.append(_feature(polygon, model_version, confidence, {**area, "outline": outline, **common}))
     return {"type": "FeatureCollection", "coordinate_system": PIXELS, **told, "features": features}
 
 
 def multipolygon(extraction: Extraction, *, attribution: str = "") -> dict[str, Any]:
     """All footprints as one GeoJSON MultiPolygon."""
     parts = shapely.get_parts(rounded(extraction.polygons_wgs84))
-    coordinates = [mapping(part)["coordinates"] for part in parts if not part.is_empty]
+    coordinates = [_rings(part) for part in parts if not part.is_empty]
     return {"type": "MultiPolygon", **_credit(attribution), "coordinates": coordinates}
+
+
+def outlines(extraction: Extraction | UnplacedExtraction) -> list[Outline]:
+    """How each footprint is drawn."""
+    if extraction.regularised is None:
+        return ["raw"] * len(extraction)
+    return ["regularised" if changed else "raw" for changed in extraction.regularised]
 
 
 def out_of_domain(profile: InputProfile) -> dict[str, float]:
@@ -95,9 +112,16 @@ def _feature(
     return {
         "type": "Feature",
         "id": blake2b(polygon.wkb + model_version.encode(), digest_size=8).hexdigest(),
-        "geometry": mapping(polygon),
+        "geometry": {"type": "Polygon", "coordinates": _rings(polygon)},
         "properties": {"confidence": round(float(confidence), 4), **known},
     }
+
+
+def _rings(polygon: shapely.Polygon) -> list[list[list[float]]]:
+    """The coordinates of its outline and holes; what `shapely.geometry.mapping` says, in a fifth of the time."""
+    if shapely.get_num_interior_rings(polygon) == 0:
+        return [shapely.get_coordinates(polygon).tolist()]
+    return [shapely.get_coordinates(ring).tolist() for ring in shapely.get_rings(polygon)]
 
 
 def _rounded(gsd_m: float | None) -> float | None:

@@ -10,9 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 from pydantic import SecretStr
-from rasterio.enums import Resampling
-from rasterio.transform import from_bounds
-from rasterio.warp import reproject
 
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.footprints.mercator import (
@@ -27,6 +24,7 @@ from footprint_pipeline.footprints.patch import Patch, no_imagery
 from footprint_pipeline.footprints.tile_cache import TileCache
 from footprint_pipeline.footprints.tile_client import PARALLEL, TileClient
 from footprint_pipeline.footprints.tile_urls import TileTemplate, without_secrets
+from footprint_pipeline.footprints.warp import warp
 
 MAPBOX = "https://api.mapbox.com/v4/mapbox.satellite/{z}/{x}/{y}@2x.png?access_token="
 MAPBOX_ATTRIBUTION = "© Mapbox © OpenStreetMap © Maxar"
@@ -114,34 +112,29 @@ class XyzImagery:
         found = [image.shape[0] for image in images.values() if image is not None]
         if not found:
             raise no_imagery(self, bounds_3857)
-        mosaic = _mosaic(images, max(found))
-        warped = np.zeros((4, height, width), np.uint8)
-        first, side = tiles[0].bounds_3857, tile_side(zoom)
-        mosaic_bounds = Bounds(
-            first.left,
-            first.top - side * mosaic.shape[1] / max(found),
-            first.left + side * mosaic.shape[2] / max(found),
-            first.top,
+        side_px, metres = max(found), tile_side(zoom) / max(found)
+        corner = tiles[0].bounds_3857
+        mosaic, there = _mosaic(images, side_px)
+        centres = (
+            (
+                bounds_3857.left
+                - corner.left
+                + (np.arange(width) + 0.5) * (bounds_3857.right - bounds_3857.left) / width
+            ),
+            (
+                corner.top
+                - bounds_3857.top
+                + (np.arange(height) + 0.5) * (bounds_3857.top - bounds_3857.bottom) / height
+            ),
         )
-        reproject(
-            mosaic,
-            warped,
-            src_transform=from_bounds(*mosaic_bounds, mosaic.shape[2], mosaic.shape[1]),
-            dst_transform=from_bounds(*bounds_3857, width, height),
-            src_crs="EPSG:3857",
-            dst_crs="EPSG:3857",
-            src_alpha=4,
-            dst_alpha=4,
-            resampling=Resampling.bilinear,
-        )
-        valid = warped[3] > 0
+        pixels, valid = warp(mosaic, there, *np.meshgrid(*((along / metres).astype(np.float32) for along in centres)))
         if not valid.any():
             raise no_imagery(self, bounds_3857)
         return Patch(
-            np.ascontiguousarray(warped[:3].transpose(1, 2, 0)),
+            pixels,
             valid,
             f"{self.name}, zoom {zoom}",
-            gsd_m=side / max(found) * ground_scale(bounds_3857),
+            gsd_m=metres * ground_scale(bounds_3857),
             date=self.date,
         )
 
@@ -203,15 +196,17 @@ class MapboxImagery(XyzImagery):
         )
 
 
-def _mosaic(images: dict[Tile, np.ndarray | None], side_px: int) -> np.ndarray:
-    """RGBA uint8, shape (4, H, W), of neighbouring tiles; transparent where one is missing."""
+def _mosaic(images: dict[Tile, np.ndarray | None], side_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbouring tiles as one, uint8, shape (H, W, 3), and where there is imagery, bool, shape (H, W)."""
     left, top = min(tile.x for tile in images), min(tile.y for tile in images)
     columns, rows = (max(tile[axis] for tile in images) - low + 1 for axis, low in ((1, left), (2, top)))
-    mosaic = np.zeros((4, rows * side_px, columns * side_px), np.uint8)
+    mosaic = np.zeros((rows * side_px, columns * side_px, 3), np.uint8)
+    there = np.zeros(mosaic.shape[:2], bool)
     for tile, image in images.items():
         if image is not None:
             if image.shape[0] != side_px:
                 image = cv2.resize(image, (side_px, side_px), interpolation=cv2.INTER_LINEAR)
             y, x = (tile.y - top) * side_px, (tile.x - left) * side_px
-            mosaic[:, y : y + side_px, x : x + side_px] = image.transpose(2, 0, 1)
-    return mosaic
+            mosaic[y : y + side_px, x : x + side_px] = image[..., :3]
+            there[y : y + side_px, x : x + side_px] = image[..., 3] > 0
+    return mosaic, there

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from footprint_pipeline.dataset.cache import TileCache
 from footprint_pipeline.errors import TrainingError
 from footprint_pipeline.model.checkpoints import clear, load_checkpoint
 from footprint_pipeline.model.conductor import Conductor
-from footprint_pipeline.model.devices import choose_devices, choose_precision, spread_over
+from footprint_pipeline.model.devices import accelerated, choose_devices, choose_precision, spread_over
 from footprint_pipeline.model.learner import Learner, build_learner
+from footprint_pipeline.model.memory import freed_memory_kept
 from footprint_pipeline.model.spec import TrainingSpec
 from footprint_pipeline.model.start import take_weights
 from footprint_pipeline.model.unet import build_unet, check_chip_size
@@ -113,7 +114,8 @@ def train(
                 f"{learner.network.count_params():,}", precision, ", ".join(devices), spec.epochs, steps,
                 spec.batch_size, spec.chip_size,
             )  # fmt: skip
-            with batches_ahead(chips, steps=steps, epoch=len(conductor.history)) as batches:
+            thrifty = nullcontext() if accelerated() else freed_memory_kept()
+            with thrifty, batches_ahead(chips, steps=steps, epoch=len(conductor.history)) as batches:
                 learner.fit(
                     batches,
                     validation_data=_ValidationData(validation),

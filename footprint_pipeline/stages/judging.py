@@ -33,6 +33,7 @@ from footprint_pipeline.many import spread
 from footprint_pipeline.model import tracking
 from footprint_pipeline.model.devices import accelerated
 from footprint_pipeline.model.export import load_keras
+from footprint_pipeline.model.memory import freed_memory_kept
 from footprint_pipeline.model.pixel_sweep import build_count
 from footprint_pipeline.model.training import keras_infer
 from footprint_pipeline.settings import Settings
@@ -45,6 +46,7 @@ SHOWN_TILES = 6
 _SWEEP = SweepSpec()
 
 
+@freed_memory_kept()
 def sweep_tolerance(
     settings: Settings, trained: TrainedUnet, spec: SweepSpec = _SWEEP
 ) -> tuple[ToleranceSweep, dict[str, bytes]]:
@@ -114,6 +116,7 @@ def sweep_tolerance(
     return swept, {"box_plot": box_plot, "building_f1_by_area": heat_map}
 
 
+@freed_memory_kept()
 def evaluate_test(
     settings: Settings, trained: TrainedUnet, swept: ToleranceSweep
 ) -> tuple[TestEvaluation, TestScores, bytes]:

@@ -13,7 +13,6 @@ import shapely.affinity
 from pyproj import CRS
 
 from benchmarks import full_rio
-from footprint_pipeline.dataset.area import geodesic_area_m2
 from footprint_pipeline.dataset.polygons import (
     ROW_GROUP,
     build_polygon_table,
@@ -26,6 +25,7 @@ from footprint_pipeline.dataset.polygons import (
 from footprint_pipeline.dataset.spec import PolygonSpec
 from footprint_pipeline.dataset.tiles import WGS84, index_tiles
 from footprint_pipeline.errors import DatasetError
+from footprint_pipeline.footprints.area import geodesic_area_m2
 from footprint_pipeline.spacenet.labels import read_labels
 from footprint_pipeline.spacenet.layout import discover
 from footprint_pipeline_tests.dataset.conftest import (

@@ -155,7 +155,8 @@ def test_the_service_answers_with_the_city_s_buildings(
     with running_service(settings, log=tmp_path / "service.log") as address:
         health = requests.get(f"{address}/healthz", timeout=30).json()
         assert health["model"]["version"] == "1"
-        answer = requests.post(f"{address}/predict/polygon", json=body, timeout=120)
+        answer = requests.post(f"{address}/v1/footprints", json=body, timeout=120)
+        bare = requests.post(f"{address}/predict/polygon", json=body, timeout=120)
         mask = requests.post(f"{address}/predict/mask", json=body, timeout=120)
         nowhere = requests.post(
             f"{address}/predict/polygon", json={"coordinate": {"latitude": 10.0, "longitude": 10.0}}, timeout=120
@@ -168,6 +169,7 @@ def test_the_service_answers_with_the_city_s_buildings(
     assert all(0 < feature["properties"]["confidence"] <= 1 for feature in features)
     assert {feature["properties"]["model_version"] for feature in features} == {"1"}
 
+    assert bare.json()["coordinates"] == [feature["geometry"]["coordinates"] for feature in features]
     found = gpd.GeoDataFrame.from_features(features, crs="EPSG:4326").to_crs(32724)
     place = to_wgs84(tile_at(longitude, latitude, 17).bounds_3857)
     true = gpd.read_file(city.folder / "buildings.geojson").cx[place.left : place.right, place.bottom : place.top]
@@ -229,12 +231,14 @@ def test_the_command_answers_for_a_place_with_a_file_and_a_picture(
 ) -> None:
     latitude, longitude = city.centre
     outcome = footprint(
-        "predict", "--at", f"{latitude},{longitude}", "--zoom", "18", "--imagery", city.mosaic, "--home", chain.home,
+        "predict", "--at", f"{latitude},{longitude}", "--zoom", "18", "--outline", "regularised",
+        "--imagery", city.mosaic, "--home", chain.home,
         "--out", tmp_path / "found.geojson", "--picture", tmp_path / "found.png", "--json", env=chain.env,
     )  # fmt: skip
     assert outcome.code == 0, outcome.err[-3000:]
     features = json.loads((tmp_path / "found.geojson").read_text())["features"]
     assert len(features) == outcome.answer["footprints"] > 0
+    assert "regularised" in {feature["properties"]["outline"] for feature in features}
     assert cv2.imread(str(tmp_path / "found.png")).shape == (1024, 1024, 3)
 
 

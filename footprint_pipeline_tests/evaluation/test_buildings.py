@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import shapely
 
-from footprint_pipeline.evaluation.buildings import BuildingScore, match_buildings
+from footprint_pipeline.evaluation import buildings
+from footprint_pipeline.evaluation.buildings import BuildingScore, Pairs, Scene, assign, match_buildings, pair_up
 
 
 def boxes(*corners: tuple[float, float, float, float]) -> np.ndarray:
@@ -10,7 +11,8 @@ def boxes(*corners: tuple[float, float, float, float]) -> np.ndarray:
 
 
 def counts(proposals: np.ndarray, confidence: list[float], truth: np.ndarray, **options: float) -> tuple[int, int, int]:
-    score = match_buildings(proposals, np.array(confidence, np.float32), truth, **options).score
+    (matches,) = match_buildings([Scene(proposals, np.array(confidence, np.float32), truth)], **options)
+    score = matches.score
     return score.true_positives, score.false_positives, score.false_negatives
 
 
@@ -109,6 +111,55 @@ def test_matching_is_the_published_walk(seed: int) -> None:
             hits += 1
     assert hits > 5
     assert counts(proposals, list(confidence), truth, iou_threshold=0.3) == (hits, 60 - hits, 50 - hits)
+
+
+def towns(seed: int, images: int) -> list[Scene]:
+    """Images of turned houses; some proposals are theirs, some are half of one or twice as long, exactly."""
+    rng = np.random.default_rng(seed)
+    scenes = []
+    for count in rng.integers(0, 30, images):
+        corner, size = rng.integers(0, 80, (count, 2)), rng.integers(5, 25, (count, 2))
+        angle = rng.choice([0.0, 0.3])
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        longer = corner + size * np.where(rng.random((count, 2)) < [0.4, 0], [2, 1], [1, 1])
+        truth, claimed = (
+            shapely.transform(shapely.box(*np.hstack([corner, end]).T.astype(float)), lambda xy, turn=turn: xy @ turn)
+            for end in (corner + size, longer)
+        )
+        proposals = np.concatenate([claimed, truth[: count // 3], claimed[::-1]])
+        scenes.append(Scene(proposals, rng.choice([0.5, 0.6, 0.7], len(proposals)).astype(np.float32), truth))
+    return scenes
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pairs_near_the_threshold_or_alike_are_told_apart_as_their_intersections_do(seed: int) -> None:
+    scenes = towns(seed, 40)
+    near = 0
+    for scene, pairs in zip(scenes, pair_up(scenes), strict=True):
+        one, other = (
+            each.ravel() for each in np.meshgrid(np.arange(len(scene.proposals)), np.arange(len(scene.truth)))
+        )
+        overlap = shapely.area(shapely.intersection(scene.proposals[one], scene.truth[other]))
+        iou = overlap / (shapely.area(scene.proposals[one]) + shapely.area(scene.truth[other]) - overlap)
+        near += np.count_nonzero(np.abs(iou - 0.5) < 1e-9)
+        enough = dict(zip(zip(one[iou >= 0.5], other[iou >= 0.5], strict=True), iou[iou >= 0.5], strict=True))
+        ours = dict(zip(zip(pairs.proposal, pairs.building, strict=True), pairs.iou, strict=True))
+        assert ours.keys() == enough.keys()
+        assert [ours[pair] for pair in enough] == pytest.approx(list(enough.values()), rel=1e-12)
+        exact = Pairs(pairs.proposal, pairs.building, np.array([enough[p] for p in ours]), pairs.large, pairs.there)
+        expected = assign(exact, scene.confidence)
+        assert assign(pairs, scene.confidence).partner.tolist() == expected.partner.tolist()
+    assert near > 50
+
+
+def test_images_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = [*towns(7, 30), Scene(*(np.empty(0, object),) * 3)]
+    alone = [match_buildings([scene])[0] for scene in scenes]
+    monkeypatch.setattr(buildings, "_AT_ONCE", 7)
+    together = match_buildings(scenes)
+    assert [each.partner.tolist() for each in together] == [each.partner.tolist() for each in alone]
+    assert [each.score for each in together] == [each.score for each in alone]
+    assert match_buildings([]) == []
 
 
 def test_scores_add_up_and_their_ratios_never_divide_by_zero() -> None:

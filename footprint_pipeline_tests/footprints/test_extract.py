@@ -12,6 +12,7 @@ from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.mercator import Bounds, Tile, project, tile_at, to_wgs84
 from footprint_pipeline.footprints.normalization import Normalization
 from footprint_pipeline.footprints.patch import TooCoarseError
+from footprint_pipeline.footprints.regularize import Regularized
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.xyz import XyzImagery
 from footprint_pipeline_tests.footprints.red_city import (
@@ -240,6 +241,50 @@ def test_only_buildings_whose_centre_lies_in_the_polygon_are_told(runtime: Runti
     first = both.first(1)
     assert len(first) == len(first.confidence) == len(first.area_m2) == 1
     assert first.polygons_wgs84[0] == both.polygons_wgs84[0]
+
+
+def test_outlines_may_be_regularised(runtime: Runtime, tmp_path: Path) -> None:
+    roofs = [roof(*MIDDLE, 24, 15), roof(MIDDLE[0] + 0.0004, MIDDLE[1], 4, 4), roof(MIDDLE[0], MIDDLE[1] + 3e-4, 9, 30)]
+    imagery = city(tmp_path, *roofs)
+    raw = extract(runtime, imagery, TILE.bounds_3857)
+    drawn = extract(runtime, imagery, TILE.bounds_3857, outline="regularised")
+    assert raw.regularised is None
+    assert drawn.regularised.tolist() == [True] * 3
+    assert drawn.confidence.tolist() == raw.confidence.tolist()
+    for before, after, area in zip(raw.polygons_wgs84, drawn.polygons_wgs84, drawn.area_m2, strict=True):
+        assert shapely.get_num_coordinates(after) == 5 < shapely.get_num_coordinates(before)
+        assert after.exterior.is_ccw
+        assert area == pytest.approx(area_m2(after))
+        assert after.intersection(before).area / after.union(before).area > 0.85
+    assert drawn.first(2).regularised.tolist() == [True] * 2
+    assert "regularize" in drawn.raster.stages
+    assert len(extract(runtime, city(tmp_path), TILE.bounds_3857, outline="regularised")) == 0
+
+
+def test_what_is_too_small_is_told_by_the_outline_that_is_answered(runtime: Runtime, tmp_path: Path) -> None:
+    imagery = city(tmp_path, roof(*MIDDLE, 24, 15))
+    raw, drawn = (extract(runtime, imagery, TILE.bounds_3857, outline=outline) for outline in ("raw", "regularised"))
+    assert drawn.area_m2[0] > raw.area_m2[0]  # its corners are not blunt
+    between = (drawn.area_m2[0] + raw.area_m2[0]) / 2
+    for outline, count in (("raw", 0), ("regularised", 1)):
+        assert len(extract(runtime, imagery, TILE.bounds_3857, outline=outline, min_area_m2=between)) == count
+
+
+def test_a_building_belongs_to_the_same_area_however_it_is_drawn(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told by outlines that lie somewhere else altogether."""
+
+    def elsewhere(polygons: np.ndarray) -> Regularized:
+        return Regularized(shapely.transform(polygons, lambda xy: xy + 400), np.ones(len(polygons), bool))
+
+    monkeypatch.setattr("footprint_pipeline.footprints.extract.regularize", elsewhere)
+    imagery = city(tmp_path, roof(*MIDDLE, 24, 15))
+    around = shapely.box(*roof(*MIDDLE, 4, 4))
+    for area, count in ((TILE, 1), (NEXT, 0), (BELOW, 0)):
+        assert len(extract(runtime, imagery, area.bounds_3857, outline="regularised")) == count
+    found = extract(runtime, imagery, TILE.bounds_3857, outline="regularised", within_wgs84=around)
+    assert not only(found).intersects(around)
 
 
 def test_imagery_that_is_too_coarse_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from rasterio.warp import calculate_default_transform, reproject
 
 from footprint_pipeline.errors import ImageryError, NoImageryError, SettingsError
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
-from footprint_pipeline.footprints.mercator import Bounds, Tile, tile_at
+from footprint_pipeline.footprints.mercator import Bounds, Tile, tile_at, to_wgs84
 from footprint_pipeline_tests.footprints.red_city import Answers, http_server, write_city, write_raster
 
 TILE = tile_at(-43.2, -22.9, 18)
@@ -100,6 +100,16 @@ def test_a_patch_tells_the_resolution_it_was_read_at(tmp_path: Path) -> None:
     own = 152.874 * np.cos(np.radians(22.9)) / 512  # a tile of zoom 18 is 152.874 projected metres wide
     for pixels, factor in ((1024, 1), (512, 1), (256, 2), (128, 4), (64, 4)):
         assert GeoTiffImagery(path).read(AREA, pixels, pixels).gsd_m == pytest.approx(factor * own, rel=1e-3)
+
+
+def test_a_rectangle_across_the_antimeridian_tells_its_resolution_too(tmp_path: Path) -> None:
+    area = tile_at(180, 0, 18).bounds_3857
+    write_raster(tmp_path / "east.tif", noise(3, 64, 64), from_bounds(*to_wgs84(area), 64, 64), "EPSG:4326")
+    side = area.right - area.left
+    wider = Bounds(area.left - side, area.bottom - side, area.right + side, area.top + side)
+    patch = GeoTiffImagery(tmp_path / "east.tif").read(wider, 192, 192)
+    assert patch.valid[70:120, 70:120].all()
+    assert patch.gsd_m == pytest.approx(side / 64, rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from footprint_pipeline.errors import SettingsError
-from footprint_pipeline.footprints.predict import predict_probability
+from footprint_pipeline.footprints.predict import predict_probability, window_sides
 
 
 def red(batch: np.ndarray) -> np.ndarray:
@@ -35,6 +35,43 @@ def test_windows_are_blended_without_a_step() -> None:
 def test_answers_are_kept_within_zero_and_one() -> None:
     image = np.zeros((16, 16, 3), np.float32)
     assert predict_probability(image, lambda batch: batch[..., :1] + 7).max() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("size", "sides", "windows"),
+    [
+        ((410, 410), (416, 416), 1),
+        ((640, 640), (640, 640), 1),  # a tile of 512 with its halo
+        ((100, 3000), (112, 3008), 1),
+        ((739, 739), (416, 752), 2),
+        ((1152, 1152), (608, 608), 4),
+    ],
+)
+def test_windows_are_as_large_as_spares_the_network_pixels(
+    size: tuple[int, int], sides: tuple[int, int], windows: int
+) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def watched(batch: np.ndarray) -> np.ndarray:
+        seen.extend(window.shape[:2] for window in batch)
+        return red(batch)
+
+    assert window_sides(*size, window=640, overlap=64, stride=16) == sides
+    predict_probability(np.zeros((*size, 3), np.float32), watched)
+    assert seen == [sides] * windows
+
+
+@pytest.mark.parametrize("stride", [16, 32])
+def test_no_window_is_larger_than_allowed_and_all_of_an_image_is_covered(stride: int) -> None:
+    for height, width in np.random.default_rng(0).integers(1, 1500, (40, 2)).tolist():
+        sides = window_sides(height, width, window=256, overlap=32, stride=stride)
+        assert sides[0] * sides[1] <= 256**2
+        assert all(side % stride == 0 for side in sides)
+        covered = predict_probability(
+            np.ones((height, width, 3), np.float32), lambda batch: batch[..., :1], window=256, overlap=32, stride=stride
+        )
+        assert covered.shape == (height, width, 1)
+        assert covered.min() == 1.0
 
 
 def nearness_to_the_right(batch: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """How an exported model is run: on how many threads, in streams, on ONNX Runtime; and its self-test."""
 
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from onnx import TensorProto, helper
 
 from footprint_pipeline.errors import ModelError
 from footprint_pipeline.footprints import cpu_quota as quota_module
+from footprint_pipeline.footprints import runtime as runtime_module
 from footprint_pipeline.footprints.cpu_quota import cpu_quota
 from footprint_pipeline.footprints.onnx_runtime import CUDA, OnnxRuntime, has_cuda, open_runtime
 from footprint_pipeline.footprints.runtime import Runtime
@@ -74,6 +76,43 @@ def test_streams_answer_as_one_batch_does(model_folder: Path, batch: np.ndarray)
     expected = shared(batch)
     for number, answer in enumerate(answers):
         assert np.array_equal(answer, expected[number % 5])
+
+
+def test_one_image_alone_gets_all_cores_and_several_share_them(
+    model_folder: Path, batch: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = Runtime(model_folder, threads=2, streams=True)
+    asked: list[str] = []
+    inside, leave = threading.Event(), threading.Event()
+    answers = runtime_module._answers
+
+    def watched(network: object, parts: list[np.ndarray]) -> np.ndarray:
+        asked.append("whole" if network is runtime._whole else "divided")
+        if len(asked) == 1:
+            inside.set()
+            assert leave.wait(20)
+        return answers(network, parts)
+
+    monkeypatch.setattr(runtime_module, "_answers", watched)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(runtime, batch[:1])
+        assert inside.wait(20)
+        second = runtime(batch[:1])
+        leave.set()
+        assert np.allclose(first.result(), second, atol=0.02)
+    runtime(batch[:2])
+    runtime(batch[:1])
+    assert asked == ["whole", "divided", "divided", "whole"]
+
+
+def test_an_answer_stays_what_it_was_when_the_next_is_computed(model_folder: Path, batch: np.ndarray) -> None:
+    runtime = Runtime(model_folder, threads=2, streams=True)
+    first = runtime(batch[:1])
+    kept = first.copy()
+    for _ in range(5):
+        runtime(1.0 - batch[:1])
+    assert np.array_equal(first, kept)
+    first[:] = 0.0  # and is the caller's to change
 
 
 def write_onnx(folder: Path) -> None:

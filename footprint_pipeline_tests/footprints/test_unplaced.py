@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,24 @@ def test_footprints_come_in_the_images_own_pixels(runtime: Runtime) -> None:
     assert shape(feature["geometry"]).hausdorff_distance(ROOF) < 1
     assert "area_m2" not in feature["properties"]
     assert feature["properties"]["imagery"] == "a picture"
+
+
+def test_outlines_may_be_regularised_and_end_where_the_image_does(runtime: Runtime) -> None:
+    cut = picture()
+    cut = replace(cut, pixels=cut.pixels[:, 40:], valid=cut.valid[:, 40:])
+    raw = extract_unplaced(runtime, cut)
+    drawn = extract_unplaced(runtime, cut, outline="regularised")
+    assert (raw.regularised, drawn.regularised.tolist()) == (None, [True])
+    assert shapely.get_num_coordinates(drawn.polygons_px[0]) <= 6 < shapely.get_num_coordinates(raw.polygons_px[0])
+    assert drawn.polygons_px[0].bounds[0] == 0
+    assert drawn.area_px[0] == drawn.polygons_px[0].area
+    assert drawn.first(0).regularised.tolist() == []
+    answers = [pixel_collection(each, runtime.spec, model_version="7")["features"][0] for each in (raw, drawn)]
+    assert [answer["properties"]["outline"] for answer in answers] == ["raw", "regularised"]
+    assert raw.area_px[0] < drawn.area_px[0]  # its corners are not blunt
+    between_m2 = (raw.area_px[0] + drawn.area_px[0]) / 2 * runtime.spec.gsd_m**2
+    assert len(extract_unplaced(runtime, cut, min_area_m2=between_m2)) == 0
+    assert len(extract_unplaced(runtime, cut, min_area_m2=between_m2, outline="regularised")) == 1
 
 
 def test_an_image_is_seen_at_the_models_resolution_and_told_in_its_own(runtime: Runtime) -> None:

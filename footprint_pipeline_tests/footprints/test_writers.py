@@ -35,6 +35,7 @@ def test_a_feature_tells_what_it_was_made_from(runtime: Runtime) -> None:
     assert feature["properties"] == {
         "confidence": 0.8765,
         "area_m2": 123.46,
+        "outline": "raw",
         "model": "red-roofs",
         "model_version": "7",
         "tolerance": 0.7,

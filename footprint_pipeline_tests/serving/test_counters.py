@@ -111,13 +111,13 @@ def test_answers_say_how_far_out_of_domain_they_are_and_are_counted(tmp_path: Pa
     store = ModelStore(FakeRegistry(model), alias="champion", cache=tmp_path / "cache", threads=1)
     client = create_app(Settings(counters=tmp_path / "counters"), store=store, imagery=city).test_client()
 
-    answer = client.post("/predict/polygon", json=QUESTION)
+    answer = client.post("/v1/footprints", json=QUESTION)
     share = answer.json["out_of_domain"]
     assert 0 <= share < 1  # grey ground with one roof on it
     assert answer.headers["X-Out-Of-Domain"] == f"{share:.3f}"
     assert answer.json["features"][0]["properties"]["out_of_domain"] == share
     others = (
-        client.post("/predict/polygon?geometry=multipolygon", json=QUESTION),
+        client.post("/predict/polygon", json=QUESTION),
         client.post("/predict/mask", json=QUESTION),
     )
     assert {other.headers["X-Out-Of-Domain"] for other in others} == {f"{share:.3f}"}
@@ -131,7 +131,7 @@ def test_a_model_that_does_not_know_its_domain_is_counted_without_the_number(
     tmp_path: Path, store: ModelStore, city: GeoTiffImagery
 ) -> None:
     app = create_app(Settings(counters=tmp_path), store=store, imagery=city)
-    answer = app.test_client().post("/predict/polygon", json=QUESTION)
+    answer = app.test_client().post("/v1/footprints", json=QUESTION)
     assert "X-Out-Of-Domain" not in answer.headers
     assert "out_of_domain" not in answer.json
     (counted,) = read_counters(tmp_path)

@@ -106,7 +106,7 @@ def test_a_swap_under_load_fails_no_request_and_every_answer_names_its_model(
     def ask() -> list[tuple[int, str, float]]:
         client, answers = app.test_client(), []
         while not done.is_set():
-            answer = client.post("/predict/polygon", json=QUESTION)
+            answer = client.post("/v1/footprints", json=QUESTION)
             told = answer.json["features"][0]["properties"] if answer.status_code == 200 else {}
             assert told.get("model_version") == answer.headers.get("X-Model-Version")
             answers.append((answer.status_code, told.get("model_version"), told.get("tolerance")))

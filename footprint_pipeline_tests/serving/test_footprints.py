@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 import pytest
 import shapely
 from flask.testing import FlaskClient
+from pyproj import Geod
 from shapely.geometry import mapping, shape
 
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
@@ -104,6 +105,22 @@ def test_small_buildings_and_more_than_the_limit_are_left_out(town_client: Flask
     assert both == sorted(both, reverse=True)
 
 
+def test_regularised_outlines_are_told_apart_from_raw_ones(client: FlaskClient) -> None:
+    (raw,), (regularised,) = (
+        client.post(URL, json={**PLACE, "outline": outline}).json["features"] for outline in ("raw", "regularised")
+    )
+    assert (raw["properties"]["outline"], regularised["properties"]["outline"]) == ("raw", "regularised")
+    assert raw["id"] != regularised["id"]
+    assert raw["properties"]["confidence"] == regularised["properties"]["confidence"]
+    found = shape(regularised["geometry"])
+    assert shapely.get_num_coordinates(found) == 5
+    area_m2 = abs(Geod(ellps="WGS84").geometry_area_perimeter(found)[0])
+    assert regularised["properties"]["area_m2"] == pytest.approx(area_m2, rel=1e-3)
+    assert regularised["properties"]["area_m2"] != raw["properties"]["area_m2"]
+    (again,) = client.post(URL, json={"bbox": list(AREA), "outline": "regularised"}).json["features"]
+    assert again["id"] == regularised["id"]
+
+
 def test_ids_stay_over_runs_and_forms_of_asking(model_folder: Path, city: GeoTiffImagery, tmp_path: Path) -> None:
     ids = set()
     for run in ("one", "two"):
@@ -186,6 +203,7 @@ def test_areas_that_are_too_large_are_422_and_say_how_large_they_may_be(client: 
         ({**PLACE, "limit": 0}, "limit"),
         ({**PLACE, "limit": 1.5}, "limit"),
         ({**PLACE, "imagery": ""}, "imagery"),
+        ({**PLACE, "outline": "round"}, "outline"),
         ({**PLACE, "format": "csv"}, "format"),
     ],
 )

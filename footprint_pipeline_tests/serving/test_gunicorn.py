@@ -63,12 +63,12 @@ def gunicorn(log: Path, **environment: str) -> Iterator[str]:
 def health(address: str) -> requests.Response | None:
     try:
         return requests.get(f"{address}/readyz", headers=HEADERS, timeout=20)
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):
         return None
 
 
 def wait_for(condition: Callable[[], bool], log: Path) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not condition():
         assert time.monotonic() < end, log.read_text()
         time.sleep(0.3)
@@ -101,14 +101,12 @@ def test_the_service_starts_without_a_model_finds_it_and_answers(
         answer = requests.post(f"{address}/predict/polygon", json=QUESTION, headers=HEADERS, timeout=20)
         assert answer.headers["X-Model-Version"] == version
         assert answer.headers["Content-Type"] == "application/geo+json"
-        assert len(answer.json()["features"]) == 1
+        assert (answer.json()["type"], len(answer.json()["coordinates"])) == ("MultiPolygon", 1)
         mask = requests.post(f"{address}/predict/mask", json=QUESTION, headers=HEADERS, timeout=20)
         assert mask.content.startswith(b"\x89PNG")
         place = {"latitude": LATITUDE, "longitude": LONGITUDE, "zoom": ZOOM}
-        features = requests.get(f"{address}/v1/footprints", params=place, headers=HEADERS, timeout=20).json()[
-            "features"
-        ]
-        assert features == answer.json()["features"]
+        footprints = requests.get(f"{address}/v1/footprints", params=place, headers=HEADERS, timeout=20).json()
+        assert [each["geometry"]["coordinates"] for each in footprints["features"]] == answer.json()["coordinates"]
         form = {"image": city_path.read_bytes()}
         uploaded = requests.post(f"{address}/v1/footprints/image", files=form, headers=HEADERS, timeout=20)
         assert uploaded.json()["numberReturned"] == 1

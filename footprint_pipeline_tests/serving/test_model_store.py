@@ -102,7 +102,17 @@ def test_missing_imagery_is_known_at_the_start(store: ModelStore, tmp_path: Path
 
 
 def test_the_service_imports_nothing_of_the_pipelines_weight() -> None:
-    heavy = ["tensorflow", "keras", "mlflow", "geopandas", "dagster", "pyarrow", "pandas"]
+    heavy = [
+        "tensorflow",
+        "keras",
+        "mlflow",
+        "geopandas",
+        "dagster",
+        "pandas",
+        "pyarrow",
+        "pyogrio",
+        "mapbox_vector_tile",
+    ]
     code = f"import json, sys, serving.app; print(json.dumps([name for name in {heavy} if name in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert json.loads(done.stdout) == []

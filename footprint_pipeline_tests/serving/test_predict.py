@@ -19,10 +19,24 @@ from serving.app import create_app
 from serving.model_store import ModelStore
 
 QUESTION = {"coordinate": {"latitude": LATITUDE, "longitude": LONGITUDE}, "zoom": ZOOM}
+FEATURES = "/predict/polygon?geometry=features"
 
 
-def test_polygons_come_as_features_that_say_what_they_are(client: FlaskClient) -> None:
-    answer = client.post("/predict/polygon", json=QUESTION)
+def test_polygons_come_as_one_bare_multipolygon_as_the_originals_did(client: FlaskClient) -> None:
+    posted = client.post("/predict/polygon", json=QUESTION)
+    got = client.get(f"/predict/polygon?latitude={LATITUDE}&longitude={LONGITUDE}&zoom={ZOOM}")
+    for answer in (posted, got, client.post("/predict/polygon?geometry=multipolygon", json=QUESTION)):
+        assert answer.status_code == 200
+        assert answer.mimetype == "application/geo+json"
+        assert set(answer.json) == {"type", "attribution", "coordinates"}
+        assert answer.json["type"] == "MultiPolygon"
+        assert shape(answer.json).hausdorff_distance(shapely.box(*ROOF)) * DEGREE_M < 0.75
+        assert answer.headers["X-Model-Version"] == "3"
+        assert answer.json["attribution"] == answer.headers["X-Imagery-Attribution"] == "© the painter"
+
+
+def test_features_that_say_what_they_are_are_there_for_the_asking(client: FlaskClient) -> None:
+    answer = client.post(FEATURES, json=QUESTION)
     assert answer.status_code == 200
     assert answer.mimetype == "application/geo+json"
     (feature,) = answer.json["features"]
@@ -34,7 +48,18 @@ def test_polygons_come_as_features_that_say_what_they_are(client: FlaskClient) -
     assert properties["imagery"] == "city.tif"
     assert 0.9 < properties["confidence"] <= 1
     assert len(feature["id"]) == 16
-    assert answer.json["attribution"] == answer.headers["X-Imagery-Attribution"] == "© the painter"
+    assert answer.json["attribution"] == "© the painter"
+    bare = client.post("/predict/polygon", json=QUESTION)
+    assert bare.json["coordinates"] == [feature["geometry"]["coordinates"]]
+
+
+def test_regularised_outlines_have_square_corners(client: FlaskClient) -> None:
+    raw, regularised = (
+        shape(client.post("/predict/polygon", json={**QUESTION, "outline": outline}).json)
+        for outline in ("raw", "regularised")
+    )
+    assert shapely.get_num_coordinates(raw) > shapely.get_num_coordinates(regularised) == 5
+    assert regularised.hausdorff_distance(shapely.box(*ROOF)) * DEGREE_M < 0.75
 
 
 def test_stages_are_timed_in_the_header(store: ModelStore, city: GeoTiffImagery) -> None:
@@ -45,21 +70,12 @@ def test_stages_are_timed_in_the_header(store: ModelStore, city: GeoTiffImagery)
 
 
 def test_get_and_post_answer_the_same(client: FlaskClient) -> None:
-    posted = client.post("/predict/polygon", json={**QUESTION, "tolerance": 0.6})
-    got = client.get(f"/predict/polygon?latitude={LATITUDE}&longitude={LONGITUDE}&zoom={ZOOM}&tolerance=0.6")
+    posted = client.post(FEATURES, json={**QUESTION, "tolerance": 0.6, "outline": "regularised"})
+    asked = f"latitude={LATITUDE}&longitude={LONGITUDE}&zoom={ZOOM}&tolerance=0.6&outline=regularised"
+    got = client.get(f"{FEATURES}&{asked}")
     assert got.json == posted.json
     assert got.json["features"][0]["properties"]["tolerance"] == 0.6
-
-
-def test_the_originals_multipolygon_is_there_for_the_asking(client: FlaskClient) -> None:
-    feature = client.post("/predict/polygon", json=QUESTION).json["features"][0]
-    for answer in (
-        client.post("/predict/polygon?geometry=multipolygon", json=QUESTION),
-        client.get(f"/predict/polygon?latitude={LATITUDE}&longitude={LONGITUDE}&zoom={ZOOM}&geometry=multipolygon"),
-    ):
-        assert answer.json["type"] == "MultiPolygon"
-        assert shape(answer.json).equals(shape(feature["geometry"]))
-        assert answer.headers["X-Model-Version"] == "3"
+    assert got.json["features"][0]["properties"]["outline"] == "regularised"
 
 
 def test_many_at_once_get_the_same_answer(app: Flask) -> None:
@@ -69,14 +85,14 @@ def test_many_at_once_get_the_same_answer(app: Flask) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = set(pool.map(ask, range(24)))
     assert len(answers) == 1
-    assert '"features":[{' in answers.pop()
+    assert len(shape(json.loads(answers.pop())).geoms) == 1
 
 
 def test_zoom_sixteen_is_what_is_meant_when_none_is_given(client: FlaskClient) -> None:
     question = {"coordinate": QUESTION["coordinate"]}
     tile = tile_at(LONGITUDE, LATITUDE, 16)
     assert tile == tile_at(AREA.left, AREA.top, 16)
-    assert len(client.post("/predict/polygon", json=question).json["features"]) == 1
+    assert len(client.post("/predict/polygon", json=question).json["coordinates"]) == 1
 
 
 def test_a_body_needs_no_content_type(client: FlaskClient) -> None:

@@ -137,3 +137,8 @@ def test_unknown_paths_and_wrong_methods_are_problems_too(client: FlaskClient) -
 
 def test_a_body_beyond_a_megabyte_is_413(client: FlaskClient) -> None:
     assert_problem(client.post("/predict/polygon", data=b" " * (2**20 + 1)), 413)
+
+
+def test_an_integer_may_be_written_with_a_point(client: FlaskClient) -> None:
+    answer = client.post("/predict/polygon", json={"coordinate": PLACE, "zoom": 18.0})
+    assert answer.status_code == 200

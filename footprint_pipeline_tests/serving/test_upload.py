@@ -62,6 +62,10 @@ def test_options_and_forms_are_those_of_places(client: FlaskClient) -> None:
     (feature,) = send(client, png(PICTURE), "gsd_m=0.5").json["features"]
     assert feature["properties"]["area_m2"] == pytest.approx(40 * 30 / 4, rel=0.03)
     assert send(client, png(PICTURE), "gsd_m=0.5&min_area_m2=400").json["features"] == []
+    (square,) = send(client, png(PICTURE), "outline=regularised").json["features"]
+    assert square["properties"]["outline"] == "regularised"
+    assert shape(square["geometry"]).area == pytest.approx(square["properties"]["area_px"], rel=1e-3)
+    assert len(square["geometry"]["coordinates"][0]) == 5
     assert send(client, png(PICTURE), Accept="application/x-ndjson").text.count("\n") == 1
     assert_problem(send(client, png(PICTURE), Accept="image/png"), 406)
     assert_problem(send(client, png(PICTURE), "gsd_m=3"), 422, "too coarse")

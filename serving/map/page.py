@@ -30,7 +30,13 @@ def map_files() -> Blueprint:
     files = {name: (folder / name).read_bytes() for name, folder in folders.items()}
 
     @endpoints.get("/map/<name>")
-    @documented(Operation(dict.fromkeys(_TYPES.values(), TEXT), (404, 500)))
+    @documented(
+        Operation(
+            dict.fromkeys(_TYPES.values(), TEXT),
+            (404, 500),
+            variables={"name": {"type": "string", "enum": sorted(files)}},
+        )
+    )
     def get_map_file(name: str) -> Response:
         """A file that the map at / is made of."""
         if name not in files:

@@ -2,8 +2,9 @@
 
 import numpy as np
 import shapely
+from pyproj import Geod
 
-from footprint_pipeline.dataset.tiles import WGS84
+WGS84 = Geod(ellps="WGS84")
 
 
 def geodesic_area_m2(geometry: np.ndarray) -> np.ndarray:

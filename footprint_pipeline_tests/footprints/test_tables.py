@@ -142,10 +142,10 @@ def test_the_command_writes_the_form_that_the_file_is_named_for(
     monkeypatch.setattr(places, "Registry", OneVersion)
     area = to_wgs84(tile_at(-43.2, -22.9, 19).bounds_3857)
     city = write_city(tmp_path / "city.tif", area, [roof(*area.centre, 20, 12)])
-    options = {"coordinate": "-22.9,-43.2", "zoom": 19, "tolerance": None, "alias": None, "picture": None}
+    options = {"coordinate": "-22.9,-43.2", "zoom": 19, "tolerance": None, "outline": "raw", "alias": None}
     files = [tmp_path / "plain.json", tmp_path / f"out{suffix}"]
     for out in files:
-        said = places.predict(Settings(home=tmp_path), imagery=str(city), out=out, **options)
+        said = places.predict(Settings(home=tmp_path), imagery=str(city), out=out, picture=None, **options)
         assert said["footprints"] == 1
     answer = json.loads(files[0].read_text())
     frame = (geopandas.read_parquet if suffix == ".parquet" else geopandas.read_file)(files[1])

@@ -138,7 +138,7 @@ def test_other_options_and_forms_of_a_place_take_no_second_prediction(client: Fl
     for question in ({**PLACE, "tolerance": 0.9}, {**PLACE, "min_area_m2": 1e4}, {**PLACE, "limit": 1}):
         assert client.post(URL, json=question).status_code == 200
     assert client.post("/predict/mask", json=PLACE).status_code == 200
-    assert client.post("/predict/polygon", json=PLACE).json["features"] == first.json["features"]
+    assert client.post("/predict/polygon?geometry=features", json=PLACE).json["features"] == first.json["features"]
     assert client.post(URL, json=PLACE, headers={"Accept": "application/x-ndjson"}).status_code == 200
     assert counted.read_times == 1
     box = [AREA.left, AREA.bottom, AREA.centre[0], AREA.top]

@@ -15,6 +15,7 @@ from flask import Flask, Response, g, request
 from serving.counters import Counters
 from serving.model_store import ModelStore
 from serving.prediction_cache import PredictionCache
+from serving.openapi import path_of
 from serving.turns import Turns
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -67,7 +68,7 @@ class Requests:
 
         @app.after_request
         def end(response: Response) -> Response:
-            endpoint = request.url_rule.rule if request.url_rule else "none"
+            endpoint = path_of(request.url_rule) if request.url_rule else "none"
             method = request.method if request.method in _METHODS else "other"
             seconds = time.perf_counter() - g.started
             self.count(endpoint, method=method, status=response.status_code, seconds=seconds)

@@ -25,6 +25,8 @@ GEOJSON, PROBLEM = "application/geo+json", "application/problem+json"
 ASKED = (400, 404, 413, 422, 500, 502, 503)
 """What can go wrong with a prediction."""
 
+_TILE = {"z": 17, "x": 51139, "y": 50495}
+"""A tile of the generated city, as an example."""
 _REFERENCE = "#/components/schemas/{model}"
 _HEADERS = {
     "X-Model-Version": "version that answered",
@@ -160,7 +162,13 @@ def _asked(
 ) -> dict[str, Any]:
     whole = {"type": "integer", "minimum": 0}
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": operation.variables.get(name, whole)}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": operation.variables.get(name, whole),
+            **({"example": _TILE[name]} if name in _TILE else {}),
+        }
         for name in re.findall(r"{(\w+)}", path)
     ]
     parameters += [

@@ -8,6 +8,7 @@ the queue is full. WEB_CONCURRENCY sets the number of processes. Each loads its 
 
 # ruff: noqa: N999 - gunicorn's own name for it
 import logging
+import sys
 
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.settings import load_settings
@@ -30,3 +31,19 @@ graceful_timeout = 10  # for answers under way; an idle keep-alive connection ho
 control_socket_disable = True
 accesslog = "-"
 access_log_format = '%(h)s "%(r)s" %(s)s %(b)s %(M)sms'
+
+_UNUSED = ("boto3", "openvino.tools.ovc")
+"""What rasterio and OpenVINO import where it is installed, for longer than they take themselves. The container has no
+boto3 either: GDAL signs requests for s3:// by itself. Whoever else needs them (MLflow) can import them later."""
+
+
+def post_fork(server: object, worker: object) -> None:
+    """Import both as if that were not installed, before the application is."""
+    hidden = [name for name in _UNUSED if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        import openvino  # noqa: F401
+        import rasterio  # noqa: F401
+    finally:
+        for name in hidden:
+            del sys.modules[name]

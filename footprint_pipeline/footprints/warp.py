@@ -1,7 +1,7 @@
 """Pixels of one grid → those of another, by where each wanted pixel lies in the first. Whose grids they are is the
 business of the providers.
 
-What GDAL's warper does for 8-bit and deeper imagery alike, in a tenth of its time.
+What GDAL's warper does for 8-bit and deeper imagery alike, in a fraction of its time.
 """  # noqa: D205 - one sentence
 
 import math

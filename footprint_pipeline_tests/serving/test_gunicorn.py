@@ -121,3 +121,13 @@ def test_the_service_starts_without_a_model_finds_it_and_answers(
     text = log.read_text()
     assert '"POST /predict/polygon HTTP/1.1" 200' in text
     assert "Traceback" not in text
+
+
+def test_what_takes_long_and_is_not_needed_is_not_imported_and_still_can_be() -> None:
+    code = (
+        "import runpy, sys; conf = runpy.run_path('serving/gunicorn.conf.py'); conf['post_fork'](None, None);"
+        "import serving.app; early = {'boto3', 'openvino.tools.ovc'} & sys.modules.keys();"
+        "import boto3; from openvino.tools.ovc import convert_model; print(sorted(early), boto3.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("[] boto3", 0), done.stderr

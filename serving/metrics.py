@@ -14,8 +14,8 @@ from flask import Flask, Response, g, request
 
 from serving.counters import Counters
 from serving.model_store import ModelStore
-from serving.prediction_cache import PredictionCache
 from serving.openapi import path_of
+from serving.prediction_cache import PredictionCache
 from serving.turns import Turns
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -191,6 +191,7 @@ class TileQuery(_Schema):
 
     tolerance: Tolerance | None = None
     min_area_m2: MinArea | None = None
+    outline: OutlineKind = "raw"
     imagery: ImageryName | None = None
 
 

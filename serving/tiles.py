@@ -83,7 +83,8 @@ def tile_endpoints(predictions: Predictions) -> Blueprint:
     def get_png_tile(z: int, x: int, y: int) -> Response:
         """Building probabilities of a map tile, 256 × 256 RGBA: one colour, as opaque as a building is probable.
 
-        With `tolerance` it is opaque where there is a building, and clear elsewhere. `min_area_m2` changes nothing.
+        With `tolerance` it is opaque where there is a building, and clear elsewhere. `min_area_m2` and `outline` change
+        nothing.
         """
         return _tile(predictions, Tile(z, x, y), PNG, _png)
 
@@ -167,6 +168,7 @@ def _drawn(asked: _Asked) -> _Drawn:
             asked.block.bounds_3857,
             tolerance=query.tolerance,
             min_area_m2=query.min_area_m2,
+            outline=query.outline,
             reaching=True,
             predict=asked.predictions.rasters(model),
             stages=asked.stages,
@@ -178,13 +180,14 @@ def _drawn(asked: _Asked) -> _Drawn:
         polygons = np.array([shape(feature["geometry"]) for feature in features], object)
         return _Drawn(collection, features, polygons, extraction.raster.profile)
 
-    key = ("drawn", model.version, asked.imagery.name, asked.block, query.tolerance, query.min_area_m2)
+    key = ("drawn", model.version, asked.imagery.name, asked.block, query.tolerance, query.min_area_m2, query.outline)
     return asked.predictions.cache.get(key, draw, size=lambda drawn: drawn.size, stages=asked.stages)
 
 
 def _etag(model: LoadedModel, tile: Tile, query: TileQuery, imagery: Imagery, media: str) -> str:
     """Another one whenever the tile may be: with the model, the question, and every day, as imagery changes too."""
-    told = [model.version, imagery.name, *tile, media, query.tolerance, query.min_area_m2, time.time() // _DAY_S]
+    how = query.tolerance, query.min_area_m2, query.outline
+    told = [model.version, imagery.name, *tile, media, *how, time.time() // _DAY_S]
     return blake2b(json.dumps(told).encode(), digest_size=12).hexdigest()
 
 

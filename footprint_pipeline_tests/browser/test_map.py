@@ -121,6 +121,18 @@ def test_sliders_act_at_once(page: Page) -> None:
     assert [url.rpartition("/")[2] for url in asked] == ["footprints"]
 
 
+def test_corners_are_squared_for_the_asking(page: Page) -> None:
+    click_map(page)
+    found(page)
+    with page.expect_response("**/v1/footprints") as answer:
+        page.get_by_label("Square corners").check()
+    assert {feature["properties"]["outline"] for feature in answer.value.json()["features"]} == {"regularised"}
+    found(page)
+    with page.expect_response("**/v1/footprints") as answer:
+        page.get_by_label("Square corners").uncheck()
+    assert {feature["properties"]["outline"] for feature in answer.value.json()["features"]} == {"raw"}
+
+
 def test_a_rectangle_is_drawn_with_shift_or_by_two_clicks(page: Page) -> None:
     corners = [place(page, SMALL.left - 1e-4, SMALL.top + 1e-4), place(page, SMALL.right + 1e-4, SMALL.bottom - 1e-4)]
     page.keyboard.down("Shift")
@@ -173,6 +185,7 @@ def test_the_link_shows_the_same_again(page: Page, browser: Browser) -> None:
     found(page, "3 buildings")
     slide(page, "Minimum area", 100)
     slide(page, "Opacity of the mask", 0.6)
+    page.get_by_label("Square corners").check()
     found(page, "2 buildings")
     link = page.get_by_role("link", name="Link to this view").evaluate("it => it.href")
     assert link == page.url
@@ -181,6 +194,7 @@ def test_the_link_shows_the_same_again(page: Page, browser: Browser) -> None:
         assert again.url == link
         for label, value in (("Tolerance", "0.8"), ("Minimum area", "100"), ("Opacity of the mask", "0.6")):
             expect(again.get_by_label(label)).to_have_value(value)
+        expect(again.get_by_label("Square corners")).to_be_checked()
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,16 @@ def test_a_building_is_whole_and_in_one_geojson_tile_only(client: FlaskClient) -
     assert [client.get(url(tile, "geojson", "?min_area_m2=1000")).json["features"] for tile in CENTRE] == [[]] * 4
 
 
+def test_outlines_are_squared_for_the_asking(client: FlaskClient) -> None:
+    kinds = {}
+    for query in ("", "?outline=regularised", "?outline=raw"):
+        answers = [client.get(url(tile, "geojson", query)) for tile in CENTRE]
+        ((feature,),) = (answer.json["features"] for answer in answers if answer.json["features"])
+        kinds[query] = feature["properties"]["outline"], answers[0].headers["ETag"]
+    assert [kind for kind, _ in kinds.values()] == ["raw", "regularised", "raw"]
+    assert kinds[""] == kinds["?outline=raw"] != kinds["?outline=regularised"]
+
+
 def test_a_building_is_on_every_vector_tile_it_reaches_and_the_same_there(client: FlaskClient) -> None:
     answers = [client.get(url(tile, "geojson")).json["features"] for tile in CENTRE]
     ((feature,),) = (features for features in answers if features)

@@ -12,7 +12,7 @@ const WORLD = L.latLngBounds([-85.05, -180], [85.05, 180]);
 const LISTED = 200;
 
 const $ = (id) => document.getElementById(id);
-const view = { area: null, tolerance: 0.5, min_area: 0, opacity: 0.35, imagery: null };
+const view = { area: null, tolerance: 0.5, min_area: 0, opacity: 0.35, outline: "raw", imagery: null };
 let sources = [];
 let gsd = 0.5;
 let imageryLayer = null;
@@ -130,8 +130,8 @@ function list() {
 // ---- what is asked ----
 
 function question(minArea) {
-  const { area, tolerance, imagery } = view;
-  return { bbox: area, tolerance, min_area_m2: minArea, imagery };
+  const { area, tolerance, outline, imagery } = view;
+  return { bbox: area, tolerance, min_area_m2: minArea, outline, imagery };
 }
 
 // Bounds of Leaflet → what the service takes: within the world, to a centimetre.
@@ -288,6 +288,7 @@ function tellControls() {
   $("min-area-told").textContent = `${view.min_area} m²`;
   $("opacity").value = view.opacity;
   $("opacity-told").textContent = `${Math.round(100 * view.opacity)} %`;
+  $("square").checked = view.outline === "regularised";
   $("imagery").value = view.imagery;
 }
 
@@ -369,6 +370,11 @@ slider("tolerance", "tolerance", () => { maskLayer?.setTolerance(view.tolerance)
 slider("min-area", "min_area", () => { footprints.filter(view.min_area); tellFootprints(); });
 slider("opacity", "opacity", () => maskLayer?.setOpacity(view.opacity));
 
+$("square").addEventListener("change", () => {
+  view.outline = $("square").checked ? "regularised" : "raw";
+  remember();
+  if (view.area) askAgain();
+});
 $("imagery").addEventListener("change", () => {
   view.imagery = $("imagery").value;
   showImagery();

@@ -7,7 +7,7 @@ function numbers(text, count, separator) {
   return text && values.length === count && values.every(Number.isFinite) ? values : null;
 }
 
-// → {at: [zoom, latitude, longitude], area: [west, south, east, north], tolerance, min_area, opacity, imagery};
+// → {at: [zoom, latitude, longitude], area: [west, south, east, north], tolerance, min_area, opacity, outline, imagery};
 // what is not there or makes no sense is left out.
 export function read(fragment) {
   const told = new URLSearchParams(fragment.replace(/^#/, ""));
@@ -20,15 +20,17 @@ export function read(fragment) {
     const [value] = numbers(told.get(name), 1, " ") || [];
     if (value >= low && value <= high) view[name] = value;
   }
+  if (["raw", "regularised"].includes(told.get("outline"))) view.outline = told.get("outline");
   if (told.get("imagery")) view.imagery = told.get("imagery");
   return view;
 }
 
 export function write(view) {
-  const { at: [zoom, latitude, longitude], area, imagery } = view;
+  const { at: [zoom, latitude, longitude], area, outline, imagery } = view;
   const told = [`at=${+zoom.toFixed(2)}/${latitude.toFixed(6)}/${longitude.toFixed(6)}`];
   if (area) told.push(`area=${area.join(",")}`);
   for (const name of Object.keys(NUMBERS)) told.push(`${name}=${view[name]}`);
+  if (outline !== "raw") told.push(`outline=${outline}`);
   if (imagery) told.push(`imagery=${encodeURIComponent(imagery)}`);
   return `#${told.join("&")}`;
 }

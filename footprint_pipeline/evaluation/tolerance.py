@@ -150,6 +150,7 @@ def _levels(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
     steps = len(TOLERANCES)
     low, high = (cv2.convertScaleAbs(probability, alpha=steps, beta=0.5 + sign * _NEAR) for sign in (-1, 1))
     low += (low == 0).view(np.uint8)
+    _, high = cv2.threshold(high, steps, 0, cv2.THRESH_TRUNC)  # a network that is sure is near no threshold
     # Truth is the seventh bit. The eighth differs between neighbours, which are often alike: counters that are
     # written again and again wait for themselves.
     codes = (truth != 0).view(np.uint8) * np.uint8(64)

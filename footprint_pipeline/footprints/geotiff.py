@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -68,12 +69,27 @@ class GeoTiffImagery:
                 self._declares_mask = MaskFlags.all_valid not in source.mask_flag_enums[self._bands[0] - 1]
                 self.date = date or _date({**source.tags(), **source.tags(ns="IMAGERY")})
                 self.extent_wgs84 = Bounds(*transform_bounds(source.crs, "EPSG:4326", *source.bounds))
-                self.zooms = _zooms(source, self.extent_wgs84)
+                self._shape, self._own_pixel = source.shape, (source.bounds.right - source.bounds.left) / source.width
         except RasterioError:
             raise SettingsError(
                 f"{self.name}: missing, or not a raster that GDAL can read.",
                 fix="Set FOOTPRINT_IMAGERY to a GeoTIFF, an XYZ template with {z} {x} {y}, or 'mapbox'.",
             ) from None
+
+    @cached_property
+    def zooms(self) -> tuple[int, int]:
+        """See `Imagery.zooms`. Without overviews a coarse tile is made of all the pixels in it, so there is a limit."""
+        known = 18
+        tile = tile_at(*self.extent_wgs84.centre, known)
+        left, _, right, _ = transform_bounds(WEB_MERCATOR, self._crs, *tile.bounds_3857)
+        decimation = (right - left) / _MAP_TILE_PX / self._own_pixel
+        finest = min(max(known + math.ceil(math.log2(decimation) - 0.01), 0), 24)
+        for zoom in range(finest - 1, -1, -1):
+            at_zoom = decimation * 2.0 ** (known - zoom)
+            factor = max((factor for factor in self._overviews if factor <= at_zoom), default=1)
+            if math.prod(min(_MAP_TILE_PX * at_zoom, side) / factor for side in self._shape) > _MOST_READ_PX:
+                return zoom + 1, finest
+        return 0, finest
 
     def read(self, bounds_3857: Bounds, height: int, width: int) -> Patch:
         """Pixels of a rectangle on a grid of `height` × `width`; see `Imagery.read`."""
@@ -145,21 +161,6 @@ class GeoTiffImagery:
         """The coarsest overview that is still no coarser than the grid; None for the raster itself."""
         usable = [level for level, factor in enumerate(self._overviews) if factor <= decimation * 1.001]
         return usable[-1] if usable else None
-
-
-def _zooms(source: DatasetReader, extent_wgs84: Bounds) -> tuple[int, int]:
-    """See `Imagery.zooms`. Without overviews a coarse tile is made of all the pixels in it, so there is a limit."""
-    known = 18
-    left, _, right, _ = transform_bounds(WEB_MERCATOR, source.crs, *tile_at(*extent_wgs84.centre, known).bounds_3857)
-    own_pixel = (source.bounds.right - source.bounds.left) / source.width
-    decimation = (right - left) / _MAP_TILE_PX / own_pixel
-    finest = min(max(known + math.ceil(math.log2(decimation) - 0.01), 0), 24)
-    for zoom in range(finest - 1, -1, -1):
-        at_zoom = decimation * 2.0 ** (known - zoom)
-        factor = max((factor for factor in source.overviews(1) if factor <= at_zoom), default=1)
-        if math.prod(min(_MAP_TILE_PX * at_zoom, side) / factor for side in source.shape) > _MOST_READ_PX:
-            return zoom + 1, finest
-    return 0, finest
 
 
 def _date(tags: dict[str, str]) -> str | None:

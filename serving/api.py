@@ -1,7 +1,5 @@
 """The original interface: footprints and probabilities of a map tile, under /predict. The newer one is `footprints`."""
 
-import json
-
 import cv2
 import numpy as np
 from flask import Blueprint, Response, request
@@ -10,6 +8,7 @@ from footprint_pipeline.footprints.extract import Stages, extract, predict_patch
 from footprint_pipeline.footprints.mercator import Bounds, tile_at
 from footprint_pipeline.footprints.writers import feature_collection, multipolygon
 from serving.answers import FeatureCollection, MultiPolygonGeometry
+from serving.forms import json_text
 from serving.openapi import ASKED, BINARY, GEOJSON, Operation, documented
 from serving.predictions import Predictions
 from serving.queries import AnswerForm, Coordinate, MaskQuery, PolygonQuery, from_arguments, from_body
@@ -92,7 +91,7 @@ def _polygons(predictions: Predictions, query: PolygonQuery, form: AnswerForm) -
                     extraction, model.runtime.spec, model_version=model.version, attribution=imagery.attribution
                 )
             )
-            text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+            text = json_text(body)
     response = Response(text, mimetype=GEOJSON)
     return predictions.told(response, model, extraction.raster.profile, stages, attribution=imagery.attribution)
 

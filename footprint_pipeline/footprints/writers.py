@@ -118,7 +118,7 @@ def _feature(
 
 
 def _rings(polygon: shapely.Polygon) -> list[list[list[float]]]:
-    """The coordinates of its outline and holes; what `shapely.geometry.mapping` says, in a fifth of the time."""
+    """The coordinates of its outline and holes; what `shapely.geometry.mapping` says, as lists."""
     if shapely.get_num_interior_rings(polygon) == 0:
         return [shapely.get_coordinates(polygon).tolist()]
     return [shapely.get_coordinates(ring).tolist() for ring in shapely.get_rings(polygon)]

@@ -1,8 +1,7 @@
 """Memory that a step frees stays with the process for the next step.
 
 What belongs here: what the C library is told about it. On a CPU every step makes and frees gigabytes of tensors. GNU's
-library maps each large one anew and unmaps it when it is freed, so the kernel clears all these pages step after step,
-one thread at a time; that can take longer than the arithmetic.
+library maps each large one anew and unmaps it when it is freed, so the kernel clears all these pages step after step.
 """
 
 import ctypes

@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from footprint_pipeline.errors import RegistryError
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.mercator import Bounds, tile_at, to_wgs84
+from footprint_pipeline.footprints.patch import Patch
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import roof, write_city, write_model
 from serving.app import create_app
@@ -19,6 +20,19 @@ LONGITUDE, LATITUDE, ZOOM = -43.2, -22.9, 18
 AREA = to_wgs84(tile_at(LONGITUDE, LATITUDE, ZOOM).bounds_3857)
 ROOF = roof(*AREA.centre, 24, 15)
 CITY = Bounds(AREA.left - 0.0008, AREA.bottom - 0.0008, AREA.right + 0.0008, AREA.top + 0.0008)
+
+
+class Counted:
+    """Counts what is read of imagery; each reading is a prediction."""
+
+    attribution = "© the painter"
+
+    def __init__(self, imagery) -> None:
+        self.imagery, self.name, self.extent_wgs84, self.read_times = imagery, imagery.name, imagery.extent_wgs84, 0
+
+    def read(self, bounds_3857: Bounds, height: int, width: int) -> Patch:
+        self.read_times += 1
+        return self.imagery.read(bounds_3857, height, width)
 
 
 class FakeRegistry:
@@ -86,3 +100,8 @@ def app(store: ModelStore, city: GeoTiffImagery) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
+
+
+@pytest.fixture
+def counted(city) -> Counted:
+    return Counted(city)

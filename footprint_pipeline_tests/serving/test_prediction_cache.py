@@ -8,29 +8,14 @@ from flask.testing import FlaskClient
 
 from footprint_pipeline.errors import ImageryError
 from footprint_pipeline.footprints.extract import Stages
-from footprint_pipeline.footprints.mercator import Bounds
-from footprint_pipeline.footprints.patch import Patch
 from footprint_pipeline.settings import Settings
-from footprint_pipeline_tests.serving.conftest import AREA, LATITUDE, LONGITUDE, ZOOM, FakeRegistry, wait_for
+from footprint_pipeline_tests.serving.conftest import AREA, LATITUDE, LONGITUDE, ZOOM, Counted, FakeRegistry, wait_for
 from serving.app import create_app
 from serving.model_store import ModelStore
 from serving.prediction_cache import PredictionCache
 
 PLACE = {"coordinate": {"latitude": LATITUDE, "longitude": LONGITUDE}, "zoom": ZOOM}
 URL = "/v1/footprints"
-
-
-class Counted:
-    """Counts what is read of imagery; each reading is a prediction."""
-
-    attribution = "© the painter"
-
-    def __init__(self, imagery) -> None:
-        self.imagery, self.name, self.extent_wgs84, self.read_times = imagery, imagery.name, imagery.extent_wgs84, 0
-
-    def read(self, bounds_3857: Bounds, height: int, width: int) -> Patch:
-        self.read_times += 1
-        return self.imagery.read(bounds_3857, height, width)
 
 
 def fetch(cache: PredictionCache, key: str, value: bytes = b"value") -> bytes:
@@ -116,11 +101,6 @@ def test_with_no_room_nothing_is_kept_and_nobody_waits() -> None:
 
 
 # ---- the service ----
-
-
-@pytest.fixture
-def counted(city) -> Counted:
-    return Counted(city)
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from footprint_pipeline.footprints.map_tiles import EXTENT, block_of
 from footprint_pipeline.footprints.mercator import Bounds, Tile, tile_at, to_wgs84
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import DEGREE_M, GSD_M, roof, write_city
-from footprint_pipeline_tests.serving.conftest import AREA, CITY, ROOF, FakeRegistry
-from footprint_pipeline_tests.serving.test_prediction_cache import Counted
+from footprint_pipeline_tests.serving.conftest import AREA, CITY, ROOF, Counted, FakeRegistry
 from footprint_pipeline_tests.serving.test_problems import assert_problem
 from serving.app import create_app
 from serving.model_store import ModelStore
@@ -35,11 +34,6 @@ def url(tile: Tile, form: str, query: str = "") -> str:
 
 
 CENTRE = [at(X + dx, Y + dy) for dx in (-1e-6, 1e-6) for dy in (-1e-6, 1e-6)]
-
-
-@pytest.fixture
-def counted(city) -> Counted:
-    return Counted(city)
 
 
 @pytest.fixture

@@ -98,9 +98,9 @@ def faulty_proxy(upstream: str) -> Iterator[Faults]:
                 block = bytearray(body[at : at + _BLOCK])
                 if faults.damage_at is not None and 0 <= faults.damage_at - start - at < len(block):
                     block[faults.damage_at - start - at] ^= 0xFF
-                self.wfile.write(block)
-                with faults.lock:
+                with faults.lock:  # before it is written: who got the last block may ask at once how many there were
                     faults.served += len(block)
+                self.wfile.write(block)
 
         def handle(self) -> None:
             with suppress(ConnectionError):

@@ -21,7 +21,7 @@ CPU_GOAL, READ_GOAL, MEMORY_GOAL_MB, DEVICE_GOAL_MS = 50, 4, 200, 10
 
 def measure(quick: bool) -> list[Figure]:
     """Time all ways in turn; see the module."""
-    tiles, rounds = (16, 1) if quick else (TILES, 3)
+    tiles, rounds = (16, 1) if quick else (TILES, 9)
     probability, truth = make_tiles(tiles)
     some = slice(0, min(FOR_PEERS, tiles))
     ours, plain, careful, read = in_turn(

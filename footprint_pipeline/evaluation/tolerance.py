@@ -22,10 +22,17 @@ TOLERANCES = np.round(np.arange(1, 51) * 0.02, 2)
 THRESHOLDS = (1.0 - TOLERANCES).astype(np.float32)
 """What a probability must exceed, descending, shape (50,)."""
 
-_NEAR = 2e-5
-"""In fiftieths: more than what rounding can do to 50 times a float32 below 1."""
-_BLOCK_PX = 2**18
-"""What is worked on at once, so that it stays in a core's cache."""
+_NEAR = 6e-5
+"""In fiftieths: more than what rounding does to 50 times a probability, raised to the codes, in float32."""
+_FLOOR = 255 - len(TOLERANCES)
+"""Code of a pixel that passes no threshold; what passes all has the highest that a byte holds, so it is cut there."""
+_FEW = 0.01
+"""Share of the pixels that may be looked up one by one."""
+_BUILDING = 64
+"""How much lower the codes of building pixels are."""
+_BATCH_PX = 2**20
+"""What a thread works on at once: little enough for the cache, and so much that threads do not wait for each other's
+hold on Python."""
 
 
 @dataclass(frozen=True)
@@ -113,21 +120,38 @@ def sweep(probability: np.ndarray, truth: np.ndarray) -> SweepTable:
     """
     if probability.shape != truth.shape:
         raise ShapeMismatchError(f"Probabilities are {probability.shape}, truth is {truth.shape}.")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return stack(list(pool.map(sweep_tile, probability, truth)))
+    if not len(probability):
+        return stack([])
+    at_once = max(1, _BATCH_PX // probability[0].size)
+    starts = iter(range(0, len(probability), at_once))
+    histograms = np.zeros((len(probability), 256), np.int64)
+
+    def work() -> None:
+        scratch = _scratch(at_once * probability[0].size)
+        for start in starts:  # the threads share it
+            batch = slice(start, start + at_once)
+            histograms[batch] = _histograms(probability[batch], truth[batch], scratch)
+
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work) for _ in range(threads)]:
+            done.result()
+    return _from_histograms(histograms)
 
 
 def sweep_tile(probability: np.ndarray, truth: np.ndarray) -> SweepTable:
     """`sweep` of one tile, shape (H, W) both; the table has one row."""
     if probability.shape != truth.shape:
         raise ShapeMismatchError(f"Probability is {probability.shape}, truth is {truth.shape}.")
-    rows = max(1, _BLOCK_PX // max(1, probability.shape[1]))
-    counts = np.zeros((2, len(TOLERANCES) + 1), np.int64)
-    for top in range(0, probability.shape[0], rows):
-        block = slice(top, top + rows)
-        counts += _levels(np.ascontiguousarray(probability[block], np.float32), truth[block])
-    # Pixels that pass at least k thresholds are claimed at tolerance T - k.
-    return from_claims(counts[:, ::-1].cumsum(axis=1)[None, :, :-1], counts[None, 1].sum(axis=1))
+    return _from_histograms(_histograms(probability[None], truth[None], _scratch(probability.size)))
+
+
+def _from_histograms(histograms: np.ndarray) -> SweepTable:
+    """The table of `_histograms`: who passes at least k thresholds is claimed at tolerance T - k."""
+    folded = histograms.reshape(-1, 2, 128).sum(axis=1)
+    levels = np.arange(255, _FLOOR - 1, -1) - 128
+    passing = np.stack([folded[:, levels], folded[:, levels - _BUILDING]], axis=1)
+    return from_claims(passing.cumsum(axis=2)[:, :, :-1], passing[:, 1].sum(axis=1))
 
 
 def from_claims(claimed: np.ndarray, buildings: np.ndarray) -> SweepTable:
@@ -140,34 +164,48 @@ def from_claims(claimed: np.ndarray, buildings: np.ndarray) -> SweepTable:
     return SweepTable(TOLERANCES, claimed[:, 1], claimed[:, 0], buildings[:, None] - claimed[:, 1])
 
 
-def _levels(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """How many pixels pass so many thresholds, shape (2, T + 1): ground, then buildings.
+def _scratch(pixels: int) -> np.ndarray:
+    """Room for `_histograms`, to be used again: fresh memory costs more than the work that is done in it."""
+    return np.empty((2, min(pixels, _BATCH_PX)), np.uint8)
 
-    Thresholds are a fiftieth apart, so 50 times the probability, rounded up, is what a pixel passes. It is rounded
-    twice, a little low and a little high; the few pixels that are so near a threshold that this makes a difference
-    are looked up one by one. A probability of exactly zero is the only one that passes none.
+
+def _histograms(probability: np.ndarray, truth: np.ndarray, scratch: np.ndarray) -> np.ndarray:
+    """How many pixels of each tile have which code, int64, shape (tiles, 256); a large tile is taken in pieces."""
+    tiles = len(probability)
+    probability = np.ascontiguousarray(probability, np.float32).reshape(tiles, -1)
+    truth = np.ascontiguousarray(truth).reshape(tiles, -1)
+    total = np.zeros((tiles, 256), np.int64)
+    for start in range(0, probability.shape[1], _BATCH_PX):
+        piece = slice(start, start + _BATCH_PX)
+        codes = _codes(probability[:, piece], truth[:, piece], scratch)
+        total += np.array([cv2.calcHist([tile], [0], None, [256], [0, 256]) for tile in codes], np.int64)
+    return total
+
+
+def _codes(probability: np.ndarray, truth: np.ndarray, scratch: np.ndarray) -> np.ndarray:
+    """Codes of pixels, uint8 of the same shape, in the scratch.
+
+    The code tells how many thresholds a pixel passes. They are a fiftieth apart, so that is 50 times the probability,
+    rounded up. It is rounded twice, a little low and a little high; the few pixels that are so near a threshold that
+    this makes a difference are looked up one by one. A probability of exactly zero is the only one that passes none.
     """
     steps = len(TOLERANCES)
-    low, high = (cv2.convertScaleAbs(probability, alpha=steps, beta=0.5 + sign * _NEAR) for sign in (-1, 1))
-    low += (low == 0).view(np.uint8)
-    _, high = cv2.threshold(high, steps, 0, cv2.THRESH_TRUNC)  # a network that is sure is near no threshold
-    # Truth is the seventh bit. The eighth differs between neighbours, which are often alike: counters that are
-    # written again and again wait for themselves.
-    codes = (truth != 0).view(np.uint8) * np.uint8(64)
-    codes |= low
+    codes, spare = (room.reshape(probability.shape) for room in scratch[:, : probability.size])
+    cv2.convertScaleAbs(probability, codes, steps, _FLOOR + 0.5 - _NEAR)
+    cv2.convertScaleAbs(probability, spare, steps, _FLOOR + 0.5 + _NEAR)
+    unsure = np.not_equal(codes, spare, out=spare.view(bool))
+    near = np.flatnonzero(unsure)
+    if len(near) > _FEW * codes.size:  # a network that is sure of the ground is near zero everywhere
+        floor = codes == _FLOOR
+        codes += floor & (probability > 0)
+        near = np.flatnonzero(unsure & ~floor)
     every = codes.reshape(-1)
-    every[: len(every) & ~1].view(np.uint16)[:] |= 0x8000
-    counts = cv2.calcHist([every], [0], None, [256], [0, 256]).reshape(2, 2, 64).sum(axis=0).astype(np.int64)
-    near = np.flatnonzero(low != high)
-    if len(near):
-        of, rounded = np.divmod(every[near] & 127, 64)
-        np.subtract.at(counts, (of, rounded), 1)
-        np.add.at(counts, (of, np.searchsorted(THRESHOLDS[::-1], probability.reshape(-1)[near], side="left")), 1)
-    if probability.min() <= 0:
-        for of, zeros in enumerate(np.bincount(truth[probability <= 0] != 0, minlength=2)):
-            counts[of, 0] += zeros
-            counts[of, 1] -= zeros
-    return counts[:, : steps + 1]
+    every[near] = _FLOOR + np.searchsorted(THRESHOLDS[::-1], probability.reshape(-1)[near])
+    codes -= cv2.threshold(truth, 0, _BUILDING, cv2.THRESH_BINARY, spare)[1]
+    # Neighbours, which are often alike, differ in the eighth bit: counters that are written again and again wait for
+    # themselves.
+    every[: len(every) & ~1].view(np.uint16)[:] ^= 0x8000
+    return codes
 
 
 def stack(tables: list[SweepTable], aois: Sequence[str] = ()) -> SweepTable:

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,13 @@ def test_no_pixel_is_counted_on_the_wrong_side(shape: tuple[int, int], kind: str
     claims = [probability > threshold for threshold in THRESHOLDS]
     assert swept.true_positives[0].tolist() == [np.count_nonzero(claim & (truth > 0)) for claim in claims]
     assert swept.false_positives[0].tolist() == [np.count_nonzero(claim & (truth == 0)) for claim in claims]
+
+
+@pytest.mark.parametrize("way", [sweep, lambda *tiles: sweep_tile(*(tile[0] for tile in tiles))])
+def test_a_tile_of_many_like_pixels_is_counted_to_the_last(way: Callable[..., SweepTable]) -> None:
+    probability = np.full((1, 4097, 4099), 0.5, np.float32)  # more than float32 can count one by one
+    swept = way(probability, np.zeros(probability.shape, np.uint8))
+    assert swept.false_positives[0, -1] == probability.size
 
 
 def test_any_number_that_is_not_zero_is_a_building() -> None:

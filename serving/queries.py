@@ -186,19 +186,18 @@ class FootprintsQuery(_Schema):
         return self
 
 
-class TileQuery(_Schema):
+class ImageryChoice(_Schema):
+    """Which imagery."""
+
+    imagery: ImageryName | None = None
+
+
+class TileQuery(ImageryChoice):
     """How a map tile is to be drawn."""
 
     tolerance: Tolerance | None = None
     min_area_m2: MinArea | None = None
     outline: OutlineKind = "raw"
-    imagery: ImageryName | None = None
-
-
-class ImageryChoice(_Schema):
-    """Which imagery."""
-
-    imagery: ImageryName | None = None
 
 
 class ImageOptions(_Schema):

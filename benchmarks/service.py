@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -349,10 +349,11 @@ def resident_mb() -> float:
     while processes:
         number = processes.pop()
         for task in Path(f"/proc/{number}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                processes.append(int(child))
-                status = Path(f"/proc/{child}/status").read_text()
-                total += int(status.partition("VmRSS:")[2].split()[0])
+            with suppress(FileNotFoundError):  # a thread that ends
+                for child in (task / "children").read_text().split():
+                    status = Path(f"/proc/{child}/status").read_text()
+                    processes.append(int(child))
+                    total += int(status.partition("VmRSS:")[2].split()[0])
     return total * 1024 / 1e6
 
 

@@ -26,7 +26,7 @@ from footprint_pipeline.footprints.regularize import Outline, regularize
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.separate import interior_of
 from footprint_pipeline.footprints.spec import ModelSpec, calibrated
-from footprint_pipeline.footprints.vectorize import Footprints, vectorize
+from footprint_pipeline.footprints.vectorize import Footprints, reach_into, vectorize
 
 MAX_PIXELS = 4096**2
 MAX_SIDE_PX = 4 * 4096
@@ -83,6 +83,12 @@ class Raster:
     def shape(self) -> tuple[int, int]:
         """Height and width of the area alone, pixels."""
         return self.padded.shape[0] - 2 * self.halo_px, self.padded.shape[1] - 2 * self.halo_px
+
+    @property
+    def inside(self) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom of the area alone, pixels of `padded`."""
+        height, width = self.shape
+        return self.halo_px, self.halo_px, self.halo_px + width, self.halo_px + height
 
 
 @dataclass(frozen=True)
@@ -167,20 +173,21 @@ def extract(
                 interior=interior_of(raster.padded, runtime.spec.heads),
                 seed_level=runtime.spec.seed_level,
                 min_area_px=0.9 * min_area_m2 / runtime.spec.gsd_m**2,
+                reaching_into=None if outline == "regularised" else raster.inside,  # those without are neighbours
             )
             whole = not _cut(footprints, raster)
         if whole:
             break
     drawn, regularised = footprints.polygons, None
     if outline == "regularised":
-        with stages.timed("regularize"):  # those of the surroundings as well: they are neighbours
+        with stages.timed("regularize"):
             regular = regularize(drawn)
             drawn, regularised = regular.polygons, regular.changed
     with stages.timed("vectorize"):
         middles = shapely.centroid(footprints.polygons)
         owned = _owned(middles, raster)
         if reaching:
-            owned |= _reaching(footprints.polygons, raster)
+            owned |= reach_into(footprints.polygons, raster.inside)
         polygons = shapely.orient_polygons(_to_wgs84(drawn[owned], raster))
         area_m2 = geodesic_area_m2(polygons)
         kept = (area_m2 >= min_area_m2) & (area_m2 > 0)
@@ -292,9 +299,7 @@ def _cut(footprints: Footprints, raster: Raster) -> bool:
     height, width = raster.padded.shape[:2]
     left, top, right, bottom = shapely.bounds(footprints.polygons).T
     touches = (left <= 0) | (top <= 0) | (right >= width) | (bottom >= height)
-    halo = raster.halo_px
-    inside = (left < width - halo) & (right > halo) & (top < height - halo) & (bottom > halo)
-    return bool((touches & inside).any())
+    return bool((touches & reach_into(footprints.polygons, raster.inside)).any())
 
 
 def _owned(middles: np.ndarray, raster: Raster) -> np.ndarray:
@@ -302,13 +307,6 @@ def _owned(middles: np.ndarray, raster: Raster) -> np.ndarray:
     height, width = raster.shape
     x, y = shapely.get_coordinates(middles).T - raster.halo_px
     return (x >= 0) & (x < width) & (y >= 0) & (y < height)
-
-
-def _reaching(polygons: np.ndarray, raster: Raster) -> np.ndarray:
-    """Which polygons' bounds reach into the area, bool."""
-    height, width = raster.shape
-    left, top, right, bottom = shapely.bounds(polygons).reshape(-1, 4).T - raster.halo_px
-    return (left < width) & (right > 0) & (top < height) & (bottom > 0)
 
 
 def _to_wgs84(geometries: np.ndarray, raster: Raster) -> np.ndarray:

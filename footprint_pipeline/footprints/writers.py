@@ -95,10 +95,15 @@ def rounded(polygons_wgs84: np.ndarray) -> np.ndarray:
 
     One that falls apart where it was narrower than the grid keeps its largest part.
     """
-    snapped = shapely.set_precision(polygons_wgs84, 10.0**-DECIMALS)
-    for i in np.flatnonzero(shapely.get_num_geometries(snapped) > 1):
-        snapped[i] = max(shapely.get_parts(snapped[i]), key=shapely.area)
-    return shapely.transform(shapely.orient_polygons(snapped), lambda points: np.round(points, DECIMALS))
+
+    def round_all(polygons: np.ndarray) -> np.ndarray:
+        return shapely.transform(polygons, lambda points: np.round(points, DECIMALS))
+
+    snapped = shapely.remove_repeated_points(round_all(polygons_wgs84))
+    for i in np.flatnonzero(~shapely.is_valid(snapped)):  # seldom: two walls have met
+        parts = shapely.get_parts(shapely.set_precision(polygons_wgs84[i], 10.0**-DECIMALS))
+        snapped[i] = round_all(max(parts, key=shapely.area))
+    return shapely.orient_polygons(snapped)
 
 
 def _common(spec: ModelSpec, model_version: str, tolerance: float) -> dict[str, Any]:

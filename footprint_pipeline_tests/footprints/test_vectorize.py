@@ -84,3 +84,12 @@ def test_everything_a_building_is_one_polygon() -> None:
     found = vectorize(np.ones((20, 30), np.float32), tolerance=1.0)
     assert len(found) == 1
     assert found.polygons[0].equals(shapely.box(0, 0, 30, 20))
+
+
+def test_what_lies_outside_may_be_left_out() -> None:
+    probability = np.maximum(raster((5, 5, 12, 12)), raster((10, 20, 25, 45)))
+    every = vectorize(probability, tolerance=0.5)
+    for box, count in (((0, 0, 60, 40), 2), ((21, 11, 24, 14), 1), ((30, 0, 60, 9), 0), ((12, 5, 40, 12), 1)):
+        found = vectorize(probability, tolerance=0.5, reaching_into=box)
+        assert len(found) == count
+        assert {polygon.wkb for polygon in found.polygons} <= {polygon.wkb for polygon in every.polygons}

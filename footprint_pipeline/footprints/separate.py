@@ -59,7 +59,7 @@ def separate(
     Returns:
         Valid Polygons that do not overlap, shape (M,): first those that are not cut, themselves and in their order.
     """
-    markers, tops = _seeds(np.where(built_up, interior, np.float32(0.0)), seed_level, min_seed_px)
+    parts, number, tops = _seeds((interior > seed_level) & built_up, interior, min_seed_px)
     polygon, seed = shapely.STRtree(shapely.points(tops)).query(polygons, predicate="contains")
     several = np.bincount(polygon, minlength=len(polygons)) > 1
     if not several.any():
@@ -67,7 +67,7 @@ def separate(
     owner = np.full(len(tops) + 1, -1)  # of each label the polygon, if that holds others too
     owner[seed + 1] = np.where(several[polygon], polygon, -1)
 
-    labels = _grow(markers, interior, built_up)
+    labels = _grow(number[parts], interior, built_up)
     joints = shapely.union_all(np.append(shapely.boundary(polygons[several]), _lines(labels, owner)))
     faces = shapely.get_parts(shapely.polygonize(shapely.get_parts(joints)))
     middles = shapely.point_on_surface(faces)
@@ -77,21 +77,27 @@ def separate(
     return np.concatenate([polygons[~several], pieces[shapely.area(pieces) >= min_seed_px]])
 
 
-def _seeds(interior: np.ndarray, level: float, min_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """Seeds numbered from 1, int32 (H, W), and the place (x, y) of the surest pixel of each, float (seeds, 2)."""
-    _, parts, stats, _ = cv2.connectedComponentsWithStats((interior > level).astype(np.uint8), connectivity=4)
-    large = stats[:, cv2.CC_STAT_AREA] >= min_px
+def _seeds(inside: np.ndarray, interior: np.ndarray, min_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The connected parts that are large enough.
+
+    Returns:
+        Connected parts, int32 (H, W); of each the number of the seed that it is, from 1, or 0, int32 (parts,); and
+        the place (x, y) of the surest pixel of each seed, float (seeds, 2).
+    """
+    count, parts = cv2.connectedComponents(inside.view(np.uint8), connectivity=4)
+    pixel = np.flatnonzero(inside)
+    part = parts.ravel()[pixel]
+    large = np.bincount(part, minlength=count) >= min_px
     large[0] = False
     number = np.where(large, np.cumsum(large), 0).astype(np.int32)
-    markers = number[parts]
-    pixel = np.flatnonzero(markers)
-    seed, sure = markers.ravel()[pixel] - 1, interior.ravel()[pixel]
-    surest = np.zeros(int(large.sum()), interior.dtype)
-    np.maximum.at(surest, seed, sure)
-    top = np.zeros(len(surest), int)
-    top[seed[sure == surest[seed]]] = pixel[sure == surest[seed]]
-    row, column = np.divmod(top, interior.shape[1])
-    return markers, np.column_stack([column, row]) + 0.5
+    sure = interior.ravel()[pixel]
+    surest = np.zeros(count, interior.dtype)
+    np.maximum.at(surest, part, sure)
+    is_top = sure == surest[part]
+    top = np.zeros(count, int)
+    top[part[is_top]] = pixel[is_top]
+    row, column = np.divmod(top[large], interior.shape[1])
+    return parts, number, np.column_stack([column, row]) + 0.5
 
 
 def _grow(markers: np.ndarray, interior: np.ndarray, built_up: np.ndarray) -> np.ndarray:

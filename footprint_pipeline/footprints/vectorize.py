@@ -67,7 +67,8 @@ def vectorize(
     # Two rings around the raster, both on its edge: the first repeats the edge, the second is "no building".
     # So a building that the raster cuts ends exactly on the edge.
     height, width = probability.shape
-    field = np.pad(np.pad(probability, 1, mode="edge"), 1, constant_values=-1e6)
+    field = cv2.copyMakeBorder(probability, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    field = cv2.copyMakeBorder(field, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=-1e6)
     x = np.concatenate([[-_EDGE, 0.0], np.arange(width) + 0.5, [width, width + _EDGE]])
     y = np.concatenate([[-_EDGE, 0.0], np.arange(height) + 0.5, [height, height + _EDGE]])
     generator = contour_generator(x, y, field, fill_type=FillType.ChunkCombinedOffsetOffset)

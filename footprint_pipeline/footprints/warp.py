@@ -67,10 +67,9 @@ def spread_out(knots: np.ndarray, height: int, width: int) -> np.ndarray:
         float32, shape (height, width).
     """
     down, across = (_weights(*sizes) for sizes in zip((height, width), knots.shape, strict=True))
+    rows = (knots @ across.T).astype(np.float32)
     # Not NumPy's product: for matrices this narrow the threads of its BLAS wait for each other longer than they work.
-    return cv2.gemm(cv2.gemm(down, knots, 1.0, None, 0.0), across, 1.0, None, 0.0, flags=cv2.GEMM_2_T).astype(
-        np.float32
-    )
+    return cv2.gemm(down.astype(np.float32), rows, 1.0, None, 0.0)
 
 
 def _weights(size: int, knots: int) -> np.ndarray:

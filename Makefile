@@ -30,7 +30,7 @@ serve: $(RUN_STAMP) ## the service on :8080, with the promoted model
 	$(BIN)/footprint serve --port $(PORT)
 
 test: $(DEV_STAMP) ## every test
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 check: $(DEV_STAMP) ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -204,11 +204,14 @@ def predict_raster(
 ) -> Raster:
     """What the network tells of a Web Mercator rectangle, at the model's own ground resolution.
 
+    The halo is as wide as it is told, or a little narrower, so that nothing is added to reach the network's stride.
+
     Raises:
         AreaTooLargeError, TooCoarseError, NoImageryError, ImageryError: as `extract`.
     """
     stages = Stages() if stages is None else stages
     height, width = _grid(bounds_3857, runtime.spec.gsd_m)
+    halo_px = min(_fitted(halo_px, side, runtime.spec.stride) for side in (height, width))
     margin_x = halo_px * (bounds_3857.right - bounds_3857.left) / width
     margin_y = halo_px * (bounds_3857.top - bounds_3857.bottom) / height
     padded_bounds = Bounds(
@@ -290,6 +293,11 @@ def _grid(bounds_3857: Bounds, gsd_m: float) -> tuple[int, int]:
             f"{MAX_SIDE_PX * gsd_m / 1000:g} km to a side.",
         )
     return height, width
+
+
+def _fitted(halo_px: int, side: int, stride: int) -> int:
+    """The widest halo with which a side is a multiple of the stride, or one pixel less than one."""
+    return max(0, (side + 2 * halo_px) // stride * stride - side) // 2
 
 
 def _cut(footprints: Footprints, raster: Raster) -> bool:

@@ -75,7 +75,19 @@ def test_the_grid_is_the_models_own_resolution(runtime: Runtime, tmp_path: Path)
     ground_m = (TILE.bounds_3857.right - TILE.bounds_3857.left) * np.cos(np.radians(MIDDLE[1]))
     side = round(ground_m / GSD_M)
     assert raster.shape == raster.probability.shape == (side, side)
-    assert raster.padded.shape == (side + 64, side + 64, 1)
+    assert raster.padded.shape == (side + 2 * raster.halo_px, side + 2 * raster.halo_px, 1)
+
+
+@pytest.mark.parametrize("metres", range(100, 118, 3))
+def test_the_halo_is_narrower_by_what_the_network_would_only_see_as_padding(
+    runtime: Runtime, tmp_path: Path, metres: int
+) -> None:
+    left, top = TILE.bounds_3857.left, TILE.bounds_3857.top
+    raster = predict_raster(
+        runtime, city(tmp_path, roof(*MIDDLE, 10, 10)), Bounds(left, top - metres, left + metres, top), halo_px=32
+    )
+    assert 32 - runtime.spec.stride / 2 <= raster.halo_px <= 32
+    assert raster.padded.shape[0] % runtime.spec.stride in (0, runtime.spec.stride - 1)
 
 
 @pytest.mark.parametrize(("neighbour", "axis"), [(NEXT, 0), (BELOW, 1)])

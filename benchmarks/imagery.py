@@ -1,7 +1,7 @@
 """Reading imagery of a place from a GeoTIFF, beside GDAL's warper, which is what rio-tiler reads with.
 
-The file is a tiled one with overviews, in UTM, of soft hills of colour; the places are squares as wide as a map tile of
-zoom 18 and its halo are at the model's resolution. The peer is a `WarpedVRT` of rasterio on the same grid, made anew
+The file is a tiled one with overviews, in UTM, of soft hills of colour; the places are squares about as wide as a map
+tile of zoom 18 with its halo. The peer is a `WarpedVRT` of rasterio on the same grid, made anew
 for every place, as rio-tiler makes it.
 """
 

@@ -173,7 +173,8 @@ def extract(
                 interior=interior_of(raster.padded, runtime.spec.heads),
                 seed_level=runtime.spec.seed_level,
                 min_area_px=0.9 * min_area_m2 / runtime.spec.gsd_m**2,
-                reaching_into=None if outline == "regularised" else raster.inside,  # those without are neighbours
+                # A regularised outline gives way to its neighbours, wherever they are.
+                reaching_into=None if outline == "regularised" else raster.inside,
             )
             whole = not _cut(footprints, raster)
         if whole:

@@ -8,7 +8,7 @@ import shapely
 from footprint_pipeline.footprints.chords import Chords
 from footprint_pipeline.footprints.ring_rows import around, begun_at
 
-REACH_PX = 6.0
+_REACH_PX = 6.0
 """How far from where the outline turns two sides may meet."""
 
 FREE = 8
@@ -96,7 +96,7 @@ def _met(sides: Sides, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     cross = _cross(along, along[after])
     cross = np.where(np.abs(cross) < 1e-6, 1e-6, cross)
     meeting = place + (_cross(place[after] - place, along[after]) / cross)[:, None] * along
-    meets = np.hypot(*(meeting - sides.end).T) <= REACH_PX
+    meets = np.hypot(*(meeting - sides.end).T) <= _REACH_PX
 
     def nearest(place: np.ndarray, along: np.ndarray) -> np.ndarray:
         foot = place + ((sides.end - place) * along).sum(axis=1, keepdims=True) * along

@@ -28,7 +28,7 @@ from footprint_pipeline.evaluation.card import CardFacts, render_card
 from footprint_pipeline.evaluation.choice import settle
 from footprint_pipeline.evaluation.scoring import TilePrediction, predict_tiles, score_tiles, tile_buildings
 from footprint_pipeline.evaluation.spec import SweepSpec
-from footprint_pipeline.evaluation.tolerance import stack, sweep_tile
+from footprint_pipeline.evaluation.tolerance import sweep_stream
 from footprint_pipeline.footprints.predict import Infer
 from footprint_pipeline.lake import AoiFolder, Lake
 from footprint_pipeline.many import spread
@@ -63,13 +63,16 @@ def measure(quick: bool) -> list[Figure]:
         alone = time.perf_counter() - started
         half = len(manifest) // 2
         started = time.perf_counter()
-        table, sample, buildings_of = [], [], tile_buildings(polygons)
+        sample, buildings_of = [], tile_buildings(polygons)
         measured = set(spread(half, SweepSpec().tiles).tolist())
-        for number, prediction in enumerate(predictions(manifest[:half], infer)):
-            table.append(sweep_tile(prediction.probability, prediction.truth))
-            if number in measured:
-                sample.append(Labelled(prediction.aoi, prediction.answer, buildings_of(prediction)))
-        swept = stack(table)
+
+        def pixels() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for number, prediction in enumerate(predictions(manifest[:half], infer)):
+                if number in measured:
+                    sample.append(Labelled(prediction.aoi, prediction.answer, buildings_of(prediction)))
+                yield prediction.probability, prediction.truth
+
+        swept = sweep_stream(pixels())
         settled = settle(swept, sample, SweepSpec())
         reports.heat_map(settled)
         chosen = time.perf_counter()

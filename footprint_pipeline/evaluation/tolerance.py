@@ -1,14 +1,15 @@
 """The tolerance sweep: at which probability does a pixel count as a building?
 
 A pixel is a building where ``probability > 1 - tolerance``. The sweep measures pixel F1 at 50 tolerances in
-one pass over the pixels, tile by tile. What belongs here: the sweep, and the rules that ask pixels alone; `choice` asks
+one pass over the pixels. What belongs here: the sweep, and the rules that ask pixels alone; `choice` asks
 buildings too.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby, islice
 
 import cv2
 import numpy as np
@@ -33,6 +34,8 @@ _BUILDING = 64
 _BATCH_PX = 2**20
 """What a thread works on at once: little enough for the cache, and so much that threads do not wait for each other's
 hold on Python."""
+_GATHERED_PX = 2**23
+"""How many pixels of a stream wait to be swept at once: 40 MB, and as much again while they are laid side by side."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +142,29 @@ def sweep(probability: np.ndarray, truth: np.ndarray) -> SweepTable:
     return _from_histograms(histograms)
 
 
-def sweep_tile(probability: np.ndarray, truth: np.ndarray) -> SweepTable:
-    """`sweep` of one tile, shape (H, W) both; the table has one row."""
-    if probability.shape != truth.shape:
-        raise ShapeMismatchError(f"Probability is {probability.shape}, truth is {truth.shape}.")
-    return _from_histograms(_histograms(probability[None], truth[None], _scratch(probability.size)))
+def sweep_stream(
+    tiles: Iterable[tuple[np.ndarray, np.ndarray]], sweep: Callable[[np.ndarray, np.ndarray], SweepTable] = sweep
+) -> SweepTable:
+    """Sweep tiles that come one by one: those of one shape that follow each other are swept together.
+
+    Args:
+        tiles: probability and truth of each, shape (H, W) both, of any size; read once, and few are kept.
+        sweep: counts tiles of one shape.
+
+    Returns:
+        The table, tiles in the order in which they came.
+
+    Raises:
+        ShapeMismatchError: probability and truth of a tile differ in shape.
+        DatasetError: there is no tile.
+    """
+    tables = []
+    for shapes, alike in groupby(tiles, lambda tile: (tile[0].shape, tile[1].shape)):
+        at_once = max(1, _GATHERED_PX // int(np.prod(shapes[0])))
+        while gathered := list(islice(alike, at_once)):
+            probability, truth = (np.stack(each) for each in zip(*gathered, strict=True))
+            tables.append(sweep(probability, truth))
+    return stack(tables)
 
 
 def _from_histograms(histograms: np.ndarray) -> SweepTable:
@@ -208,12 +229,8 @@ def _codes(probability: np.ndarray, truth: np.ndarray, scratch: np.ndarray) -> n
     return codes
 
 
-def stack(tables: list[SweepTable], aois: Sequence[str] = ()) -> SweepTable:
+def stack(tables: list[SweepTable]) -> SweepTable:
     """Several tables, one below the other.
-
-    Args:
-        tables: of one tile each where AOIs are given.
-        aois: the AOI of each.
 
     Raises:
         DatasetError: there is none.
@@ -225,7 +242,6 @@ def stack(tables: list[SweepTable], aois: Sequence[str] = ()) -> SweepTable:
         np.concatenate([table.true_positives for table in tables]),
         np.concatenate([table.false_positives for table in tables]),
         np.concatenate([table.false_negatives for table in tables]),
-        tuple(aois),
     )
 
 

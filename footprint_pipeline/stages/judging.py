@@ -5,9 +5,11 @@ Imports Keras and MLflow, so whoever must stay light imports it inside a functio
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from footprint_pipeline.dataset.splits import digest
@@ -25,7 +27,7 @@ from footprint_pipeline.evaluation.scoring import (
     tile_buildings,
 )
 from footprint_pipeline.evaluation.spec import SweepSpec
-from footprint_pipeline.evaluation.tolerance import THRESHOLDS, from_claims, stack, sweep_tile
+from footprint_pipeline.evaluation.tolerance import THRESHOLDS, SweepTable, from_claims, sweep, sweep_stream
 from footprint_pipeline.footprints.predict import Infer
 from footprint_pipeline.handover import TestEvaluation, ToleranceSweep, TrainedUnet
 from footprint_pipeline.lake import Lake
@@ -55,19 +57,17 @@ def sweep_tolerance(
     polygons = load_polygons(Lake(settings.home.absolute()), manifest)
     buildings_of = tile_buildings(polygons)
     measured = set(spread(len(manifest), spec.tiles).tolist())
-    count = build_count(THRESHOLDS) if accelerated() else None
-    tables, tile_ids, aois, sample = [], [], [], []
-    for number, prediction in enumerate(_predictions(settings, trained, manifest, flips=spec.flips, what="sweep")):
-        probability, truth = prediction.probability, prediction.truth
-        counted = (
-            sweep_tile(probability, truth) if count is None else from_claims(*count(probability[None], truth[None]))
-        )
-        tables.append(counted)
-        tile_ids.append(prediction.tile_id)
-        aois.append(prediction.aoi)
-        if number in measured:
-            sample.append(Labelled(prediction.aoi, prediction.answer, buildings_of(prediction)))
-    table = stack(tables, aois)
+    tile_ids, aois, sample = [], [], []
+
+    def pixels() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for number, prediction in enumerate(_predictions(settings, trained, manifest, flips=spec.flips, what="sweep")):
+            tile_ids.append(prediction.tile_id)
+            aois.append(prediction.aoi)
+            if number in measured:
+                sample.append(Labelled(prediction.aoi, prediction.answer, buildings_of(prediction)))
+            yield prediction.probability, prediction.truth
+
+    table = replace(sweep_stream(pixels(), _sweep_here()), aois=tuple(aois))
     settled = settle(table, sample, spec)
     choice = settled.choice
     log.info(
@@ -114,6 +114,14 @@ def sweep_tolerance(
         },
     )
     return swept, {"box_plot": box_plot, "building_f1_by_area": heat_map}
+
+
+def _sweep_here() -> Callable[[np.ndarray, np.ndarray], SweepTable]:
+    """The sweep of tiles of one shape: on the accelerator where there is one, else on all cores."""
+    if not accelerated():
+        return sweep
+    count = build_count(THRESHOLDS)
+    return lambda probability, truth: from_claims(*count(probability, truth))
 
 
 @freed_memory_kept()

@@ -7,7 +7,7 @@ from footprint_pipeline.evaluation.building_sweep import Labelled, mean_f1, meas
 from footprint_pipeline.evaluation.choice import settle
 from footprint_pipeline.evaluation.scoring import Answer
 from footprint_pipeline.evaluation.spec import RULES, SweepSpec
-from footprint_pipeline.evaluation.tolerance import SweepTable, harmless, highest_pooled, stack, sweep_tile
+from footprint_pipeline.evaluation.tolerance import SweepTable, harmless, highest_pooled, sweep, sweep_stream
 
 SIZE = (40, 80)
 LEFT, RIGHT = shapely.box(10, 10, 38, 30), shapely.box(38, 10, 70, 30)
@@ -33,7 +33,7 @@ def two_that_touch(*, yard: float, seam: float, aoi: str = "Town", heads: bool =
 def swept(*tiles: Labelled) -> SweepTable:
     truth = np.zeros(SIZE, np.uint8)
     truth[10:30, 10:70] = 1
-    return stack([sweep_tile(tile.answer.probability, truth) for tile in tiles])
+    return sweep_stream((tile.answer.probability, truth) for tile in tiles)
 
 
 def test_the_highest_pooled_f1_is_not_the_highest_median() -> None:
@@ -103,7 +103,7 @@ def test_rules_by_what_they_look_at(rule: str, lowest: float, highest: float) ->
     truth = np.zeros(SIZE, np.uint8)
     truth[3:37, 3:77] = 1
     settled = settle(
-        stack([sweep_tile(tile.answer.probability, truth)]), [tile], SweepSpec(rule=rule, slack=1.0, tolerances=12)
+        sweep(tile.answer.probability[None], truth[None]), [tile], SweepSpec(rule=rule, slack=1.0, tolerances=12)
     )
     assert lowest <= settled.choice.tolerance <= highest
     assert 0.5 <= settled.article.tolerance <= 0.6
@@ -113,7 +113,7 @@ def test_pixels_lose_no_more_than_the_slack() -> None:
     tile = two_that_touch(yard=0.5, seam=0.4)
     truth = np.zeros(SIZE, np.uint8)
     truth[3:37, 3:77] = 1
-    counts = stack([sweep_tile(tile.answer.probability, truth)])
+    counts = sweep(tile.answer.probability[None], truth[None])
     settled = settle(counts, [tile], SweepSpec(slack=0.003))
     assert settled.choice.median_f1 == pytest.approx(counts.f1.max(), abs=0.003)
     assert settled.building_f1 < settle(counts, [tile], SweepSpec(slack=1.0)).building_f1

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from footprint_pipeline.evaluation.tolerance import (
     pixel_f1,
     stack,
     sweep,
-    sweep_tile,
+    sweep_stream,
 )
 
 
@@ -71,29 +71,28 @@ def test_no_pixel_is_counted_on_the_wrong_side(shape: tuple[int, int], kind: str
         "nothing": lambda: np.zeros(shape, np.float32),
     }[kind]()
     truth = (rng.random(shape) < 0.2).astype(np.uint8)
-    swept = sweep_tile(probability, truth)
+    swept = sweep(probability[None], truth[None])
     claims = [probability > threshold for threshold in THRESHOLDS]
     assert swept.true_positives[0].tolist() == [np.count_nonzero(claim & (truth > 0)) for claim in claims]
     assert swept.false_positives[0].tolist() == [np.count_nonzero(claim & (truth == 0)) for claim in claims]
 
 
-@pytest.mark.parametrize("way", [sweep, lambda *tiles: sweep_tile(*(tile[0] for tile in tiles))])
-def test_a_tile_of_many_like_pixels_is_counted_to_the_last(way: Callable[..., SweepTable]) -> None:
+def test_a_tile_of_many_like_pixels_is_counted_to_the_last() -> None:
     probability = np.full((1, 4097, 4099), 0.5, np.float32)  # more than float32 can count one by one
-    swept = way(probability, np.zeros(probability.shape, np.uint8))
+    swept = sweep(probability, np.zeros(probability.shape, np.uint8))
     assert swept.false_positives[0, -1] == probability.size
 
 
 def test_any_number_that_is_not_zero_is_a_building() -> None:
-    probability = np.full((2, 3), 0.5, np.float32)
-    swept = sweep_tile(probability, np.array([[0, 1, 2], [255, 0, 128]], np.uint8))
+    probability = np.full((1, 2, 3), 0.5, np.float32)
+    swept = sweep(probability, np.array([[[0, 1, 2], [255, 0, 128]]], np.uint8))
     assert swept.true_positives[0, -1] == 4
-    assert sweep_tile(probability.T, np.eye(3, 2, dtype=np.uint8)).true_positives[0, -1] == 2
+    assert sweep(probability.transpose(0, 2, 1), np.eye(3, 2, dtype=np.uint8)[None]).true_positives[0, -1] == 2
 
 
 def test_at_full_tolerance_only_a_probability_of_zero_is_ground() -> None:
-    probability = np.array([[0.0, 1e-30, 0.5, 1.0]], np.float32)
-    swept = sweep_tile(probability, np.ones((1, 4), np.uint8))
+    probability = np.array([[[0.0, 1e-30, 0.5, 1.0]]], np.float32)
+    swept = sweep(probability, np.ones((1, 1, 4), np.uint8))
     assert swept.true_positives[0, -1] == 3
     assert swept.true_positives[0, 0] == 1
 
@@ -102,12 +101,40 @@ def test_truth_and_probability_must_match() -> None:
     with pytest.raises(ShapeMismatchError, match=r"\(2, 3, 4\), truth is \(2, 3, 5\)"):
         sweep(np.zeros((2, 3, 4), np.float32), np.zeros((2, 3, 5), np.uint8))
     with pytest.raises(ShapeMismatchError):
-        sweep_tile(np.zeros((3, 4), np.float32), np.zeros((4, 3), np.uint8))
+        sweep_stream([(np.zeros((3, 4), np.float32), np.zeros((4, 3), np.uint8))])
 
 
 def test_nothing_to_sweep_is_an_error() -> None:
     with pytest.raises(DatasetError, match="no tile to sweep"):
-        stack([])
+        sweep_stream([])
+
+
+def test_a_stream_of_tiles_of_any_size_is_counted_in_its_order_and_little_of_it_is_kept() -> None:
+    rng = np.random.default_rng(0)
+    sides = [(2048, 2048)] * 5 + [(7, 9), (2048, 2048), (9, 7), (9, 7)]
+    tiles = [
+        (rng.random(side, np.float32), (rng.random(side, np.float32) < share).astype(np.uint8))
+        for side, share in zip(sides, np.linspace(0.1, 0.9, len(sides)), strict=True)
+    ]
+    asked, swept_at = 0, []
+
+    def coming() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        nonlocal asked
+        for tile in tiles:
+            asked += 1
+            yield tile
+
+    def noted(probability: np.ndarray, truth: np.ndarray) -> SweepTable:
+        swept_at.append((asked, len(probability)))
+        return sweep(probability, truth)
+
+    swept = sweep_stream(coming(), noted)
+    alone = stack([sweep(probability[None], truth[None]) for probability, truth in tiles])
+    assert np.array_equal(swept.true_positives, alone.true_positives)
+    assert np.array_equal(swept.false_positives, alone.false_positives)
+    assert np.array_equal(swept.false_negatives, alone.false_negatives)
+    assert [tiles for _, tiles in swept_at] == [2, 2, 1, 1, 1, 2]
+    assert [asked for asked, _ in swept_at] == [2, 4, 6, 7, 8, 9]
 
 
 def test_pixel_f1_by_hand() -> None:

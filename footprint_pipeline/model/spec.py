@@ -12,6 +12,8 @@ UPSAMPLINGS = ("nearest", "bilinear", "transpose")
 ENCODER_WEIGHTS = ("random", "imagenet", "imagenet_if_reachable")
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "hold", "constant")
+FEWEST_CHIPS = 1000
+"""Of a pass, unless a spec says otherwise: a few dozen tiles would else be left long before they are learned."""
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -107,7 +109,8 @@ class TrainingSpec:
         batch_size: chips a step, of all GPUs together.
         chip_size: side of the chips, pixels.
         epochs: passes at most.
-        chips_per_epoch: chips a pass; as many as cover the training ground once when None.
+        chips_per_epoch: chips a pass; as many as cover the training ground once, but at least
+            1,000, when None.
         max_batches: steps a pass at most; no limit when None.
         balance: an AOI is drawn in proportion to its ground to this power: 1 by ground, 0 each AOI alike.
         patience: stop after this many epochs without a better validation loss.

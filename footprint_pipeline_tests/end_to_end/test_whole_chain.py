@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 QUICK = Path(footprint_pipeline.__file__).parents[1] / "configs" / "quick.yaml"
 TRAINING = (
     "--spec", QUICK, "--width", 8, "--size", 64, "--batch-size", 16, "--epochs", 20, "--max-minutes", 60,
-    "--precision", "float32",
+    "--chips-per-epoch", 96, "--precision", "float32",
 )  # fmt: skip
 ASSETS = {
     "image_tiles", "building_polygons", "mask_tiles", "split_manifests", "dataset_report",
@@ -264,6 +264,7 @@ def test_ctrl_c_ends_a_training_cleanly_and_keeps_what_was_prepared(tmp_path: Pa
             Path(sys.executable).with_name("footprint"), "run", "--source", city.folder, "--aoi", "Renamed",
             "--home", home,
             "--width", "4", "--size", "64", "--epochs", "500", "--patience", "500",
+            "--chips-per-epoch", "96",
         ],
         stderr=subprocess.PIPE, text=True, start_new_session=True, env=clean_environment(),
     ) as process:  # fmt: skip

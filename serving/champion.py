@@ -1,10 +1,17 @@
 """Which registry and which alias the settings name, as the model that the service follows."""
 
+import json
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+from urllib.request import urlopen
 
 from footprint_pipeline.settings import Settings
 from serving.model_store import ModelSource, ModelStore
+
+_PATIENCE_S = 10
+"""How long a server may take to tell."""
 
 
 def champion_store(settings: Settings) -> ModelStore:
@@ -19,7 +26,10 @@ def champion_store(settings: Settings) -> ModelStore:
 
 
 class LateRegistry:
-    """The registry of the settings. MLflow's client, which takes its time, is imported when it is first asked."""
+    """The registry of the settings. MLflow's client is imported when there is no other way, for it takes its time.
+
+    Most of what is asked is where the alias points, and a server tells that in one line of JSON.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.model_name = settings.model_name
@@ -27,7 +37,7 @@ class LateRegistry:
 
     def version(self, alias: str) -> str:
         """As `Registry.version`."""
-        return self._registry.version(alias)
+        return told_version(self._uri, self.model_name, alias) or self._registry.version(alias)
 
     def pull(self, *, version: str, into: Path, onnx: bool = False) -> Path:
         """As `Registry.pull`."""
@@ -38,3 +48,26 @@ class LateRegistry:
         from footprint_pipeline.registry import Registry
 
         return Registry(self._uri, self.model_name)
+
+
+def told_version(server: str, model_name: str, alias: str) -> str | None:
+    """The version that an alias points at, by MLflow's REST interface.
+
+    Args:
+        server: address of the MLflow server, or of a database.
+        model_name: of the registered model.
+        alias: of one of its versions.
+
+    Returns:
+        The number; None where there is none, or where the server asks who is asking, is a database, cannot be reached:
+        MLflow's client knows what to do then, or what to say.
+    """
+    if urlsplit(server).scheme not in ("http", "https"):
+        return None
+    question = urlencode({"name": model_name, "alias": alias})
+    try:
+        address = f"{server.rstrip('/')}/api/2.0/mlflow/registered-models/alias?{question}"
+        with urlopen(address, timeout=_PATIENCE_S) as answer:  # noqa: S310 - http or https, as looked at above
+            return str(json.load(answer)["model_version"]["version"])
+    except (OSError, HTTPException, ValueError, LookupError, TypeError):
+        return None

@@ -78,6 +78,18 @@ class UNetSpec:
         """Inputs must be multiples of this, pixels."""
         return 32 if self.encoder else self.stem * 2**self.depth
 
+    def check_chip_size(self, chip_size: int) -> None:
+        """Make sure that chips fit the network.
+
+        Raises:
+            SettingsError: the chip size is no multiple of the stride.
+        """
+        if chip_size % self.stride:
+            raise SettingsError(
+                f"Chip size {chip_size} is no multiple of the network's stride {self.stride}.",
+                fix=f"Choose {max(self.stride, chip_size // self.stride * self.stride)}, for example.",
+            )
+
 
 ARTICLE = UNetSpec()
 """R. C. Di Lorenzo's network."""
@@ -171,6 +183,7 @@ class TrainingSpec:
             raise SettingsError(
                 f"head_weights are {list(self.head_weights)}.", fix="The first is above zero, none is below."
             )
+        self.network.check_chip_size(self.chip_size)
 
     def flat(self) -> dict[str, object]:
         """The spec as one level of names and values, for MLflow: `network.width` and so on."""

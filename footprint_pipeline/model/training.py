@@ -25,7 +25,7 @@ from footprint_pipeline.model.learner import Learner, build_learner
 from footprint_pipeline.model.memory import freed_memory_kept
 from footprint_pipeline.model.spec import FEWEST_CHIPS, TrainingSpec
 from footprint_pipeline.model.start import take_weights
-from footprint_pipeline.model.unet import build_unet, check_chip_size
+from footprint_pipeline.model.unet import build_unet
 from footprint_pipeline.model.watching import Watcher
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,6 @@ def train(
     for split in ("train", "validation"):
         if len(cache.members(split)) == 0:
             raise TrainingError(f"No tile is in the {split} split.", fix="Prepare more tiles, or another split.")
-    check_chip_size(spec.network, spec.chip_size)
     devices = choose_devices(spec.gpus, batch_size=spec.batch_size)
     steps = steps_per_epoch(spec, cache)
     chips = TrainingChips(

@@ -10,7 +10,6 @@ from dataclasses import replace
 import keras
 from keras import layers
 
-from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.model.encoders import encode
 from footprint_pipeline.model.normalization import FusedBatchNormalization
 from footprint_pipeline.model.spec import UNetSpec
@@ -36,25 +35,13 @@ def build_unet(spec: UNetSpec, *, chip_size: int | None = None, for_training: bo
     Raises:
         SettingsError: the chip size is no multiple of the stride, or the spec's encoder cannot be had.
     """
-    check_chip_size(spec, chip_size)
+    if chip_size is not None:
+        spec.check_chip_size(chip_size)
     build = _Builder(spec, FusedBatchNormalization if for_training else layers.BatchNormalization)
     image = keras.Input((chip_size, chip_size, 3), name="image")
     x, skips = encode(spec, image) if spec.encoder else build.down(image)
     x = build.up(x, skips)
     return keras.Model(image, build.heads(x), name="unet")
-
-
-def check_chip_size(spec: UNetSpec, chip_size: int | None) -> None:
-    """Make sure that chips fit the network.
-
-    Raises:
-        SettingsError: the chip size is no multiple of the stride.
-    """
-    if chip_size is not None and chip_size % spec.stride:
-        raise SettingsError(
-            f"Chip size {chip_size} is no multiple of the network's stride {spec.stride}.",
-            fix=f"Choose {max(spec.stride, chip_size // spec.stride * spec.stride)}, for example.",
-        )
 
 
 def describe(spec: UNetSpec, parameters: int) -> str:

@@ -19,12 +19,13 @@ import requests
 from mlflow import MlflowClient
 
 import footprint_pipeline
-from footprint_pipeline.errors import RegistryError
+from footprint_pipeline.errors import NoSuchVersionError, RegistryError
 from footprint_pipeline.footprints.mercator import tile_at, to_wgs84
 from footprint_pipeline.local_service import running_service
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.synthetic.city import CitySummary
 from footprint_pipeline.stages.weights import find_weights
+from serving.champion import LateRegistry, told_version
 
 from .conftest import Footprint, Outcome, clean_environment
 
@@ -184,6 +185,25 @@ def test_the_service_answers_with_the_city_s_buildings(
     assert "imagery" in nowhere.json()["detail"]
     assert refused.status_code == 422
     assert "tolerance" in refused.json()["detail"]
+
+
+def test_a_service_asks_where_the_alias_points_without_mlflow_s_client(chain: Chain) -> None:
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from footprint_pipeline.settings import Settings
+        from serving.champion import LateRegistry
+        settings = Settings(home=Path(sys.argv[1]), tracking_uri=sys.argv[2])
+        print(LateRegistry(settings).version("champion"), "mlflow" in sys.modules)
+    """
+    asked = subprocess.run(
+        [sys.executable, "-c", code, chain.home, chain.mlflow_url],
+        capture_output=True, text=True, check=True, env=clean_environment(),
+    )  # fmt: skip
+    assert asked.stdout.split() == ["1", "False"]
+    assert told_version(chain.mlflow_url, "building-footprints", "nobody") is None
+    with pytest.raises(NoSuchVersionError, match="no alias 'nobody'"):
+        LateRegistry(chain.settings).version("nobody")
 
 
 def test_the_registered_model_scores_a_source_it_has_not_seen_prepared(

@@ -234,9 +234,7 @@ def test_the_articles_recipe_is_plain_gradient_descent() -> None:
     assert [variable.name for variable in learner.optimizer.variables] == ["iteration", "progress"]
 
 
-def test_steps_cover_the_ground_once_unless_told_otherwise(
-    cache: TileCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_steps_cover_the_ground_once_unless_told_otherwise(cache: TileCache, monkeypatch: pytest.MonkeyPatch) -> None:
     assert steps_per_epoch(toy_spec(chips_per_epoch=None), cache) == 1000 / 4  # little ground: as few as there may be
     monkeypatch.setattr("footprint_pipeline.model.training.FEWEST_CHIPS", 3)
     assert steps_per_epoch(toy_spec(chips_per_epoch=None), cache) == 4  # four tiles of 64, chips of 32, batches of 4

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from footprint_pipeline.commands.registered import score_lines
+from footprint_pipeline.commands.lines import score_lines
 from footprint_pipeline.dataset.splits import read_manifests, split_summary
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.lake import Lake

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from footprint_pipeline.commands.lines import score_lines
 from footprint_pipeline.registry import CHAMPION, Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.sources import resolve_source
@@ -62,12 +63,3 @@ def score(
         "_lines": [f"{found.name} version {found.version} on {len(scores.tiles)} tiles of {', '.join(names)}:",
                    *score_lines(scores.metrics())],
     }  # fmt: skip
-
-
-def score_lines(metrics: dict[str, float]) -> list[str]:
-    """The three figures, for people."""
-    return [
-        f"  median pixel F1 of the tiles with buildings  {metrics['median_tile_f1']:.4f}",
-        f"  pixel F1 of all tiles as one                 {metrics['pooled_pixel_f1']:.4f}",
-        f"  building F1 (SpaceNet, IoU >= 0.5)           {metrics['building_f1']:.4f}",
-    ]

@@ -43,7 +43,7 @@ def quantize(folder: Path, chips: Sequence[np.ndarray]) -> Path:
         import nncf  # type: ignore[import-untyped]
     except ImportError as error:
         raise QuantizationError(f"NNCF cannot be imported ({error}).", fix="Install the package nncf.") from None
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own way sets the level of whatever handlers there are
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
             network = ov.Core().read_model(folder / MODEL_FILE)

@@ -19,7 +19,7 @@ def test_every_row_is_a_recipe_of_its_own() -> None:
     rows = read_rows(QUALITY / "recipes.yaml")
     split = pd.read_csv(QUALITY / "split.csv", dtype=str)
 
-    told = [(row.recipe(ROOT / "configs"), row.tune, row.aois, row.keep, row.begin) for row in rows]
+    told = [(row.recipe(ROOT / "configs"), row.tune, row.aois, row.keep, row.begin, row.untrained) for row in rows]
 
     assert all(told.count(each) == 1 for each in told)
     assert {aoi for row in rows for aoi in (*row.aois, *row.keep)} <= set(split["aoi"])

@@ -37,7 +37,9 @@ class LateRegistry:
 
     def version(self, alias: str) -> str:
         """As `Registry.version`."""
-        return told_version(self._uri, self.model_name, alias) or self._registry.version(alias)
+        imported = "_registry" in vars(self)  # then it costs nothing to ask it
+        told = None if imported else told_version(self._uri, self.model_name, alias)
+        return told or self._registry.version(alias)
 
     def pull(self, *, version: str, into: Path, onnx: bool = False) -> Path:
         """As `Registry.pull`."""

@@ -6,7 +6,7 @@ buildings too.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -35,7 +35,7 @@ _BATCH_PX = 2**20
 """What a thread works on at once: little enough for the cache, and so much that threads do not wait for each other's
 hold on Python."""
 _GATHERED_PX = 2**23
-"""How many pixels of a stream wait to be swept at once: 40 MB, and as much again while they are laid side by side."""
+"""How many pixels of a stream wait to be swept at once: 40 MB."""
 
 
 @dataclass(frozen=True)
@@ -111,20 +111,25 @@ class Choice:
     pooled_f1: float
 
 
-def sweep(probability: np.ndarray, truth: np.ndarray) -> SweepTable:
+Tiles = np.ndarray | Sequence[np.ndarray]
+"""Tiles of one shape: an array, shape (tiles, H, W), or as many of shape (H, W)."""
+
+
+def sweep(probability: Tiles, truth: Tiles) -> SweepTable:
     """Counts of every tile at every tolerance, in one pass over the pixels, tiles in threads.
 
     Args:
-        probability: float32 in [0, 1], shape (tiles, H, W).
-        truth: uint8 0/1, same shape.
+        probability: float32 in [0, 1].
+        truth: uint8 0/1, as many tiles of the same shape.
 
     Raises:
-        ShapeMismatchError: the two arrays differ in shape.
+        ShapeMismatchError: the two differ in shape.
     """
-    if probability.shape != truth.shape:
-        raise ShapeMismatchError(f"Probabilities are {probability.shape}, truth is {truth.shape}.")
     if not len(probability):
         return stack([])
+    shapes = [(len(tiles), *tiles[0].shape) for tiles in (probability, truth)]
+    if shapes[0] != shapes[1]:
+        raise ShapeMismatchError(f"Probabilities are {shapes[0]}, truth is {shapes[1]}.")
     at_once = max(1, _BATCH_PX // probability[0].size)
     starts = iter(range(0, len(probability), at_once))
     histograms = np.zeros((len(probability), 256), np.int64)
@@ -143,7 +148,7 @@ def sweep(probability: np.ndarray, truth: np.ndarray) -> SweepTable:
 
 
 def sweep_stream(
-    tiles: Iterable[tuple[np.ndarray, np.ndarray]], sweep: Callable[[np.ndarray, np.ndarray], SweepTable] = sweep
+    tiles: Iterable[tuple[np.ndarray, np.ndarray]], sweep: Callable[[Tiles, Tiles], SweepTable] = sweep
 ) -> SweepTable:
     """Sweep tiles that come one by one: those of one shape that follow each other are swept together.
 
@@ -162,7 +167,7 @@ def sweep_stream(
     for shapes, alike in groupby(tiles, lambda tile: (tile[0].shape, tile[1].shape)):
         at_once = max(1, _GATHERED_PX // int(np.prod(shapes[0])))
         while gathered := list(islice(alike, at_once)):
-            probability, truth = (np.stack(each) for each in zip(*gathered, strict=True))
+            probability, truth = zip(*gathered, strict=True)
             tables.append(sweep(probability, truth))
     return stack(tables)
 
@@ -190,7 +195,7 @@ def _scratch(pixels: int) -> np.ndarray:
     return np.empty((2, min(pixels, _BATCH_PX)), np.uint8)
 
 
-def _histograms(probability: np.ndarray, truth: np.ndarray, scratch: np.ndarray) -> np.ndarray:
+def _histograms(probability: Tiles, truth: Tiles, scratch: np.ndarray) -> np.ndarray:
     """How many pixels of each tile have which code, int64, shape (tiles, 256); a large tile is taken in pieces."""
     tiles = len(probability)
     probability = np.ascontiguousarray(probability, np.float32).reshape(tiles, -1)

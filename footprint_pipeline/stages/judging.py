@@ -27,7 +27,7 @@ from footprint_pipeline.evaluation.scoring import (
     tile_buildings,
 )
 from footprint_pipeline.evaluation.spec import SweepSpec
-from footprint_pipeline.evaluation.tolerance import THRESHOLDS, SweepTable, from_claims, sweep, sweep_stream
+from footprint_pipeline.evaluation.tolerance import THRESHOLDS, SweepTable, Tiles, from_claims, sweep, sweep_stream
 from footprint_pipeline.footprints.predict import Infer
 from footprint_pipeline.handover import TestEvaluation, ToleranceSweep, TrainedUnet
 from footprint_pipeline.lake import Lake
@@ -116,12 +116,12 @@ def sweep_tolerance(
     return swept, {"box_plot": box_plot, "building_f1_by_area": heat_map}
 
 
-def _sweep_here() -> Callable[[np.ndarray, np.ndarray], SweepTable]:
+def _sweep_here() -> Callable[[Tiles, Tiles], SweepTable]:
     """The sweep of tiles of one shape: on the accelerator where there is one, else on all cores."""
     if not accelerated():
         return sweep
     count = build_count(THRESHOLDS)
-    return lambda probability, truth: from_claims(*count(probability, truth))
+    return lambda probability, truth: from_claims(*count(np.asarray(probability), np.asarray(truth)))
 
 
 @freed_memory_kept()

@@ -8,6 +8,7 @@ from footprint_pipeline.evaluation.tolerance import (
     THRESHOLDS,
     TOLERANCES,
     SweepTable,
+    Tiles,
     median_then_std,
     pixel_f1,
     stack,
@@ -124,7 +125,7 @@ def test_a_stream_of_tiles_of_any_size_is_counted_in_its_order_and_little_of_it_
             asked += 1
             yield tile
 
-    def noted(probability: np.ndarray, truth: np.ndarray) -> SweepTable:
+    def noted(probability: Tiles, truth: Tiles) -> SweepTable:
         swept_at.append((asked, len(probability)))
         return sweep(probability, truth)
 

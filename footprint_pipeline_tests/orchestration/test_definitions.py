@@ -55,9 +55,10 @@ def test_an_area_that_the_user_added_is_a_partition(tmp_path: Path) -> None:
     assert "AOI_9_Mine" in graph.get(dg.AssetKey("image_tiles")).partitions_def.get_partition_keys()
 
 
-def test_loading_the_definitions_imports_neither_keras_nor_tensorflow_nor_mlflow() -> None:
+@pytest.mark.parametrize("module", ["definitions", "commands.pipeline"])
+def test_loading_the_definitions_imports_neither_keras_nor_tensorflow_nor_mlflow(module: str) -> None:
     heavy = ("keras", "tensorflow", "mlflow", "openvino", "optuna")
-    code = f"import sys, footprint_pipeline.definitions; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, footprint_pipeline.{module}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

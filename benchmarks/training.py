@@ -72,7 +72,7 @@ GPU = Scale(
 )  # fmt: skip
 CPU = Scale(
     {"article's network": (ARTICLE, (1,)), "default network": (DEFAULT, (4,))},
-    512, 5.0, 3, 0.0, 2, 4096, WHOLE, 64,
+    256, 5.0, 3, 0.0, 2, 4096, WHOLE, 64,
 )  # fmt: skip
 _TINY = UNetSpec(width=4, depth=1)
 QUICK = Scale(

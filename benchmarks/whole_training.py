@@ -26,7 +26,7 @@ from footprint_pipeline.model.unet import build_unet
 from footprint_pipeline.model.watching import Watcher
 
 RESUME_GOAL_S = 10
-WHOLE = TrainingSpec(chips_per_epoch=256)
+WHOLE = TrainingSpec(chips_per_epoch=96)
 """The default training, with epochs as short as allows to leave out what an epoch costs beside its steps."""
 _CHECKPOINTS = "checkpoints"
 _GO_ON = """

@@ -206,7 +206,7 @@ def _forget_old(folder: Path, *, keep: Path) -> None:
 def _cache_key(manifest: pd.DataFrame, gsd_m: float) -> str:
     """Changes whenever an image, a mask, a split, the resolution or the normalisation does."""
     stamps = [
-        [row.tile_id, list(row.low), list(row.high)]
+        [row.tile_id, list(row.low), list(row.high), row.gamma]
         + [Path(path).stat().st_mtime_ns for path in (row.path, row.mask_path) if Path(path).exists()]
         for row in manifest.itertuples()
     ]

@@ -29,7 +29,7 @@ from footprint_pipeline.files import atomic_path
 
 COLUMNS = (
     "tile_id", "aoi", "split", "block", "path", "mask_path", "width", "height", "gsd_x_m", "gsd_y_m",
-    "valid_share", "low", "high", "buildings", "coverage",
+    "valid_share", "low", "high", "gamma", "buildings", "coverage",
 )  # fmt: skip
 _ASSIGNED = "@assigned"
 

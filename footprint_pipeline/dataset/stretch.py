@@ -10,10 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from footprint_pipeline.footprints.normalization import UINT8, Normalization
+from footprint_pipeline.footprints.normalization import PERCENTILES, UINT8, Normalization
 
-PERCENTILES = (1.0, 99.0)
-"""What becomes 0 and 1 when the imagery has more than eight bits."""
 SAMPLE = 1_000_000
 """Pixels that stand for all, for types of more than 16 bits: the percentiles' ranks are right to about 0.01 %."""
 
@@ -21,15 +19,15 @@ SAMPLE = 1_000_000
 class _Values(Protocol):
     def add(self, bands: list[np.ndarray], tile_id: str) -> None: ...
 
-    def percentiles(self) -> tuple[np.ndarray, np.ndarray]: ...
+    def percentiles(self) -> np.ndarray: ...
 
 
 class Stretches:
     """The normalisation of every pixel type that an AOI's tiles have. Safe to fill from several threads.
 
     uint8 stays as it is (0 and 255). Every other type is stretched, band by band, between the 1st and the 99th
-    percentile of its valid pixels: exact for integers of up to 16 bits, from a seeded sample of `SAMPLE` pixels
-    for longer integers and floats. A band of one value becomes 0 throughout (`high` is `low` + 1).
+    percentile of its valid pixels, and brightened by their median: exact for integers of up to 16 bits, from a seeded
+    sample of `SAMPLE` pixels for longer integers and floats.
     """
 
     def __init__(self) -> None:
@@ -57,9 +55,7 @@ class Stretches:
         """The stretch of a type that was added (uint8 always is)."""
         if dtype == "uint8":
             return UINT8
-        low, high = self._values[dtype].percentiles()
-        high = np.where(high > low, high, low + 1)
-        return Normalization.model_validate({"low": tuple(low.tolist()), "high": tuple(high.tolist())})
+        return Normalization.from_percentiles(self._values[dtype].percentiles())
 
 
 class _Histogram:
@@ -76,12 +72,12 @@ class _Histogram:
         with self._lock:
             self._counts += np.stack(counts)
 
-    def percentiles(self) -> tuple[np.ndarray, np.ndarray]:
-        low, high = (
-            np.array([np.searchsorted(np.cumsum(band), band.sum() * share / 100) for band in self._counts], float)
-            for share in PERCENTILES
-        )
-        return (low + self._least, high + self._least) if self._counts.any() else (np.zeros(3), np.zeros(3))
+    def percentiles(self) -> np.ndarray:
+        if not self._counts.any():
+            return np.zeros((len(PERCENTILES), 3))
+        below = np.cumsum(self._counts, axis=1)
+        values = [np.searchsorted(band, band[-1] * np.array(PERCENTILES) / 100) for band in below]
+        return self._least + np.column_stack(values)
 
 
 class _Sample:
@@ -103,12 +99,11 @@ class _Sample:
             if len(self._keys) > 2 * SAMPLE:
                 self._shrink()
 
-    def percentiles(self) -> tuple[np.ndarray, np.ndarray]:
+    def percentiles(self) -> np.ndarray:
         self._shrink()
         if not len(self._keys):
-            return np.zeros(3), np.zeros(3)
-        low, high = np.percentile(self._pixels, PERCENTILES, axis=0, method="inverted_cdf")
-        return low, high
+            return np.zeros((len(PERCENTILES), 3))
+        return np.percentile(self._pixels, PERCENTILES, axis=0, method="inverted_cdf")
 
     def _shrink(self) -> None:
         if len(self._keys) > SAMPLE:

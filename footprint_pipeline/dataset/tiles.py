@@ -42,7 +42,7 @@ class TileIndex:
         table: one row a tile; geometry is its outline in EPSG:4326. Columns: `tile_id`, `aoi`, `path`,
             `width`, `height` (pixels), `dtype`, `crs`, `transform` (6 numbers, pixel → CRS), `gsd_x_m`,
             `gsd_y_m` (metres a pixel), `valid_share` (of pixels with imagery), `low`, `high`
-            (normalisation, per band).
+            (normalisation, per band), `gamma`.
         skipped: (tile id, reason) of the tiles that could not be read.
     """
 
@@ -62,6 +62,7 @@ class TileRow(Protocol):
     gsd_y_m: float
     low: Sequence[float]
     high: Sequence[float]
+    gamma: float
 
 
 def read_tile(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -141,6 +142,7 @@ def index_tiles(
     scale = {dtype: stretches.of(dtype) for dtype in table["dtype"].unique()}
     table["low"] = [list(scale[dtype].low) for dtype in table["dtype"]]
     table["high"] = [list(scale[dtype].high) for dtype in table["dtype"]]
+    table["gamma"] = [scale[dtype].gamma for dtype in table["dtype"]]
     return TileIndex(table.sort_values("tile_id", ignore_index=True), tuple(skipped))
 
 
@@ -163,7 +165,7 @@ def read_tile_index(path: Path) -> gpd.GeoDataFrame:
 
 def normalization(row: TileRow) -> Normalization:
     """The normalisation of a row of the index or of a manifest."""
-    return Normalization.model_validate({"low": tuple(row.low), "high": tuple(row.high)})
+    return Normalization.model_validate({"low": tuple(row.low), "high": tuple(row.high), "gamma": row.gamma})
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,11 @@ import numpy as np
 
 from footprint_pipeline.errors import NoImageryError, RequestError
 from footprint_pipeline.footprints.mercator import Tile, tile_at
-from footprint_pipeline.footprints.normalization import Normalization
+from footprint_pipeline.footprints.normalization import PERCENTILES, Normalization
 from footprint_pipeline.footprints.patch import Imagery, Patch
 
 TILE_PX = 256
 FINEST = 24
-PERCENTILES = (1.0, 99.0)
-"""What becomes black and white where imagery has more than eight bits; training goes by the same."""
 
 _SAMPLED = (1 / 6, 1 / 2, 5 / 6)
 _JPEG_QUALITY = 85
@@ -37,7 +35,7 @@ class ImageryTiles:
     """The map tiles of a source. Safe to read from several threads.
 
     Args:
-        imagery: the source; of more than eight bits a pixel, it is stretched alike in all tiles.
+        imagery: the source; of more than eight bits a pixel, it is stretched alike in all tiles, as for training.
     """
 
     def __init__(self, imagery: Imagery) -> None:
@@ -101,7 +99,4 @@ def _stretch(samples: list[np.ndarray]) -> Normalization:
     values = values[np.isfinite(values).all(axis=1)]
     if not len(values):
         return Normalization()
-    low, high = np.percentile(values, PERCENTILES, axis=0).tolist()
-    return Normalization(
-        low=tuple(low), high=tuple(max(top, bottom + 1e-6) for bottom, top in zip(low, high, strict=True))
-    )
+    return Normalization.from_percentiles(np.percentile(values, PERCENTILES, axis=0))

@@ -73,11 +73,10 @@ def vectorize(
     y = np.concatenate([[-_EDGE, 0.0], np.arange(height) + 0.5, [height, height + _EDGE]])
     generator = contour_generator(x, y, field, fill_type=FillType.ChunkCombinedOffsetOffset)
     (points,), (rings,), (outlines,) = generator.filled(float(level), np.inf)
-    polygons = _polygons(np.clip(points, 0.0, (width, height)), rings.astype(int), outlines.astype(int))
+    points = np.clip(points, 0.0, (width, height))
+    polygons = _polygons(points, rings.astype(int), outlines.astype(int), simplify_px=simplify_px)
     if reaching_into is not None:
         polygons = polygons[reach_into(polygons, reaching_into)]
-    if simplify_px > 0:
-        polygons = shapely.simplify(polygons, simplify_px, preserve_topology=False)
     polygons = _valid_parts(polygons)
     if interior is not None and seed_level is not None:
         polygons = separate(polygons, interior, built_up=probability > level, seed_level=seed_level)
@@ -94,16 +93,23 @@ def reach_into(polygons: np.ndarray, box: tuple[float, float, float, float]) -> 
     return (left < box[2]) & (right > box[0]) & (top < box[3]) & (bottom > box[1])
 
 
-def _polygons(points: np.ndarray, rings: np.ndarray, outlines: np.ndarray) -> np.ndarray:
-    """Polygons of closed rings, those dropped whose outline has no area.
+def _polygons(points: np.ndarray, rings: np.ndarray, outlines: np.ndarray, *, simplify_px: float) -> np.ndarray:
+    """Polygons of closed rings, those dropped whose outline has no area; simplified, they may be invalid.
+
+    Rings are simplified one by one: GEOS takes minutes to mend a simplified polygon of thousands of holes.
 
     Args:
         points: of all rings, float, shape (P, 2).
         rings: where each ring starts in the points, and the end.
         outlines: where each polygon starts in the rings, its outline first, and the end.
+        simplify_px: largest distance a ring may move, pixels.
     """
     length = np.diff(rings)
     ring_of = np.repeat(np.arange(len(length)), length)
+    if simplify_px > 0:
+        lines = shapely.simplify(shapely.linestrings(points, indices=ring_of), simplify_px, preserve_topology=False)
+        points, ring_of = shapely.get_coordinates(lines, return_index=True)
+        length = np.bincount(ring_of, minlength=len(length))
     polygon_of = np.repeat(np.arange(len(outlines) - 1), np.diff(outlines))
     kept = (length >= 4) & (length[outlines[polygon_of]] >= 4)
     renumbered = np.cumsum(kept) - 1

@@ -74,6 +74,7 @@ def model_card(
                     f"stretch of {aoi}": " · ".join(
                         f"{low:g}–{high:g}" for low, high in zip(scale.low, scale.high, strict=True)
                     )
+                    + (f", gamma {scale.gamma:g}" if scale.gamma != 1.0 else "")
                     for aoi, scale in trained.normalization.items()
                 },
             },

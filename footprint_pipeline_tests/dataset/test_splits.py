@@ -296,7 +296,7 @@ def test_a_manifest_knows_every_tile_once(city: City) -> None:
 
 
 def test_tiles_without_a_building_are_kept_as_asked() -> None:
-    tiles = scattered(2000).assign(path="", valid_share=1.0, low=0, high=255)
+    tiles = scattered(2000).assign(path="", valid_share=1.0, low=0, high=255, gamma=1.0)
     buildings = pd.Series(2, index=tiles["tile_id"][:500])
     coverage = pd.Series(0.1, index=tiles["tile_id"])
 

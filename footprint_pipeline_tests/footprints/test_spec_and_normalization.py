@@ -6,7 +6,7 @@ import pytest
 
 from footprint_pipeline.errors import ModelError
 from footprint_pipeline.footprints.domain import DomainReference
-from footprint_pipeline.footprints.normalization import UINT8, Normalization
+from footprint_pipeline.footprints.normalization import PERCENTILES, UINT8, Normalization
 from footprint_pipeline.footprints.runtime import Runtime, has_bfloat16
 from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline_tests.footprints.red_city import write_model
@@ -28,6 +28,27 @@ def test_deeper_imagery_is_stretched_by_band_and_clipped() -> None:
 
 def test_a_band_without_span_does_not_divide_by_zero() -> None:
     assert np.isfinite(Normalization(low=(5, 5, 5), high=(5, 5, 5)).apply(np.full((2, 2, 3), 5, np.uint16))).all()
+
+
+@pytest.mark.parametrize(("exponent", "gamma"), [(1.0, 1.0), (2.0, 1.513), (3.0, 2.2)])
+def test_imagery_that_tells_of_light_as_it_is_comes_out_as_bright_as_that_for_screens(
+    exponent: float, gamma: float
+) -> None:
+    light = np.random.default_rng(0).uniform(0, 1, (100, 100, 3)) ** exponent
+    image = np.rint(100 + 1800 * light).astype(np.uint16)
+    stretch = Normalization.from_percentiles(np.percentile(image.reshape(-1, 3), PERCENTILES, axis=0))
+    assert stretch.gamma == pytest.approx(gamma, abs=0.03)
+    seen = stretch.apply(image)
+    assert (seen.min(), seen.max()) == (0.0, 1.0)
+    assert np.median(seen) == pytest.approx({1.0: 0.5, 2.0: 0.4, 3.0: 0.125 ** (1 / 2.2)}[exponent], abs=0.02)
+    assert np.abs(stretch.to_uint8(image) / 255 - seen).max() < 0.002
+    assert Normalization.model_validate_json(stretch.model_dump_json()) == stretch
+
+
+def test_a_band_of_one_value_does_not_count_for_brightness() -> None:
+    values = np.array([[100, 7, 100], [500, 7, 500], [1100, 7, 1100]])
+    assert Normalization.from_percentiles(values).gamma == 1.0
+    assert Normalization.from_percentiles(np.full((3, 3), 7)) == Normalization(low=(7, 7, 7), high=(8, 8, 8))
 
 
 def test_spec_survives_the_disk(tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from footprint_pipeline.dataset.exploration import (
     SIZE_CLASSES,
     AoiDataset,
@@ -261,9 +259,12 @@ def _bits(aoi: AoiDataset) -> str:
 
 
 def _stretch(aoi: AoiDataset) -> str:
-    frame = pd.DataFrame({"low": aoi.tiles["low"].map(tuple), "high": aoi.tiles["high"].map(tuple)})
+    frame = aoi.tiles[["low", "high", "gamma"]].assign(
+        low=aoi.tiles["low"].map(tuple), high=aoi.tiles["high"].map(tuple)
+    )
     return "\n".join(
         ", ".join(f"{low:.0f}–{high:.0f}" for low, high in zip(row.low, row.high, strict=True))
+        + (f", gamma {row.gamma:.2f}" if row.gamma != 1.0 else "")
         for row in frame.drop_duplicates().itertuples()
     )
 

@@ -73,10 +73,11 @@ def vectorize(
     y = np.concatenate([[-_EDGE, 0.0], np.arange(height) + 0.5, [height, height + _EDGE]])
     generator = contour_generator(x, y, field, fill_type=FillType.ChunkCombinedOffsetOffset)
     (points,), (rings,), (outlines,) = generator.filled(float(level), np.inf)
-    points = np.clip(points, 0.0, (width, height))
-    polygons = _polygons(points, rings.astype(int), outlines.astype(int), simplify_px=simplify_px)
+    polygons = _polygons(np.clip(points, 0.0, (width, height)), rings.astype(int), outlines.astype(int))
     if reaching_into is not None:
         polygons = polygons[reach_into(polygons, reaching_into)]
+    if simplify_px > 0:
+        polygons = _simplified(polygons, simplify_px)
     polygons = _valid_parts(polygons)
     if interior is not None and seed_level is not None:
         polygons = separate(polygons, interior, built_up=probability > level, seed_level=seed_level)
@@ -93,29 +94,38 @@ def reach_into(polygons: np.ndarray, box: tuple[float, float, float, float]) -> 
     return (left < box[2]) & (right > box[0]) & (top < box[3]) & (bottom > box[1])
 
 
-def _polygons(points: np.ndarray, rings: np.ndarray, outlines: np.ndarray, *, simplify_px: float) -> np.ndarray:
-    """Polygons of closed rings, those dropped whose outline has no area; simplified, they may be invalid.
-
-    Rings are simplified one by one: GEOS takes minutes to mend a simplified polygon of thousands of holes.
+def _polygons(points: np.ndarray, rings: np.ndarray, outlines: np.ndarray) -> np.ndarray:
+    """Polygons of closed rings, those dropped whose outline has no area.
 
     Args:
         points: of all rings, float, shape (P, 2).
         rings: where each ring starts in the points, and the end.
         outlines: where each polygon starts in the rings, its outline first, and the end.
-        simplify_px: largest distance a ring may move, pixels.
     """
     length = np.diff(rings)
     ring_of = np.repeat(np.arange(len(length)), length)
-    if simplify_px > 0:
-        lines = shapely.simplify(shapely.linestrings(points, indices=ring_of), simplify_px, preserve_topology=False)
-        points, ring_of = shapely.get_coordinates(lines, return_index=True)
-        length = np.bincount(ring_of, minlength=len(length))
     polygon_of = np.repeat(np.arange(len(outlines) - 1), np.diff(outlines))
     kept = (length >= 4) & (length[outlines[polygon_of]] >= 4)
     renumbered = np.cumsum(kept) - 1
     shells = shapely.linearrings(points[kept[ring_of]], indices=renumbered[ring_of[kept[ring_of]]])
     _, polygon_of = np.unique(polygon_of[kept], return_inverse=True)
     return np.atleast_1d(shapely.polygons(shells, indices=polygon_of))
+
+
+def _simplified(polygons: np.ndarray, most_px: float) -> np.ndarray:
+    """The polygons with no ring moved by more; one that this makes invalid stays as it was, one without area goes.
+
+    GEOS simplifies polygons too and mends them, but needs minutes for one of thousands of holes.
+    """
+    rings, polygon_of = shapely.get_rings(polygons, return_index=True)
+    points, ring_of = shapely.get_coordinates(rings, return_index=True)
+    lines = shapely.simplify(shapely.linestrings(points, indices=ring_of), most_px, preserve_topology=False)
+    length = shapely.get_num_coordinates(lines)
+    outlines = np.searchsorted(polygon_of, np.arange(len(polygons) + 1))
+    simplified = _polygons(shapely.get_coordinates(lines), np.append(0, np.cumsum(length)), outlines)
+    broken = ~shapely.is_valid(simplified)
+    simplified[broken] = polygons[length[outlines[:-1]] >= 4][broken]
+    return simplified
 
 
 def _valid_parts(polygons: np.ndarray) -> np.ndarray:

@@ -80,6 +80,15 @@ def test_noise_gives_valid_polygons() -> None:
     assert len(found) == len(found.confidence) > 10
 
 
+def test_a_building_of_thousands_of_holes_is_drawn() -> None:
+    """As a network that has hardly learned anything sees one; GEOS alone takes minutes to simplify it."""
+    noise = np.random.default_rng(3).random((400, 400), np.float32)
+    found = vectorize(noise, tolerance=0.7, min_area_px=1000)
+    assert shapely.is_valid(found.polygons).all()
+    assert shapely.get_num_interior_rings(found.polygons).sum() > 2000
+    assert shapely.area(found.polygons).sum() == pytest.approx((noise > 0.3).sum(), rel=0.1)
+
+
 def test_everything_a_building_is_one_polygon() -> None:
     found = vectorize(np.ones((20, 30), np.float32), tolerance=1.0)
     assert len(found) == 1

@@ -5,6 +5,7 @@ import numpy as np
 from flask import Blueprint, Response, request
 
 from footprint_pipeline.footprints.extract import Stages, extract, predict_patch, profile_patch
+from footprint_pipeline.footprints.map_tiles import probability_of
 from footprint_pipeline.footprints.mercator import Bounds, tile_at
 from footprint_pipeline.footprints.writers import feature_collection, multipolygon
 from serving.answers import FeatureCollection, MultiPolygonGeometry
@@ -110,7 +111,8 @@ def _mask(predictions: Predictions, query: MaskQuery) -> Response:
         credit = imagery.attribution
         with predictions.model() as model:
             raster = predictions.rasters(model)(model.runtime, imagery, tile_extent(query.coordinate, query.zoom))
-        stages, profile, probability = raster.stages, raster.profile, _resized(raster.probability)
+        stages, profile = raster.stages, raster.profile
+        probability = probability_of(raster, raster.bounds_3857, TILE_PX)
     png = cv2.imencode(".png", np.rint(probability * 255.0).astype(np.uint8))[1].tobytes()
     return predictions.told(Response(png, mimetype="image/png"), model, profile, stages, attribution=credit)
 
@@ -118,8 +120,3 @@ def _mask(predictions: Predictions, query: MaskQuery) -> Response:
 def tile_extent(coordinate: Coordinate, zoom: int) -> Bounds:
     """The 512-px map tile that holds a coordinate, EPSG:3857."""
     return tile_at(coordinate.longitude, coordinate.latitude, zoom).bounds_3857
-
-
-def _resized(probability: np.ndarray) -> np.ndarray:
-    shrinks = min(probability.shape) > TILE_PX
-    return cv2.resize(probability, (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

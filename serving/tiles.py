@@ -138,7 +138,7 @@ def _png(asked: _Asked) -> _Answer:
     predict = asked.predictions.rasters(asked.model)
     raster = predict(asked.model.runtime, asked.imagery, asked.block.bounds_3857, stages=asked.stages)
     with asked.stages.timed("write"):
-        opacity = probability_of(raster, asked.tile)
+        opacity = probability_of(raster, asked.tile.bounds_3857)
         if asked.query.tolerance is not None:
             opacity = opacity > np.float32(1.0 - asked.query.tolerance)
         return png(opacity), raster.profile

@@ -1,8 +1,9 @@
 """A place → its building footprints: imagery, network and outlines tied together.
 
-The grid is Web Mercator, its pixels as large on the ground as those the model was trained on. More than what
-was asked for is read and predicted (the halo), so that a building on the edge comes out whole; it belongs to
-whichever area holds its centre, so that neighbouring areas tell it once.
+The grid is Web Mercator, its pixels as large on the ground as those the model was trained on, and the same whatever
+is asked for: a network's answer depends on where its pixels lie, so that a building would look another in every area
+that holds it. More than what was asked for is read and predicted (the halo), so that a building on the edge comes out
+whole; it belongs to whichever area holds its centre, so that neighbouring areas tell it once.
 """
 
 import math
@@ -18,7 +19,7 @@ import shapely
 from footprint_pipeline.errors import ImageryError, ModelError, RequestError
 from footprint_pipeline.footprints.area import geodesic_area_m2
 from footprint_pipeline.footprints.domain import InputProfile, brightness_counts
-from footprint_pipeline.footprints.mercator import Bounds, ground_scale, tile_side, unproject
+from footprint_pipeline.footprints.mercator import HALF_WORLD, Bounds, ground_scale, tile_at_3857, tile_side, unproject
 from footprint_pipeline.footprints.normalization import UINT8, Normalization
 from footprint_pipeline.footprints.patch import Imagery, Patch, check_resolution, no_imagery
 from footprint_pipeline.footprints.predict import WINDOW_PX, predict_probability
@@ -32,6 +33,8 @@ MAX_PIXELS = 4096**2
 MAX_SIDE_PX = 4 * 4096
 """A strip that is longer takes more than its pixels: its halo does."""
 HALOS_PX = (64, 256)
+_BAND_ZOOM = 9
+"""Pixels are alike in a row of tiles of this zoom: the ground in it differs by half a percent at 60° of latitude."""
 
 
 class AreaTooLargeError(RequestError):
@@ -56,9 +59,9 @@ class Raster:
     """What the network tells of an area and of the halo around it.
 
     Attributes:
-        padded: float32 in [0, 1], halo included, shape (H + 2 halo, W + 2 halo, heads); 0 where there is no imagery.
-        halo_px: width of the halo, pixels.
-        bounds_3857: the area, without the halo.
+        padded: float32 in [0, 1], halo included, shape (H, W, heads); 0 where there is no imagery.
+        padded_3857: what that covers.
+        bounds_3857: the area, without the halo; its edges need not be those of pixels.
         source: where the pixels come from.
         stages: seconds spent.
         profile: what the imagery of the area looks like, without the halo.
@@ -66,7 +69,7 @@ class Raster:
     """
 
     padded: np.ndarray
-    halo_px: int
+    padded_3857: Bounds
     bounds_3857: Bounds
     source: str
     stages: Stages
@@ -74,21 +77,20 @@ class Raster:
     date: str | None = None
 
     @property
-    def probability(self) -> np.ndarray:
-        """That of a building, of the area alone, shape (H, W)."""
-        height, width = self.shape
-        return self.padded[self.halo_px : self.halo_px + height, self.halo_px : self.halo_px + width, 0]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of the area alone, pixels."""
-        return self.padded.shape[0] - 2 * self.halo_px, self.padded.shape[1] - 2 * self.halo_px
-
-    @property
-    def inside(self) -> tuple[int, int, int, int]:
+    def inside(self) -> tuple[float, float, float, float]:
         """Left, top, right, bottom of the area alone, pixels of `padded`."""
-        height, width = self.shape
-        return self.halo_px, self.halo_px, self.halo_px + width, self.halo_px + height
+        return self.to_pixels(self.bounds_3857)
+
+    def to_pixels(self, bounds_3857: Bounds) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of a rectangle, pixels of `padded`."""
+        covered, (height, width) = self.padded_3857, self.padded.shape[:2]
+        x, y = width / (covered.right - covered.left), height / (covered.top - covered.bottom)
+        return (
+            (bounds_3857.left - covered.left) * x,
+            (covered.top - bounds_3857.top) * y,
+            (bounds_3857.right - covered.left) * x,
+            (covered.top - bounds_3857.bottom) * y,
+        )
 
 
 @dataclass(frozen=True)
@@ -205,32 +207,23 @@ def predict_raster(
 ) -> Raster:
     """What the network tells of a Web Mercator rectangle, at the model's own ground resolution.
 
-    The halo is as wide as it is told, or a little narrower, so that nothing is added to reach the network's stride.
+    The halo is as wide as it is told, or narrower by less than the network's stride: what is read begins and ends where
+    a multiple of it does.
 
     Raises:
         AreaTooLargeError, TooCoarseError, NoImageryError, ImageryError: as `extract`.
     """
     stages = Stages() if stages is None else stages
-    height, width = _grid(bounds_3857, runtime.spec.gsd_m)
-    halo_px = min(_fitted(halo_px, side, runtime.spec.stride) for side in (height, width))
-    margin_x = halo_px * (bounds_3857.right - bounds_3857.left) / width
-    margin_y = halo_px * (bounds_3857.top - bounds_3857.bottom) / height
-    padded_bounds = Bounds(
-        bounds_3857.left - margin_x,
-        bounds_3857.bottom - margin_y,
-        bounds_3857.right + margin_x,
-        bounds_3857.top + margin_y,
-    )
-    inside = slice(halo_px, halo_px + height), slice(halo_px, halo_px + width)
+    padded_3857, height, width, inside = _grid(bounds_3857, runtime.spec, halo_px)
     with stages.timed("imagery"):
-        patch = imagery.read(padded_bounds, height + 2 * halo_px, width + 2 * halo_px)
+        patch = imagery.read(padded_3857, height, width)
         if not patch.valid[inside].any():
             raise no_imagery(imagery, bounds_3857)
         check_resolution(patch, runtime.spec.gsd_m)
     with stages.timed("predict"):
         profile = profile_patch(runtime.spec, replace(patch, pixels=patch.pixels[inside], valid=patch.valid[inside]))
         padded = predict_patch(runtime, patch)
-    return Raster(padded, halo_px, bounds_3857, patch.source, stages, profile, patch.date)
+    return Raster(padded, padded_3857, bounds_3857, patch.source, stages, profile, patch.date)
 
 
 def predict_patch(runtime: Runtime, patch: Patch) -> np.ndarray:
@@ -278,13 +271,38 @@ def _normalization(spec: ModelSpec, patch: Patch) -> Normalization:
     )
 
 
-def _grid(bounds_3857: Bounds, gsd_m: float) -> tuple[int, int]:
-    """Height and width in pixels of `gsd_m` on the ground."""
-    scale = ground_scale(bounds_3857)
-    width = max(1, round((bounds_3857.right - bounds_3857.left) * scale / gsd_m))
-    height = max(1, round((bounds_3857.top - bounds_3857.bottom) * scale / gsd_m))
+def _grid(bounds_3857: Bounds, spec: ModelSpec, halo_px: int) -> tuple[Bounds, int, int, tuple[slice, slice]]:
+    """An area with its halo on the grid that all areas share.
+
+    Returns:
+        What it covers, its height and width in pixels, and rows and columns of those with their centres in the area.
+
+    Raises:
+        AreaTooLargeError: these are too many.
+    """
+    row = tile_at_3857(*bounds_3857.centre, _BAND_ZOOM)
+    pixel = spec.gsd_m / ground_scale(row.bounds_3857)
+    _check_size(bounds_3857, pixel, spec.gsd_m)
+    block = spec.stride * pixel
+    halo = max(halo_px - spec.stride, 0) * pixel
+
+    def along(start: float, stop: float) -> tuple[float, float, int, slice]:
+        first, end = math.floor((start - halo) / block), math.ceil((stop + halo) / block)
+        begins = round((start - first * block) / pixel)
+        inside = slice(begins, max(begins + 1, round((stop - first * block) / pixel)))
+        return first * block, end * block, (end - first) * spec.stride, inside
+
+    left, right, width, columns = along(bounds_3857.left, bounds_3857.right)
+    # Rows count downwards from the upper edge of the world, columns from the meridian of Greenwich.
+    up, down, height, rows = along(HALF_WORLD - bounds_3857.top, HALF_WORLD - bounds_3857.bottom)
+    return Bounds(left, HALF_WORLD - down, right, HALF_WORLD - up), height, width, (rows, columns)
+
+
+def _check_size(bounds_3857: Bounds, pixel: float, gsd_m: float) -> None:
+    width = max(1, round((bounds_3857.right - bounds_3857.left) / pixel))
+    height = max(1, round((bounds_3857.top - bounds_3857.bottom) / pixel))
     if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE_PX:
-        side = math.sqrt(MAX_PIXELS) * gsd_m / scale
+        side = math.sqrt(MAX_PIXELS) * pixel
         coarsest = math.ceil(math.log2(tile_side(0) / side))
         largest_km2 = math.floor(MAX_PIXELS * gsd_m**2 / 1e4) / 100
         raise AreaTooLargeError(
@@ -293,12 +311,6 @@ def _grid(bounds_3857: Bounds, gsd_m: float) -> tuple[int, int]:
             fix=f"Ask for zoom {coarsest} or finer, or for a rectangle of {largest_km2:g} km² at most, "
             f"{MAX_SIDE_PX * gsd_m / 1000:g} km to a side.",
         )
-    return height, width
-
-
-def _fitted(halo_px: int, side: int, stride: int) -> int:
-    """The widest halo with which a side is a multiple of the stride, or one pixel less than one."""
-    return max(0, (side + 2 * halo_px) // stride * stride - side) // 2
 
 
 def _cut(footprints: Footprints, raster: Raster) -> bool:
@@ -313,17 +325,17 @@ def _cut(footprints: Footprints, raster: Raster) -> bool:
 
 def _owned(middles: np.ndarray, raster: Raster) -> np.ndarray:
     """Which points lie in the area, bool; of its edges only the left and the upper one count to it."""
-    height, width = raster.shape
-    x, y = shapely.get_coordinates(middles).T - raster.halo_px
-    return (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    left, top, right, bottom = raster.inside
+    x, y = shapely.get_coordinates(middles).T
+    return (x >= left) & (x < right) & (y >= top) & (y < bottom)
 
 
 def _to_wgs84(geometries: np.ndarray, raster: Raster) -> np.ndarray:
-    bounds, (height, width) = raster.bounds_3857, raster.shape
+    covered, (height, width) = raster.padded_3857, raster.padded.shape[:2]
 
     def place(points_px: np.ndarray) -> np.ndarray:
-        x = bounds.left + (points_px[:, 0] - raster.halo_px) * (bounds.right - bounds.left) / width
-        y = bounds.top - (points_px[:, 1] - raster.halo_px) * (bounds.top - bounds.bottom) / height
+        x = covered.left + points_px[:, 0] * (covered.right - covered.left) / width
+        y = covered.top - points_px[:, 1] * (covered.top - covered.bottom) / height
         return unproject(np.column_stack([x, y]))
 
     return shapely.transform(geometries, place)

@@ -34,14 +34,11 @@ def block_of(tile: Tile, gsd_m: float, *, most_px: int = BLOCK_PX) -> Tile:
     return next((block for block in around if _side_px(block, gsd_m) <= most_px), tile)
 
 
-def probability_of(raster: Raster, tile: Tile) -> np.ndarray:
-    """The probability of a building on a tile within a raster's area, float32, shape (TILE_PX, TILE_PX)."""
-    (height, width), (left, bottom, right, top) = raster.shape, raster.bounds_3857
-    there = tile.bounds_3857
-    x = [(side - left) / (right - left) * width + raster.halo_px for side in (there.left, there.right)]
-    y = [(top - side) / (top - bottom) * height + raster.halo_px for side in (there.top, there.bottom)]
-    rows, down = _weights(y[0], y[1], raster.padded.shape[0])
-    columns, across = _weights(x[0], x[1], raster.padded.shape[1])
+def probability_of(raster: Raster, bounds_3857: Bounds, size_px: int = TILE_PX) -> np.ndarray:
+    """The probability of a building on a rectangle within a raster's area, float32, shape (size_px, size_px)."""
+    left, top, right, bottom = raster.to_pixels(bounds_3857)
+    rows, down = _weights(top, bottom, raster.padded.shape[0], size_px)
+    columns, across = _weights(left, right, raster.padded.shape[1], size_px)
     # Not numpy's matrices: threads that wait for each other take longer than these small products.
     probability = cv2.gemm(down, np.ascontiguousarray(raster.padded[rows, columns, 0]), 1.0, None, 0.0)
     return np.clip(cv2.gemm(probability, across, 1.0, None, 0.0, flags=cv2.GEMM_2_T), 0.0, 1.0)
@@ -102,15 +99,15 @@ def _side_px(tile: Tile, gsd_m: float) -> float:
     return tile_side(tile.z) * ground_scale(tile.bounds_3857) / gsd_m
 
 
-def _weights(start: float, stop: float, size: int) -> tuple[slice, np.ndarray]:
-    """How TILE_PX pixels from `start` to `stop` are made of others: a slice of these, and their weights.
+def _weights(start: float, stop: float, size: int, wanted: int) -> tuple[slice, np.ndarray]:
+    """How so many wanted pixels from `start` to `stop` are made of others: a slice of these, and their weights.
 
     Linear between two where the pixels are finer than the others; where they are coarser, of all that they hold.
     """
-    width = (stop - start) / TILE_PX
+    width = (stop - start) / wanted
     reach = max(width, 1.0)
     others = slice(max(0, math.floor(start - reach)), min(size, math.ceil(stop + reach)))
-    middles = start + (np.arange(TILE_PX) + 0.5) * width
+    middles = start + (np.arange(wanted) + 0.5) * width
     apart = np.abs(middles[:, None] - (np.arange(others.start, others.stop) + 0.5))
     weights = np.maximum(1.0 - apart / reach, 0.0)
     return others, (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

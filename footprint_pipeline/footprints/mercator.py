@@ -79,7 +79,11 @@ def tile_side(zoom: int) -> float:
 
 def tile_at(longitude: float, latitude: float, zoom: int) -> Tile:
     """The tile that contains a coordinate; what lies beyond the map's edge counts to the edge."""
-    x_3857, y_3857 = project(longitude, max(-MAX_LATITUDE, min(latitude, MAX_LATITUDE)))
+    return tile_at_3857(*project(longitude, max(-MAX_LATITUDE, min(latitude, MAX_LATITUDE))), zoom)
+
+
+def tile_at_3857(x_3857: float, y_3857: float, zoom: int) -> Tile:
+    """The same of projected metres."""
     side, last = tile_side(zoom), 2**zoom - 1
     column, row = math.floor((x_3857 + HALF_WORLD) / side), math.floor((HALF_WORLD - y_3857) / side)
     return Tile(zoom, min(max(column, 0), last), min(max(row, 0), last))

@@ -27,16 +27,16 @@ def predict_probability(
 ) -> np.ndarray:
     """What a network tells of every pixel of an image.
 
-    An image that has no more pixels than a window may have is padded by reflection to a multiple of `stride` and
+    An image is padded by reflection to a multiple of `stride`. One that has no more pixels than a window may have is
     predicted in one go. A larger one is cut into windows that overlap, all of one size, and of the size that makes the
     network see the fewest pixels; where they do, their answers are blended with weights that fall towards each window's
-    edge.
+    edge. Windows begin at multiples of `stride`, so that its pixels meet the network's grid alike in all of them.
 
     Args:
         image: float32 in [0, 1], shape (H, W, 3).
         infer: the network.
         window: side of the square that has as many pixels as a window may have at most, a multiple of `stride`.
-        overlap: pixels that neighbouring windows share at least.
+        overlap: pixels that neighbouring windows share at least, a multiple of `stride`.
         stride: the network's input must be a multiple of this.
         batch_size: windows a call.
         flips: orientations that are averaged, one of `FLIPS`: as it is, mirrored left to right, both also upside
@@ -54,7 +54,7 @@ def predict_probability(
         infer = _averaged(infer, flips)
     height, width = image.shape[:2]
     sides = window_sides(height, width, window=window, overlap=overlap, stride=stride)
-    padded = _pad(image, max(height, sides[0]), max(width, sides[1]))
+    padded = _pad(image, *(max(_up(size, stride), side) for size, side in zip((height, width), sides, strict=True)))
     if sides == padded.shape[:2]:
         return np.clip(infer(padded[None])[0, :height, :width], 0.0, 1.0)
 
@@ -62,8 +62,8 @@ def predict_probability(
     ramp = _window_weight(*sides, overlap)
     corners = [
         (top, left)
-        for top in _starts(padded.shape[0], sides[0], overlap)
-        for left in _starts(padded.shape[1], sides[1], overlap)
+        for top in _starts(padded.shape[0], sides[0], overlap, stride)
+        for left in _starts(padded.shape[1], sides[1], overlap, stride)
     ]
     for chunk in _chunks(corners, batch_size):
         places = [(slice(top, top + sides[0]), slice(left, left + sides[1])) for top, left in chunk]
@@ -88,7 +88,7 @@ def window_sides(height: int, width: int, *, window: int, overlap: int, stride: 
     """
 
     def cuts(size: int) -> Iterator[tuple[int, int]]:
-        most = len(_starts(size, window, overlap))
+        most = _count(size, window, overlap)
         return ((count, _up(-(-(size + (count - 1) * overlap) // count), stride)) for count in range(1, most + 1))
 
     fitting = [
@@ -129,9 +129,13 @@ def _pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.copyMakeBorder(image, 0, missing_y, 0, missing_x, border)
 
 
-def _starts(size: int, window: int, overlap: int) -> list[int]:
-    count = 1 + max(0, -(-(size - window) // (window - overlap)))
-    return np.linspace(0, size - window, count).round().astype(int).tolist() if count > 1 else [0]
+def _count(size: int, window: int, overlap: int) -> int:
+    return 1 + max(0, -(-(size - window) // (window - overlap)))
+
+
+def _starts(size: int, window: int, overlap: int, stride: int) -> list[int]:
+    gaps = _count(size, window, overlap) - 1
+    return [0, *((size - window) // stride * gap // gaps * stride for gap in range(1, gaps + 1))]
 
 
 def _window_weight(height: int, width: int, overlap: int) -> np.ndarray:

@@ -73,21 +73,33 @@ def test_a_building_comes_back_where_it_stands_and_as_large_as_it_is(runtime: Ru
 def test_the_grid_is_the_models_own_resolution(runtime: Runtime, tmp_path: Path) -> None:
     raster = predict_raster(runtime, city(tmp_path, roof(*MIDDLE, 10, 10)), TILE.bounds_3857, halo_px=32)
     ground_m = (TILE.bounds_3857.right - TILE.bounds_3857.left) * np.cos(np.radians(MIDDLE[1]))
-    side = round(ground_m / GSD_M)
-    assert raster.shape == raster.probability.shape == (side, side)
-    assert raster.padded.shape == (side + 2 * raster.halo_px, side + 2 * raster.halo_px, 1)
+    left, top, right, bottom = raster.inside
+    assert [right - left, bottom - top] == pytest.approx([ground_m / GSD_M] * 2, rel=2e-3)
+    covered, (height, width, _) = raster.padded_3857, raster.padded.shape
+    assert (covered.right - covered.left) / width == pytest.approx((covered.top - covered.bottom) / height)
 
 
 @pytest.mark.parametrize("metres", range(100, 118, 3))
-def test_the_halo_is_narrower_by_what_the_network_would_only_see_as_padding(
-    runtime: Runtime, tmp_path: Path, metres: int
+@pytest.mark.parametrize(("halo_px", "least"), [(32, 16), (16, 0), (0, 0)])
+def test_the_halo_ends_where_a_multiple_of_the_networks_stride_does(
+    runtime: Runtime, tmp_path: Path, metres: int, halo_px: int, least: int
 ) -> None:
-    left, top = TILE.bounds_3857.left, TILE.bounds_3857.top
-    raster = predict_raster(
-        runtime, city(tmp_path, roof(*MIDDLE, 10, 10)), Bounds(left, top - metres, left + metres, top), halo_px=32
-    )
-    assert 32 - runtime.spec.stride / 2 <= raster.halo_px <= 32
-    assert raster.padded.shape[0] % runtime.spec.stride in (0, runtime.spec.stride - 1)
+    left, top = TILE.bounds_3857.left + metres, TILE.bounds_3857.top - metres
+    area, imagery = Bounds(left, top - metres, left + metres, top), city(tmp_path, roof(*MIDDLE, 10, 10))
+    raster = predict_raster(runtime, imagery, area, halo_px=halo_px)
+    height, width, _ = raster.padded.shape
+    west, north, east, south = raster.inside
+    assert all(least <= halo < least + runtime.spec.stride for halo in (west, north, width - east, height - south))
+    assert height % runtime.spec.stride == width % runtime.spec.stride == 0
+
+
+def test_a_building_looks_the_same_whatever_area_is_asked_for(runtime: Runtime, tmp_path: Path) -> None:
+    imagery = city(tmp_path, roof(*MIDDLE, 21.3, 14.7))
+    known, (x, y) = extract(runtime, imagery, TILE.bounds_3857), project(*MIDDLE)
+    for west, south, east, north in np.random.default_rng(0).uniform(10, 25, (10, 4)).tolist():
+        found = extract(runtime, imagery, Bounds(x - west, y - south, x + east, y + north))
+        assert np.abs(shapely.get_coordinates(only(found)) - shapely.get_coordinates(only(known))).max() < 1e-10
+        assert found.confidence == known.confidence
 
 
 @pytest.mark.parametrize(("neighbour", "axis"), [(NEXT, 0), (BELOW, 1)])
@@ -134,7 +146,8 @@ def test_what_the_imagery_looks_like_is_counted_in_the_area_without_its_surround
     imagery = city(tmp_path, roof(*MIDDLE, 24, 15))
     wide, narrow = (predict_raster(runtime, imagery, TILE.bounds_3857, halo_px=halo) for halo in (64, 16))
     counts = wide.profile.brightness
-    assert counts.sum(axis=1).tolist() == [wide.shape[0] * wide.shape[1]] * 3
+    left, top, right, bottom = (round(side) for side in wide.inside)
+    assert counts.sum(axis=1).tolist() == [(right - left) * (bottom - top)] * 3
     assert {level for level in range(16) if counts[0, level]} >= {120 // 16, 255 // 16}  # the ground and the roof
     assert counts[0, 15] * GSD_M**2 == pytest.approx(24 * 15, rel=0.15)
     assert np.abs(counts - narrow.profile.brightness).max() < 0.01 * counts.max()

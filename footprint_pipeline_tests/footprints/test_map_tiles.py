@@ -20,7 +20,7 @@ from footprint_pipeline.footprints.map_tiles import (
     probability_of,
     vector_tile,
 )
-from footprint_pipeline.footprints.mercator import Tile, ground_scale, tile_at, tile_side, to_wgs84
+from footprint_pipeline.footprints.mercator import Bounds, Tile, ground_scale, tile_at, tile_side, to_wgs84
 
 TILE = tile_at(-43.2, -22.9, 18)
 AREA = to_wgs84(TILE.bounds_3857)
@@ -53,7 +53,10 @@ def test_a_coarse_tile_and_one_by_itself_are_their_own_block() -> None:
 
 def raster(padded: np.ndarray, block: Tile, halo_px: int) -> Raster:
     profile = InputProfile(np.zeros((3, LEVELS), int))
-    return Raster(padded[..., None], halo_px, block.bounds_3857, "painted", Stages(), profile)
+    left, bottom, right, top = block.bounds_3857
+    margin = halo_px * (right - left) / (len(padded) - 2 * halo_px)
+    covered = Bounds(left - margin, bottom - margin, right + margin, top + margin)
+    return Raster(padded[..., None], covered, block.bounds_3857, "painted", Stages(), profile)
 
 
 def test_probabilities_of_the_same_grid_stay_as_they_are() -> None:
@@ -61,7 +64,7 @@ def test_probabilities_of_the_same_grid_stay_as_they_are() -> None:
     block = Tile(17, TILE.x // 2, TILE.y // 2)
     for tile in (Tile(18, 2 * block.x + 1, 2 * block.y), Tile(18, 2 * block.x, 2 * block.y + 1)):
         top, left = 8 + 256 * (tile.y % 2), 8 + 256 * (tile.x % 2)
-        found = probability_of(raster(drawn, block, 8), tile)
+        found = probability_of(raster(drawn, block, 8), tile.bounds_3857)
         assert np.abs(found - drawn[top : top + 256, left : left + 256]).max() < 1e-5
 
 
@@ -72,7 +75,7 @@ def test_neighbouring_tiles_continue_each_other_at_any_scale() -> None:
     for zoom in (16, 17, 18, 20):
         scale = 2 ** (zoom - 16)
         whole = [
-            probability_of(raster(drawn, block, 10), Tile(zoom, block.x * scale + i, block.y * scale))
+            probability_of(raster(drawn, block, 10), Tile(zoom, block.x * scale + i, block.y * scale).bounds_3857)
             for i in range(min(2, scale))
         ]
         pixel = 313 / 256 / scale  # of the tile, in those of the raster, whose halo is 10 wide

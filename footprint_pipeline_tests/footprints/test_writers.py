@@ -20,9 +20,8 @@ COURT = shapely.Polygon(
 
 def extraction(*polygons: shapely.Polygon, out_of_domain: float | None = None) -> Extraction:
     profile = InputProfile(np.zeros((3, LEVELS), int), out_of_domain=out_of_domain)
-    raster = Raster(
-        np.zeros((4, 4), np.float32), 0, Bounds(0, 0, 1, 1), "tiles.example.com, zoom 18", Stages(), profile
-    )
+    area = Bounds(0, 0, 1, 1)
+    raster = Raster(np.zeros((4, 4, 1), np.float32), area, area, "tiles.example.com, zoom 18", Stages(), profile)
     count = len(polygons)
     return Extraction(
         raster, np.array(polygons, object), np.full(count, 0.87654321, np.float32), np.full(count, 123.456), 0.7

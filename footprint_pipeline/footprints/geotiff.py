@@ -138,12 +138,16 @@ class GeoTiffImagery:
 
     def _read(self, source: DatasetReader, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Pixels and which are valid at these columns and rows; None where none of them lies in the raster."""
-        first = [max(0, math.floor(along.min()) - 1) for along in (x, y)]
-        last = [min(side, math.ceil(along.max()) + 1) for along, side in ((x, source.width), (y, source.height))]
+        across, down = (max(1, int(step)) for step in footsteps(x, y))  # where there is no overview that coarse
+        # Cells of so many pixels begin at multiples of that, whatever is read.
+        first = [max(0, math.floor(along.min() / step) - 1) * step for along, step in ((x, across), (y, down))]
+        last = [
+            min(side, (math.ceil(along.max() / step) + 1) * step)
+            for along, step, side in ((x, across, source.width), (y, down, source.height))
+        ]
         width, height = (end - start for start, end in zip(first, last, strict=True))
         if width <= 0 or height <= 0:
             return None
-        across, down = (max(1, int(step)) for step in footsteps(x, y))  # where there is no overview that coarse
         shape = -(-height // down), -(-width // across)
         what = {"window": Window(*first, width, height), "out_shape": shape, "resampling": Resampling.average}
         pixels = cv2.merge(list(source.read(self._bands, **what)))

@@ -78,10 +78,15 @@ def _weights(size: int, knots: int) -> np.ndarray:
 
 
 def _between(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    height, width = image.shape[:2]
-    across, down = (max(1, round(side / step)) if step > SHRINKS else side
-                    for side, step in zip((width, height), footsteps(x, y), strict=True))  # fmt: skip
-    if (down, across) != (height, width):
-        image = cv2.resize(image, (across, down), interpolation=cv2.INTER_AREA)
-        x, y = x * np.float32(across / width), y * np.float32(down / height)
+    steps = footsteps(x, y)
+    if max(steps) > SHRINKS:  # around each pixel: cells, as of a resized image, would begin elsewhere in every read
+        across, down = (_box(step if step > SHRINKS else 1.0) for step in steps)
+        image = cv2.sepFilter2D(image, -1, across, down, borderType=cv2.BORDER_REFLECT_101)
     return cv2.remap(image, x - np.float32(0.5), y - np.float32(0.5), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _box(width: float) -> np.ndarray:
+    """The weights of pixels whose mean is taken over a width of so many, the middle one in its middle."""
+    reach = math.ceil((width - 1.0) / 2.0)
+    weights = np.clip((width + 1.0) / 2.0 - np.abs(np.arange(-reach, reach + 1)), 0.0, 1.0)
+    return weights / weights.sum()

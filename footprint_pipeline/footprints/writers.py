@@ -3,6 +3,8 @@
 Those of an image without a place have pixels for coordinates, which RFC 7946 does not foresee; they say so.
 """
 
+from collections import Counter
+from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -16,6 +18,8 @@ from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.footprints.unplaced import UnplacedExtraction
 
 DECIMALS = 7
+PLACE, PLACE_PX = 2e-5, 8.0
+"""Side of the cells that ids tell the places of centroids by: degrees, some two metres, and pixels."""
 PIXELS = "pixels, x to the right and y down from the upper left corner"
 
 
@@ -24,23 +28,26 @@ def feature_collection(
 ) -> dict[str, Any]:
     """A GeoJSON FeatureCollection: one feature a building, each with an id and what it was made from.
 
-    The id is a fingerprint of outline and model version: it stays as long as both do. Collection and features say
-    how far out of domain the imagery is, where the model knows; features say when the imagery was taken and how fine
-    it is, where its source does.
+    The id is a fingerprint of the centroid's place, to some two metres, and of the model's version: it stays when the
+    building is found from another area or at another tolerance, unless that moves the centroid into the next cell.
+    Collection and features say how far out of domain the imagery is, where the model knows; features say when the
+    imagery was taken and how fine it is, where its source does.
     """
     raster = extraction.raster
     imagery = {"imagery": raster.source, "imagery_date": raster.date, "imagery_gsd_m": _rounded(raster.profile.gsd_m)}
     told = out_of_domain(raster.profile)
     common = _common(spec, model_version, extraction.tolerance) | imagery | told
+    polygons = rounded(extraction.polygons_wgs84)
     features = [
         _feature(
             polygon,
-            model_version,
+            identity,
             confidence,
             {"area_m2": round(float(area_m2), 2), "outline": outline, **common},
         )
-        for polygon, confidence, area_m2, outline in zip(
-            rounded(extraction.polygons_wgs84),
+        for polygon, identity, confidence, area_m2, outline in zip(
+            polygons,
+            _identities(polygons, model_version, PLACE),
             extraction.confidence,
             extraction.area_m2,
             outlines(extraction),
@@ -56,9 +63,11 @@ def pixel_collection(extraction: UnplacedExtraction, spec: ModelSpec, *, model_v
     told = out_of_domain(extraction.profile)
     imagery = {"imagery": extraction.source, "imagery_gsd_m": extraction.gsd_m}
     common = _common(spec, model_version, extraction.tolerance) | imagery | told
+    polygons = shapely.transform(extraction.polygons_px, lambda points: np.round(points, 2))
     features = []
-    for polygon, confidence, area_px, outline in zip(
-        shapely.transform(extraction.polygons_px, lambda points: np.round(points, 2)),
+    for polygon, identity, confidence, area_px, outline in zip(
+        polygons,
+        _identities(polygons, model_version, PLACE_PX),
         extraction.confidence,
         extraction.area_px,
         outlines(extraction),
@@ -67,7 +76,7 @@ def pixel_collection(extraction: UnplacedExtraction, spec: ModelSpec, *, model_v
         area = {"area_px": round(float(area_px), 2)}
         if extraction.gsd_m is not None:
             area["area_m2"] = round(float(area_px) * extraction.gsd_m**2, 2)
-        features.append(_feature(polygon, model_version, confidence, {**area, "outline": outline, **common}))
+        features.append(_feature(polygon, identity, confidence, {**area, "outline": outline, **common}))
     return {"type": "FeatureCollection", "coordinate_system": PIXELS, **told, "features": features}
 
 
@@ -110,13 +119,20 @@ def _common(spec: ModelSpec, model_version: str, tolerance: float) -> dict[str, 
     return {"model": spec.model_name, "model_version": model_version, "tolerance": tolerance, "gsd_m": spec.gsd_m}
 
 
-def _feature(
-    polygon: shapely.Polygon, model_version: str, confidence: float, properties: dict[str, Any]
-) -> dict[str, Any]:
+def _identities(polygons: np.ndarray, model_version: str, place: float) -> Iterator[str]:
+    """An id each; of several with their centroids in one cell, the later ones count on."""
+    middles, met = shapely.centroid(polygons), Counter[tuple[float, float]]()
+    middles[shapely.is_empty(middles)] = shapely.Point(0, 0)  # a sliver's, which is not written
+    for x, y in np.floor(shapely.get_coordinates(middles) / place).tolist():
+        met[x, y] += 1
+        yield blake2b(f"{model_version} {x:.0f} {y:.0f} {met[x, y]}".encode(), digest_size=8).hexdigest()
+
+
+def _feature(polygon: shapely.Polygon, identity: str, confidence: float, properties: dict[str, Any]) -> dict[str, Any]:
     known = {name: value for name, value in properties.items() if value is not None}
     return {
         "type": "Feature",
-        "id": blake2b(polygon.wkb + model_version.encode(), digest_size=8).hexdigest(),
+        "id": identity,
         "geometry": {"type": "Polygon", "coordinates": _rings(polygon)},
         "properties": {"confidence": round(float(confidence), 4), **known},
     }

@@ -71,7 +71,7 @@ def test_geometry_is_as_rfc_7946_wants_it(runtime: Runtime) -> None:
     assert all(value == round(value, 7) for ring in (exterior, hole) for point in ring for value in point)
 
 
-def test_ids_follow_outline_and_version(runtime: Runtime) -> None:
+def test_ids_follow_place_and_version(runtime: Runtime) -> None:
     def ids(version: str, *polygons: shapely.Polygon) -> list[str]:
         answer = feature_collection(extraction(*polygons), runtime.spec, model_version=version)
         return [feature["id"] for feature in answer["features"]]
@@ -79,6 +79,10 @@ def test_ids_follow_outline_and_version(runtime: Runtime) -> None:
     other = shapely.box(0, 0, 1e-4, 1e-4)
     assert ids("7", COURT, other) == ids("7", COURT) + ids("7", other)
     assert len({*ids("7", COURT, other), *ids("8", COURT)}) == 3
+    seen_anew = shapely.box(1e-6, -2e-6, 1.05e-4, 1.01e-4)
+    assert ids("7", seen_anew) == ids("7", other) != ids("7", shapely.box(2e-5, 0, 1.2e-4, 1e-4))
+    within = shapely.box(4e-5, 4e-5, 6e-5, 6e-5)  # a shed in the middle of another's yard
+    assert len(set(ids("7", other, within, shapely.Polygon()))) == 2
 
 
 def test_rounding_leaves_valid_shapes_and_no_empty_ones(runtime: Runtime) -> None:

@@ -151,7 +151,7 @@ class TrainingSpec:
     epochs: int = 30
     chips_per_epoch: int | None = None
     max_batches: int | None = None
-    balance: float = 0.5
+    balance: float = 1.0
     patience: int = 30
     max_minutes: float | None = None
     gsd_m: float | None = None

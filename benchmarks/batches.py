@@ -83,7 +83,7 @@ def write_tiles(folder: Path, *, count: int) -> pd.DataFrame:
     manifest = pd.DataFrame(rows, columns=["tile_id", "aoi", "split", "path", "mask_path"])
     return manifest.assign(
         height=HEIGHT, width=WIDTH, gsd_x_m=GSD_M, gsd_y_m=GSD_M, valid_share=1.0,
-        low=[[0.0] * 3] * count, high=[[255.0] * 3] * count,
+        low=[[0.0] * 3] * count, high=[[255.0] * 3] * count, gamma=1.0,
     )  # fmt: skip
 
 

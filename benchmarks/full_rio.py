@@ -155,6 +155,7 @@ def _tile_index(tiles: int, rng: np.random.Generator) -> gpd.GeoDataFrame:
             "valid_share": 1.0,
             "low": [[0.0, 0.0, 0.0]] * tiles,
             "high": [[255.0, 255.0, 255.0]] * tiles,
+            "gamma": 1.0,
         },
         geometry=shapely.box(west, north - _HEIGHT * _GSD_DEG, west + width * _GSD_DEG, north),
         crs="EPSG:4326",

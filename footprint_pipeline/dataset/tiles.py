@@ -156,11 +156,16 @@ def read_tile_index(path: Path) -> gpd.GeoDataFrame:
     """The index table written by `write_tile_index`.
 
     Raises:
-        DatasetError: there is none.
+        DatasetError: there is none, or it is of an older form.
     """
     if not path.exists():
         raise DatasetError(f"{path}: there is no tile index.", fix="Materialize image_tiles for this AOI first.")
-    return gpd.read_parquet(path)
+    table = gpd.read_parquet(path)
+    if "gamma" not in table:
+        raise DatasetError(
+            f"{path}: is of an older form; it lacks gamma.", fix="Materialize image_tiles for this AOI again."
+        )
+    return table
 
 
 def normalization(row: TileRow) -> Normalization:

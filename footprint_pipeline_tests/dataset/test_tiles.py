@@ -69,6 +69,10 @@ def test_the_index_is_sorted_and_comes_back_from_disk(tmp_path: Path) -> None:
 def test_no_index_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="Materialize image_tiles"):
         read_tile_index(tmp_path / "none.parquet")
+    index = index_tiles([("a", write_image(tmp_path / "a.tif", grey()))], aoi="Rio")
+    index.table.drop(columns="gamma").to_parquet(tmp_path / "old.parquet")
+    with pytest.raises(DatasetError, match=r"(?s)old\.parquet: is of an older form.*Materialize image_tiles"):
+        read_tile_index(tmp_path / "old.parquet")
 
 
 def test_sixteen_bits_are_stretched_between_their_own_percentiles(tmp_path: Path) -> None:

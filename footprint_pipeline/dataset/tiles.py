@@ -161,9 +161,10 @@ def read_tile_index(path: Path) -> gpd.GeoDataFrame:
     if not path.exists():
         raise DatasetError(f"{path}: there is no tile index.", fix="Materialize image_tiles for this AOI first.")
     table = gpd.read_parquet(path)
-    if "gamma" not in table:
+    if lacking := [name for name in TileRow.__annotations__ if name not in table]:
         raise DatasetError(
-            f"{path}: is of an older form; it lacks gamma.", fix="Materialize image_tiles for this AOI again."
+            f"{path}: is of an older form; it lacks {', '.join(lacking)}.",
+            fix="Materialize image_tiles for this AOI again.",
         )
     return table
 

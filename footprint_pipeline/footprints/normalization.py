@@ -1,8 +1,8 @@
 """Sensor values of any bit depth → float32 in [0, 1], the same way in training and in the service.
 
 Imagery of eight bits was made for the eye: its values go with the root of the light, about, as screens expect it.
-Imagery of more bits is proportional to the light, and so dark that a network which knows the one does not know the
-other. What is stretched is therefore brightened as well, until its middle is as bright as that of the former.
+Imagery of more bits tends to be proportional to the light, and so is darker. What is stretched is therefore brightened
+as well, until its middle is about as bright as that of the former.
 """
 
 import math
@@ -42,6 +42,11 @@ class Normalization(BaseModel):
         share = np.mean(((middle - low) / (high - low))[told]) if told.any() else _MIDDLE
         gamma = min(math.log(np.clip(share, 1e-6, _MIDDLE)) / math.log(_MIDDLE), _MOST_GAMMA)
         return cls.model_validate({"low": tuple(low.tolist()), "high": tuple(high.tolist()), "gamma": round(gamma, 3)})
+
+    def describe(self) -> str:
+        """For people: '114–1201 · 274–1334 · 245–875, gamma 1.97'."""
+        bands = " · ".join(f"{low:g}–{high:g}" for low, high in zip(self.low, self.high, strict=True))
+        return bands if self.gamma == 1.0 else f"{bands}, gamma {self.gamma:g}"
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """float32 in [0, 1], shape (H, W, 3), of an image of any real dtype, shape (H, W, 3); NaN becomes 0."""

@@ -18,9 +18,9 @@ from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.footprints.unplaced import UnplacedExtraction
 
 DECIMALS = 7
-PLACE, PLACE_PX = 2e-5, 8.0
-"""Side of the cells that ids tell the places of centroids by: degrees, some two metres, and pixels."""
 PIXELS = "pixels, x to the right and y down from the upper left corner"
+_PLACE_DEG, _PLACE_PX = 2e-5, 8.0
+"""Side of the cells that ids tell the places of centroids by: degrees, two metres of latitude, and pixels."""
 
 
 def feature_collection(
@@ -47,7 +47,7 @@ def feature_collection(
         )
         for polygon, identity, confidence, area_m2, outline in zip(
             polygons,
-            _identities(polygons, model_version, PLACE),
+            _identities(polygons, model_version, _PLACE_DEG),
             extraction.confidence,
             extraction.area_m2,
             outlines(extraction),
@@ -67,7 +67,7 @@ def pixel_collection(extraction: UnplacedExtraction, spec: ModelSpec, *, model_v
     features = []
     for polygon, identity, confidence, area_px, outline in zip(
         polygons,
-        _identities(polygons, model_version, PLACE_PX),
+        _identities(polygons, model_version, _PLACE_PX),
         extraction.confidence,
         extraction.area_px,
         outlines(extraction),

@@ -70,13 +70,7 @@ def model_card(
                 else f"told apart at level {swept.seed_level:.2f}",
                 "orientations averaged": str(swept.flips),
                 "trained": f"{trained.epochs} epochs in {trained.seconds / 60:.1f} minutes, {trained.precision}",
-                **{
-                    f"stretch of {aoi}": " · ".join(
-                        f"{low:g}–{high:g}" for low, high in zip(scale.low, scale.high, strict=True)
-                    )
-                    + (f", gamma {scale.gamma:g}" if scale.gamma != 1.0 else "")
-                    for aoi, scale in trained.normalization.items()
-                },
+                **{f"stretch of {aoi}": scale.describe() for aoi, scale in trained.normalization.items()},
             },
             recipe=dict(sorted(run.params.items())),
             data=[

@@ -102,6 +102,24 @@ def test_a_building_looks_the_same_whatever_area_is_asked_for(runtime: Runtime, 
         assert found.confidence == known.confidence
 
 
+def test_a_network_that_pools_answers_the_same_whatever_area_is_asked_for(runtime: Runtime, tmp_path: Path) -> None:
+    class Pooling:
+        spec = runtime.spec
+
+        def __call__(self, batch: np.ndarray) -> np.ndarray:
+            side = self.spec.stride
+            count, height, width, _ = batch.shape
+            blocks = batch[..., :1].reshape(count, height // side, side, width // side, side, 1).mean(axis=(2, 4))
+            return blocks.repeat(side, axis=1).repeat(side, axis=2)
+
+    imagery = city(tmp_path, *(roof(MIDDLE[0] + dx, MIDDLE[1] + dx / 2, 7, 9) for dx in (-4e-4, -1e-4, 0, 3e-4)))
+    known, (x, y) = predict_raster(Pooling(), imagery, TILE.bounds_3857), project(*MIDDLE)
+    for west, south, east, north in np.random.default_rng(0).uniform(10, 60, (10, 4)).tolist():
+        asked = predict_raster(Pooling(), imagery, Bounds(x - west, y - south, x + east, y + north), halo_px=16)
+        left, top, right, bottom = (round(side) for side in known.to_pixels(asked.padded_3857))
+        assert np.abs(known.padded[top:bottom, left:right] - asked.padded)[1:-1, 1:-1].max() < 0.01
+
+
 @pytest.mark.parametrize(("neighbour", "axis"), [(NEXT, 0), (BELOW, 1)])
 @pytest.mark.parametrize("off_m", [-4.0, 4.0])
 @pytest.mark.parametrize("length_m", [30.0, 130.0])

@@ -72,6 +72,20 @@ def test_what_lies_beyond_the_file_is_not_valid(tmp_path: Path) -> None:
     assert not valid[:, 32:].any()
 
 
+@pytest.mark.parametrize("step", [1.0, 1.5, 2.5, 3.3])
+def test_reads_of_one_grid_agree_where_they_overlap(tmp_path: Path, step: float) -> None:
+    """However many of the file's pixels make one of the grid's."""
+    imagery = raster(tmp_path / "city.tif", noise(3, 1201, 1201))
+    pixel = step * (AREA.right - AREA.left) / 1201
+
+    def read(column: int, row: int, size: int) -> np.ndarray:
+        left, top = AREA.left + (column + 20) * pixel, AREA.top - (row + 20) * pixel
+        return imagery.read(Bounds(left, top - size * pixel, left + size * pixel, top), size, size).pixels.astype(int)
+
+    whole, part = read(0, 0, 200), read(17, 40, 101)
+    assert np.abs(whole[42:139, 19:116] - part[2:-2, 2:-2]).max() <= 1
+
+
 def test_coarse_reads_average_and_use_the_overviews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = noise(3, 512, 512)
     path = tmp_path / "city.tif"

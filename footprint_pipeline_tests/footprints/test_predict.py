@@ -19,6 +19,18 @@ def test_a_network_that_sees_one_pixel_answers_the_same_in_windows(shape: tuple[
     assert probability == pytest.approx(image[..., :1], abs=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(64, 64), (112, 200), (250, 333)])
+def test_a_network_that_pools_sees_the_same_blocks_in_every_window(shape: tuple[int, int]) -> None:
+    def pooled(batch: np.ndarray) -> np.ndarray:
+        blocks = red(batch).reshape(len(batch), batch.shape[1] // 16, 16, batch.shape[2] // 16, 16, 1)
+        return blocks.mean(axis=(2, 4)).repeat(16, axis=1).repeat(16, axis=2)
+
+    image = np.random.default_rng(1).random((*shape, 3), np.float32)
+    found = predict_probability(image, pooled, window=64, overlap=16, stride=16)
+    height, width = (side // 16 * 16 for side in shape)  # what is whole of it
+    assert found[:height, :width] == pytest.approx(pooled(image[None, :height, :width])[0], abs=1e-6)
+
+
 def test_windows_are_blended_without_a_step() -> None:
     calls = iter(range(100))
 

@@ -18,6 +18,7 @@ from footprint_pipeline.dataset.report import figures, maps
 from footprint_pipeline.dataset.report.crops import Crop, crop_row
 from footprint_pipeline.dataset.report.page import Part, Picture, Section, Table
 from footprint_pipeline.dataset.spec import GUARD
+from footprint_pipeline.dataset.tiles import normalization
 
 SAMPLES = 6
 """Crops of each size class in a row."""
@@ -259,14 +260,7 @@ def _bits(aoi: AoiDataset) -> str:
 
 
 def _stretch(aoi: AoiDataset) -> str:
-    frame = aoi.tiles[["low", "high", "gamma"]].assign(
-        low=aoi.tiles["low"].map(tuple), high=aoi.tiles["high"].map(tuple)
-    )
-    return "\n".join(
-        ", ".join(f"{low:.0f}–{high:.0f}" for low, high in zip(row.low, row.high, strict=True))
-        + (f", gamma {row.gamma:.2f}" if row.gamma != 1.0 else "")
-        for row in frame.drop_duplicates().itertuples()
-    )
+    return "\n".join(dict.fromkeys(normalization(row).describe() for row in aoi.tiles.itertuples()))
 
 
 def _split_counts(aoi: AoiDataset) -> str:

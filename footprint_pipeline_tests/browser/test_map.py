@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet
@@ -57,6 +58,14 @@ def click_map(page: Page) -> None:
 
 def found(page: Page, text: str = FOUND) -> None:
     expect(page.locator("#status")).to_contain_text(text)
+    expect(page.locator("#panel")).not_to_have_attribute("aria-busy", "true")
+
+
+@contextmanager
+def answered(page: Page, tolerance: float) -> Iterator[None]:
+    """Wait until the page has taken in the answer to what is done within."""
+    with page.expect_response(lambda it: (it.request.post_data_json or {}).get("tolerance") == tolerance):
+        yield
     expect(page.locator("#panel")).not_to_have_attribute("aria-busy", "true")
 
 
@@ -349,8 +358,9 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     tab_to("#tolerance")
     page.keyboard.press("End")
     expect(page.locator("#tolerance-told")).to_have_text("1")
-    page.keyboard.press("Home")
-    expect(page.locator("#tolerance-told")).to_have_text("0.01")
+    with answered(page, tolerance=0.01):
+        page.keyboard.press("Home")
+        expect(page.locator("#tolerance-told")).to_have_text("0.01")
     tab_to("#min-area")
     page.keyboard.press("End")
     found(page, "1 building,")
@@ -362,6 +372,29 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     tab_to("#list li button")
     page.keyboard.press("Enter")
     expect(page.locator(".leaflet-popup")).to_be_visible()
+
+
+def test_an_answer_takes_nobody_off_the_list(page: Page) -> None:
+    click_map(page)
+    found(page)
+    page.get_by_text("List of buildings").click()
+    buttons = page.locator("#list button")
+    with answered(page, tolerance=0.3):
+        slide(page, "Tolerance", 0.3)
+        buttons.last.focus()
+        old = buttons.last.element_handle()
+    assert not old.evaluate("it => it.isConnected"), "the list is made anew"
+    expect(buttons.last).to_be_focused()
+
+    page.evaluate("document.getElementById('min-area').value = 300")
+    page.evaluate("document.getElementById('min-area').dispatchEvent(new Event('input'))")
+    expect(buttons).to_have_count(1)
+    expect(page.locator("#list summary")).to_be_focused()
+
+    page.route("**/v1/footprints", lambda route: route.abort())
+    slide(page, "Tolerance", 0.6)
+    expect(page.locator("#problem")).to_be_visible()
+    expect(buttons).to_have_count(0)
 
 
 def test_a_place_is_gone_to_by_its_degrees(page: Page) -> None:

@@ -104,6 +104,7 @@ function tellFootprints() {
   const { all, shown, collection } = footprints;
   CLASSES.forEach((_, kind) => { $("legend").children[kind].lastChild.textContent = collection ? footprints.count(kind) : ""; });
   for (const button of $("downloads").children) button.disabled = shown.length === 0;
+  if ($("list").open) list();
   if (!collection) return;
   const hidden = all.length - shown.length;
   let text = `${shown.length.toLocaleString("en")} ${shown.length === 1 ? "building" : "buildings"}, ${metres(footprints.area)}.`;
@@ -112,19 +113,24 @@ function tellFootprints() {
   if (hidden) text += ` ${hidden.toLocaleString("en")} smaller ${hidden === 1 ? "one is" : "ones are"} left out.`;
   if (collection.out_of_domain >= 0.95) text += " The imagery looks unlike what the model was trained on.";
   tell(text);
-  if ($("list").open) list();
 }
 
+// Whoever stands on a building of the list stays on it, as an answer comes.
 function list() {
+  const stood = document.activeElement.dataset.footprint;
   const items = footprints.shown.slice(0, LISTED).map(({ feature, layer }) => {
     const item = document.createElement("li");
     const button = item.appendChild(document.createElement("button"));
     button.type = "button";
+    button.dataset.footprint = feature.id;
     button.textContent = summary(feature.properties);
     button.addEventListener("click", () => { map.panTo(layer.getBounds().getCenter()); layer.openPopup(); });
     return item;
   });
   $("list").querySelector("ol").replaceChildren(...items);
+  if (!stood) return;
+  const again = items.find((item) => item.firstChild.dataset.footprint === stood);
+  (again?.firstChild ?? $("list").querySelector("summary")).focus({ preventScroll: true });
 }
 
 // ---- what is asked ----

@@ -58,9 +58,10 @@ $(DEV_STAMP): requirements/dev.lock pyproject.toml | $(UV)
 	@$(call install,dev)
 	@touch $@ $(RUN_STAMP)
 
+# Compiled at once and on all cores, not by whoever first imports it: half a minute for what each process may else pay.
 define install
 echo "Installing requirements/$(1).lock" && \
-VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip sync --require-hashes requirements/$(1).lock && \
+VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip sync --compile-bytecode --require-hashes requirements/$(1).lock && \
 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 endef
 

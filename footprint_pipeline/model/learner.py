@@ -123,6 +123,7 @@ def build_learner(spec: TrainingSpec, *, devices: tuple[str, ...], total_steps: 
         keras.config.set_dtype_policy(former)
     learner = Learner(network, ema=spec.ema, precision=precision)
     optimizer, schedule = build_optimizer(spec, total_steps=total_steps)
+    optimizer.exclude_from_weight_decay([weight for weight in learner.trainable_variables if len(weight.shape) < 2])
     learner.compile(
         optimizer,
         _OfBatch(build_loss(spec.loss, head_weights=spec.head_weights), name=spec.loss),

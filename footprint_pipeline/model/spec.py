@@ -113,7 +113,7 @@ class TrainingSpec:
         schedule: after the warm-up the rate falls to zero along a `cosine`, or is on `hold` until it falls in the last
             third, or is `constant`.
         warm_up: share of the training over which the rate rises from zero.
-        weight_decay: share of each weight that a step takes away, times the rate.
+        weight_decay: share of each weight that a step takes away, times the rate; not of biases and normalisations.
         momentum: of `sgd`, as Nesterov has it.
         clip_norm: gradients that are longer, all taken together, are shortened to this; 0 leaves them.
         ema: the network that is validated and kept is a moving average of the weights and of the normalisation's

@@ -10,7 +10,7 @@ from footprint_pipeline.dataset.batches import FixedChips, TrainingChips
 from footprint_pipeline.dataset.cache import TileCache
 from footprint_pipeline.errors import SettingsError, TrainingError
 from footprint_pipeline.model.conductor import Conductor
-from footprint_pipeline.model.learner import build_learner
+from footprint_pipeline.model.learner import arrays, build_learner
 from footprint_pipeline.model.losses import build_loss
 from footprint_pipeline.model.spec import ARTICLE, TrainingSpec, UNetSpec
 from footprint_pipeline.model.start import take_weights
@@ -102,6 +102,7 @@ def test_the_best_weights_are_those_returned_not_the_last(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_averages_are_of_weights_and_statistics_and_do_not_disturb_learning(cache: TileCache) -> None:
+    keras.utils.set_random_seed(3)  # so narrow a network may start dead
     spec = toy_spec(network=replace(NORMED, dropout=0.0), ema=0.9)
     learner, _ = build_learner(spec, devices=("cpu:0",), total_steps=40)
     plain, _ = build_learner(replace(spec, ema=0.0), devices=("cpu:0",), total_steps=40)
@@ -232,6 +233,26 @@ def test_the_articles_recipe_is_plain_gradient_descent() -> None:
     assert -1.0 < bias_gradient[0] < 0.0  # of the mean cross-entropy of ones: said - 1
     assert said > 0.0
     assert [variable.name for variable in learner.optimizer.variables] == ["iteration", "progress"]
+
+
+def test_decay_is_of_filters_alone() -> None:
+    spec = toy_spec(
+        network=NORMED, optimizer="sgd", learning_rate=0.1, schedule="constant", warm_up=0.0, momentum=0.0,
+        clip_norm=0.0, ema=0.0,
+    )  # fmt: skip
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    truth = np.ones((2, 32, 32, len(NORMED.heads)), np.uint8)
+    start, after = [], []
+    for decay in (0.0, 0.5):
+        keras.utils.set_random_seed(1)
+        learner, _ = build_learner(replace(spec, weight_decay=decay), devices=("cpu:0",), total_steps=10)
+        start = arrays(learner.trainable_variables)
+        learner.train_on_batch(images, truth)
+        after.append(arrays(learner.trainable_variables))
+    assert len({weight.ndim for weight in start}) == 2
+    for weight, plain, decayed in zip(start, *after, strict=True):
+        taken = 0.1 * 0.5 * weight if weight.ndim > 1 else 0.0 * weight
+        np.testing.assert_allclose(plain - decayed, taken, atol=1e-6)
 
 
 def test_steps_cover_the_ground_once_unless_told_otherwise(cache: TileCache, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from footprint_pipeline.footprints.map_tiles import probability_of
 from footprint_pipeline.footprints.mercator import Bounds, tile_at
 from footprint_pipeline.footprints.writers import feature_collection, multipolygon
 from serving.answers import FeatureCollection, MultiPolygonGeometry
-from serving.forms import json_text
+from serving.forms import json_bytes
 from serving.openapi import ASKED, BINARY, GEOJSON, Operation, documented
 from serving.predictions import Predictions
 from serving.queries import AnswerForm, Coordinate, MaskQuery, PolygonQuery, from_arguments, from_body
@@ -92,8 +92,8 @@ def _polygons(predictions: Predictions, query: PolygonQuery, form: AnswerForm) -
                     extraction, model.runtime.spec, model_version=model.version, attribution=imagery.attribution
                 )
             )
-            text = json_text(body)
-    response = Response(text, mimetype=GEOJSON)
+            answer = json_bytes(body)
+    response = Response(answer, mimetype=GEOJSON)
     return predictions.told(response, model, extraction.raster.profile, stages, attribution=imagery.attribution)
 
 

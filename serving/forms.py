@@ -1,8 +1,8 @@
 """The forms that footprints are answered in, and which of them a request accepts best."""
 
-import json
 from typing import Any
 
+import orjson
 from flask import Request, Response
 
 from footprint_pipeline.errors import FootprintError
@@ -48,15 +48,15 @@ def written(collection: dict[str, Any], form: str) -> Response:
     return response
 
 
-def json_text(value: object) -> str:
-    """JSON with nothing in it that need not be."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+def json_bytes(value: object) -> bytes:
+    """JSON in UTF-8 with nothing in it that need not be."""
+    return orjson.dumps(value)
 
 
-def _body(collection: dict[str, Any], form: str) -> str | bytes:
+def _body(collection: dict[str, Any], form: str) -> bytes:
     if form == GEOJSON:
-        return json_text(collection)
+        return json_bytes(collection)
     if form in SUFFIXES:
         return as_file(collection, form)
-    start = "\x1e" if form == SEQUENCE else ""
-    return "".join(f"{start}{json_text(feature)}\n" for feature in collection["features"])
+    start = b"\x1e" if form == SEQUENCE else b""
+    return b"".join(start + json_bytes(feature) + b"\n" for feature in collection["features"])

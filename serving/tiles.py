@@ -28,7 +28,7 @@ from footprint_pipeline.footprints.mercator import Tile
 from footprint_pipeline.footprints.patch import Imagery
 from footprint_pipeline.footprints.writers import feature_collection
 from serving.answers import FeatureCollection
-from serving.forms import json_text
+from serving.forms import json_bytes
 from serving.model_store import LoadedModel
 from serving.openapi import ASKED, BINARY, GEOJSON, Operation, Schema, documented
 from serving.prediction_cache import LIFETIME_S
@@ -68,7 +68,7 @@ class _Drawn:
         return 2000 * len(self.features) + 150 * int(shapely.get_num_coordinates(self.polygons_wgs84).sum())
 
 
-_Answer = tuple[bytes | str, InputProfile]
+_Answer = tuple[bytes, InputProfile]
 
 
 def tile_endpoints(predictions: Predictions) -> Blueprint:
@@ -148,7 +148,7 @@ def _geojson(asked: _Asked) -> _Answer:
     drawn = _drawn(asked)
     with asked.stages.timed("write"):
         features = [drawn.features[i] for i in np.flatnonzero(centred_in(drawn.polygons_wgs84, asked.tile)).tolist()]
-        return json_text({**drawn.collection, "features": features}), drawn.profile
+        return json_bytes({**drawn.collection, "features": features}), drawn.profile
 
 
 def _mvt(asked: _Asked) -> _Answer:

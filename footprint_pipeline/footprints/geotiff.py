@@ -183,5 +183,5 @@ def _rgb_bands(interpretation: tuple[ColorInterp, ...]) -> list[int]:
 
 
 def _black_areas(pixels: np.ndarray) -> np.ndarray:
-    black = ((pixels[..., 0] == 0) & (pixels[..., 1] == 0) & (pixels[..., 2] == 0)).view(np.uint8)
-    return cv2.morphologyEx(black, cv2.MORPH_OPEN, np.ones((_BLACK_PX, _BLACK_PX), np.uint8)).view(bool)
+    black = cv2.inRange((pixels == 0).view(np.uint8), (1, 1, 1), (1, 1, 1))
+    return cv2.morphologyEx(black, cv2.MORPH_OPEN, np.ones((_BLACK_PX, _BLACK_PX), np.uint8)) > 0

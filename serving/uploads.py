@@ -51,7 +51,7 @@ def opened(encoded: bytes) -> Iterator[Patch | GeoTiffImagery]:
         except SettingsError as error:
             raise RequestError(error.problem, fix="Send a GeoTIFF with red, green and blue.") from None
         left, bottom, right, top = imagery.extent_wgs84
-        if not (-180 <= left < right <= 180 and -MAX_LATITUDE <= bottom < top <= MAX_LATITUDE):
+        if not (-180 <= left < right <= left + 360 and left <= 180 and -MAX_LATITUDE <= bottom < top <= MAX_LATITUDE):
             raise _nowhere()
         yield imagery
 

@@ -25,10 +25,12 @@ from footprint_pipeline.evaluation.spec import MIN_AREA_PX
 from footprint_pipeline.evaluation.tolerance import pixel_f1
 from footprint_pipeline.footprints.predict import Infer, predict_probability
 from footprint_pipeline.footprints.separate import interior_of
-from footprint_pipeline.footprints.vectorize import Footprints, vectorize
+from footprint_pipeline.footprints.vectorize import Footprints, mean_inside, vectorize
 
 log = logging.getLogger(__name__)
 
+_SEEN = 0.5
+"""A label with less of it on imagery is none: who is not shown a building cannot miss it."""
 _PROPOSALS = ["aoi", "tile_id", "confidence", "area_m2", "right"]
 _BUILDINGS = ["aoi", "tile_id", "area_m2", "found"]
 
@@ -78,7 +80,8 @@ class TilePrediction:
         tile_id: which tile.
         aoi: its AOI.
         image: uint8, shape (H, W, 3).
-        truth: uint8 0/1, shape (H, W).
+        truth: uint8 0/1, shape (H, W); 0 where there is no imagery, whatever the labels say.
+        valid: where there is imagery, bool, shape (H, W).
         probability: of a building, on the tile's own grid, float32 in [0, 1], shape (H, W); 0 where there is no
             imagery.
         answer: what the network said before that was resampled.
@@ -89,6 +92,7 @@ class TilePrediction:
     aoi: str
     image: np.ndarray
     truth: np.ndarray
+    valid: np.ndarray
     probability: np.ndarray
     answer: Answer
     pixel_m2: float = 1.0
@@ -161,7 +165,8 @@ def predict_tiles(
             tile_id=row.tile_id,
             aoi=row.aoi,
             image=scale.to_uint8(image),
-            truth=read_mask(Path(row.mask_path)),
+            truth=np.where(valid, read_mask(Path(row.mask_path)), 0),
+            valid=valid,
             probability=probability,
             answer=Answer(np.ascontiguousarray(told[..., 0]), interior_of(told, heads), image.shape[:2], gsd_m),
             pixel_m2=row.gsd_x_m * row.gsd_y_m,
@@ -243,11 +248,21 @@ def score_tiles(
 
 
 def tile_buildings(polygons: gpd.GeoDataFrame) -> Callable[[TilePrediction], np.ndarray]:
-    """The labels of a predicted tile on the tile's grid, shape (N,), looked up in a polygon table."""
+    """The labels of a predicted tile on the tile's grid, shape (N,), looked up in a polygon table.
+
+    Those that lie for the greater part where there is no imagery are left out.
+    """
     rows_of = polygons.groupby(["aoi", "tile_id"]).indices
     on_grid = polygons["geometry_px"].to_numpy()
     nothing = np.empty(0, int)
-    return lambda prediction: on_grid[rows_of.get((prediction.aoi, prediction.tile_id), nothing)]
+
+    def of(prediction: TilePrediction) -> np.ndarray:
+        labels = on_grid[rows_of.get((prediction.aoi, prediction.tile_id), nothing)]
+        if prediction.valid.all():
+            return labels
+        return labels[mean_inside(prediction.valid, labels) >= _SEEN]
+
+    return of
 
 
 def summarize(tiles: pd.DataFrame) -> TestScores:

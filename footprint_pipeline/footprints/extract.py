@@ -191,7 +191,7 @@ def extract(
         owned = _owned(middles, raster)
         if reaching:
             owned |= reach_into(footprints.polygons, raster.inside)
-        polygons = shapely.orient_polygons(_to_wgs84(drawn[owned], raster))
+        polygons = shapely.orient_polygons(_of_this_turn(_to_wgs84(drawn[owned], raster)))
         area_m2 = geodesic_area_m2(polygons)
         kept = (area_m2 >= min_area_m2) & (area_m2 > 0)
         if within_wgs84 is not None:
@@ -261,7 +261,7 @@ def profile_patch(spec: ModelSpec, patch: Patch) -> InputProfile:
 def _normalization(spec: ModelSpec, patch: Patch) -> Normalization:
     if patch.pixels.dtype == np.uint8:
         return UINT8
-    deep = {stretch for stretch in spec.normalization.values() if max(stretch.high) > 255.0}
+    deep = {stretch for stretch in spec.normalization.values() if stretch != UINT8}
     if len(deep) == 1:
         return deep.pop()
     known = f"was trained with {len(deep)} different stretches of such" if deep else "was trained on 8-bit"
@@ -339,3 +339,13 @@ def _to_wgs84(geometries: np.ndarray, raster: Raster) -> np.ndarray:
         return unproject(np.column_stack([x, y]))
 
     return shapely.transform(geometries, place)
+
+
+def _of_this_turn(polygons_wgs84: np.ndarray) -> np.ndarray:
+    """The polygons, those that lie beyond the antimeridian on the map's other side."""
+    left, _, right, _ = shapely.bounds(polygons_wgs84).reshape(-1, 4).T
+    turns = 360.0 * np.floor((left + right + 360.0) / 720.0)
+    for turn in np.unique(turns[turns != 0.0]):
+        there = turns == turn
+        polygons_wgs84[there] = shapely.transform(polygons_wgs84[there], lambda points: points - (turn, 0.0))  # noqa: B023
+    return polygons_wgs84

@@ -4,6 +4,7 @@ import math
 import re
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import cv2
@@ -35,8 +36,8 @@ _REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_TIMEOUT": 20,
 class GeoTiffImagery:
     """A raster with red, green and blue bands in any CRS. Safe to read from several threads.
 
-    Pixels without imagery are those that the file's alpha band, mask or nodata value says; where it has none
-    of them, wholly black areas wider than a few pixels.
+    Pixels without imagery are those that the file's alpha band, mask or nodata value says, and those that are no
+    number; where it has no such band, mask or value, wholly black areas wider than a few pixels as well.
 
     Args:
         path: a file, or the URL of a COG.
@@ -63,13 +64,13 @@ class GeoTiffImagery:
                     raise SettingsError(
                         f"{self.name}: {lack}.", fix="Point FOOTPRINT_IMAGERY at a GeoTIFF with red, green and blue."
                     )
-                self._crs, self._width, self._to_pixels = source.crs, source.width, ~source.transform
+                self._crs, self._shape, self._to_pixels = source.crs, source.shape, ~source.transform
                 self._overviews = source.overviews(1)
                 self._bands = _rgb_bands(source.colorinterp)
                 self._declares_mask = MaskFlags.all_valid not in source.mask_flag_enums[self._bands[0] - 1]
                 self.date = date or _date({**source.tags(), **source.tags(ns="IMAGERY")})
-                self.extent_wgs84 = Bounds(*transform_bounds(source.crs, "EPSG:4326", *source.bounds))
-                self._shape, self._own_pixel = source.shape, (source.bounds.right - source.bounds.left) / source.width
+                self.extent_wgs84 = _from_west_to_east(transform_bounds(source.crs, "EPSG:4326", *source.bounds))
+                self._middle, _ = source.transform * (source.width / 2, source.height / 2)
         except RasterioError:
             raise SettingsError(
                 f"{self.name}: missing, or not a raster that GDAL can read.",
@@ -81,8 +82,7 @@ class GeoTiffImagery:
         """See `Imagery.zooms`. Without overviews a coarse tile is made of all the pixels in it, so there is a limit."""
         known = 18
         tile = tile_at(*self.extent_wgs84.centre, known)
-        left, _, right, _ = transform_bounds(WEB_MERCATOR, self._crs, *tile.bounds_3857)
-        decimation = (right - left) / _MAP_TILE_PX / self._own_pixel
+        decimation = _decimation(*self._places(tile.bounds_3857, _MAP_TILE_PX, _MAP_TILE_PX))
         finest = min(max(known + math.ceil(math.log2(decimation) - 0.01), 0), 24)
         for zoom in range(finest - 1, -1, -1):
             at_zoom = decimation * 2.0 ** (known - zoom)
@@ -93,10 +93,10 @@ class GeoTiffImagery:
 
     def read(self, bounds_3857: Bounds, height: int, width: int) -> Patch:
         """Pixels of a rectangle on a grid of `height` × `width`; see `Imagery.read`."""
-        if not to_wgs84(bounds_3857).overlaps(self.extent_wgs84):
+        if not self._reaches(to_wgs84(bounds_3857)):
             raise no_imagery(self, bounds_3857)
         x, y = self._places(bounds_3857, height, width)
-        decimation = math.hypot(*((along[:, -1] - along[:, 0]).mean() for along in (x, y))) / max(width - 1, 1)
+        decimation = _decimation(x, y)
         level = self._overview(decimation)
         factor = 1 if level is None else self._overviews[level]
         try:
@@ -104,8 +104,9 @@ class GeoTiffImagery:
                 rasterio.Env(**self._environment),
                 rasterio.open(self._path, **({} if level is None else {"overview_level": level})) as source,
             ):
-                scale = np.float32(source.width / self._width)
-                read = self._read(source, x * scale, y * scale)
+                # GDAL rounds the sides of an overview up, each by itself.
+                down, across = (np.float32(side / own) for side, own in zip(source.shape, self._shape, strict=True))
+                read = self._read(source, x * across, y * down)
         except RasterioError as error:
             reason = type(error).__name__ if self._environment else str(error).splitlines()[0]
             raise ImageryError(
@@ -121,6 +122,13 @@ class GeoTiffImagery:
         grid_m = (bounds_3857.right - bounds_3857.left) / width * ground_scale(bounds_3857)
         return Patch(pixels, valid, self.name, gsd_m=grid_m / decimation * factor, date=self.date)
 
+    def _reaches(self, area_wgs84: Bounds) -> bool:
+        """Whether the raster and an area may overlap, whichever turn of the globe their longitudes are of."""
+        left, bottom, right, top = area_wgs84
+        return any(
+            Bounds(left + turn, bottom, right + turn, top).overlaps(self.extent_wgs84) for turn in (-360.0, 0.0, 360.0)
+        )
+
     def _places(self, bounds_3857: Bounds, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Where the centres of a grid's pixels lie, in columns and rows of the file, float32, shape (H, W) each."""
         left, bottom, right, top = bounds_3857
@@ -130,9 +138,9 @@ class GeoTiffImagery:
                             np.linspace(top - half_y, bottom + half_y, rows))  # fmt: skip
         east, north = (np.reshape(along, (rows, columns)) for along in
                        transform(WEB_MERCATOR, self._crs, *(along.ravel() for along in knots)))  # fmt: skip
-        if self._crs.is_geographic:  # the antimeridian may run through the grid
-            middle = east[rows // 2, columns // 2]
-            east = middle + (east - middle + 180.0) % 360.0 - 180.0
+        if self._crs.is_geographic:  # the antimeridian may run through the grid, or through the raster
+            middle = _near(self._middle, east[rows // 2, columns // 2])
+            east = _near(middle, east)
         x, y = (np.where(np.isfinite(along), along, _NOWHERE) for along in self._to_pixels * (east, north))
         return spread_out(x, height, width), spread_out(y, height, width)
 
@@ -151,10 +159,11 @@ class GeoTiffImagery:
         shape = -(-height // down), -(-width // across)
         what = {"window": Window(*first, width, height), "out_shape": shape, "resampling": Resampling.average}
         pixels = cv2.merge(list(source.read(self._bands, **what)))
-        masked = self._declares_mask
-        valid = (
-            source.dataset_mask(**{**what, "resampling": Resampling.nearest}) > 0 if masked else np.ones(shape, bool)
-        )
+        valid = np.ones(shape, bool)
+        if self._declares_mask:
+            valid = source.dataset_mask(**{**what, "resampling": Resampling.nearest}) > 0
+        if np.issubdtype(pixels.dtype, np.floating):
+            valid &= np.isfinite(pixels).all(axis=2)
         x, y = (
             (along - start) * np.float32(read / side)
             for along, start, read, side in ((x, first[0], shape[1], width), (y, first[1], shape[0], height))
@@ -165,6 +174,24 @@ class GeoTiffImagery:
         """The coarsest overview that is still no coarser than the grid; None for the raster itself."""
         usable = [level for level, factor in enumerate(self._overviews) if factor <= decimation * 1.001]
         return usable[-1] if usable else None
+
+
+def _decimation(x: np.ndarray, y: np.ndarray) -> float:
+    """How many of the file's pixels there are from one column of a grid to the next; of each its place, (H, W)."""
+    return math.hypot(*((along[:, -1] - along[:, 0]).mean() for along in (x, y))) / max(x.shape[1] - 1, 1)
+
+
+def _near(longitude: float, others: np.ndarray | float) -> Any:
+    """Other longitudes, each of the turn that brings it closest to one, degrees."""
+    return longitude + (others - longitude + 180.0) % 360.0 - 180.0
+
+
+def _from_west_to_east(bounds_wgs84: tuple[float, float, float, float]) -> Bounds:
+    """The same with its western edge within ±180 degrees, and its eastern one east of it, beyond 180 if need be."""
+    left, bottom, right, top = bounds_wgs84
+    right += 360.0 if left > right else 0.0
+    turn = 360.0 * math.floor((left + 180.0) / 360.0) if abs(left) <= 360.0 else 0.0
+    return Bounds(left - turn, bottom, right - turn, top)
 
 
 def _date(tags: dict[str, str]) -> str | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from footprint_pipeline.errors import NoImageryError, RequestError
 from footprint_pipeline.footprints.mercator import Tile, tile_at
-from footprint_pipeline.footprints.normalization import PERCENTILES, Normalization
+from footprint_pipeline.footprints.normalization import Normalization
 from footprint_pipeline.footprints.patch import Imagery, Patch
 
 TILE_PX = 256
@@ -73,7 +73,7 @@ class ImageryTiles:
     def _stretched(self, patch: Patch) -> np.ndarray:
         with self._lock:
             if self._stretch is None:
-                self._stretch = _stretch(self._samples() or [patch.pixels[patch.valid]])
+                self._stretch = Normalization.of(np.concatenate(self._samples() or [patch.pixels[patch.valid]]))
         return self._stretch.to_uint8(patch.pixels)
 
     def _samples(self) -> list[np.ndarray]:
@@ -92,11 +92,3 @@ class ImageryTiles:
                     continue
                 samples.append(patch.pixels[patch.valid])
         return samples
-
-
-def _stretch(samples: list[np.ndarray]) -> Normalization:
-    values = np.concatenate(samples).astype(np.float64)
-    values = values[np.isfinite(values).all(axis=1)]
-    if not len(values):
-        return Normalization()
-    return Normalization.from_percentiles(np.percentile(values, PERCENTILES, axis=0))

@@ -78,7 +78,9 @@ def tile_side(zoom: int) -> float:
 
 
 def tile_at(longitude: float, latitude: float, zoom: int) -> Tile:
-    """The tile that contains a coordinate; what lies beyond the map's edge counts to the edge."""
+    """The tile that contains a coordinate, of whichever turn; what lies beyond the map's edge counts to the edge."""
+    if not -180.0 <= longitude <= 180.0:
+        longitude = (longitude + 180.0) % 360.0 - 180.0
     return tile_at_3857(*project(longitude, max(-MAX_LATITUDE, min(latitude, MAX_LATITUDE))), zoom)
 
 

@@ -43,6 +43,12 @@ class Normalization(BaseModel):
         gamma = min(math.log(np.clip(share, 1e-6, _MIDDLE)) / math.log(_MIDDLE), _MOST_GAMMA)
         return cls.model_validate({"low": tuple(low.tolist()), "high": tuple(high.tolist()), "gamma": round(gamma, 3)})
 
+    @classmethod
+    def of(cls, pixels: np.ndarray) -> "Normalization":
+        """Of imagery that has these pixels, any real dtype, shape (N, 3); as it is when none of them is a number."""
+        known = pixels[np.isfinite(pixels).all(axis=1)].astype(np.float64)
+        return cls.from_percentiles(np.percentile(known, PERCENTILES, axis=0)) if len(known) else cls()
+
     def describe(self) -> str:
         """For people: '114–1201 · 274–1334 · 245–875, gamma 1.97'."""
         bands = " · ".join(f"{low:g}–{high:g}" for low, high in zip(self.low, self.high, strict=True))

@@ -5,6 +5,7 @@ import numpy as np
 import shapely
 
 from footprint_pipeline.footprints.mercator import Bounds, project
+from footprint_pipeline.footprints.normalization import UINT8, Normalization
 from footprint_pipeline.footprints.patch import Imagery
 
 _SURE, _UNSURE = np.array([60, 230, 90]), np.array([255, 170, 30])
@@ -23,7 +24,7 @@ def draw(
     """A place and its footprints, outlined: green where sure, orange where not.
 
     Args:
-        imagery: where the pixels come from; 8-bit.
+        imagery: where the pixels come from; of more than eight bits they are stretched by what is there.
         bounds_3857: the place, Web Mercator.
         polygons_wgs84: shapely Polygons in degrees, shape (N,).
         confidence: of each, in [0, 1], shape (N,).
@@ -33,7 +34,9 @@ def draw(
     Returns:
         uint8, shape (H, W, 3).
     """
-    picture = np.ascontiguousarray(imagery.read(bounds_3857, height, width).pixels.astype(np.uint8))
+    patch = imagery.read(bounds_3857, height, width)
+    stretch = UINT8 if patch.pixels.dtype == np.uint8 else Normalization.of(patch.pixels[patch.valid])
+    picture = np.ascontiguousarray(stretch.to_uint8(patch.pixels))
     left, bottom, right, top = bounds_3857
     for polygon, certainty in zip(polygons_wgs84, confidence, strict=True):
         share = float(np.clip((certainty - 0.5) / 0.45, 0, 1))

@@ -130,7 +130,7 @@ def _pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _count(size: int, window: int, overlap: int) -> int:
-    return 1 + max(0, -(-(size - window) // (window - overlap)))
+    return 1 if size <= window else 1 - (window - size) // (window - overlap)
 
 
 def _starts(size: int, window: int, overlap: int, stride: int) -> list[int]:

@@ -11,7 +11,7 @@ from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.footprints.mercator import Tile
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"([a-z0-9])-([a-z0-9])")
+_RANGE = re.compile(r"([a-z])-([a-z])|([0-9])-([0-9])")
 _SECRET_NAME = re.compile(r"(token|key|secret|passw(or)?d|signature|credentials?|auth)$|^(sig|sas|pat)$", re.IGNORECASE)
 _COLUMN, _ROW = {"x", "tilecol"}, {"y", "-y", "tilerow"}
 _ZOOM = {"z", "tilematrix"}
@@ -42,7 +42,7 @@ class TileTemplate:
                 fix="Write something like https://tiles.example.com/{z}/{x}/{y}.png; {-y} counts rows from the south, "
                 "{quadkey} stands for all three.",
             )
-        unknown = sorted(name for name in names - _KNOWN if not _RANGE.fullmatch(name))
+        unknown = sorted(name for name in names - _KNOWN if not _range(name))
         if unknown:
             raise SettingsError(
                 f"The imagery template has {{{unknown[0]}}}, which stands for nothing here.",
@@ -81,10 +81,15 @@ class TileTemplate:
             return str(2**tile.z - 1 - tile.y if name == "-y" else tile.y)
         if name == "quadkey":
             return "".join(str((tile.x >> bit & 1) + 2 * (tile.y >> bit & 1)) for bit in reversed(range(tile.z)))
-        choices = self._subdomains
-        if ends := _RANGE.fullmatch(name):
-            choices = [chr(code) for code in range(ord(ends[1]), ord(ends[2]) + 1)]
+        choices = _range(name) or self._subdomains
         return choices[(tile.x + tile.y) % len(choices)]
+
+
+def _range(name: str) -> list[str]:
+    """What a placeholder such as `a-c` stands for; nothing where it is no range."""
+    if not _RANGE.fullmatch(name):
+        return []
+    return [chr(code) for code in range(ord(name[0]), ord(name[2]) + 1)]
 
 
 def without_secrets(template: str) -> str:

@@ -24,7 +24,7 @@ class Footprints:
 
     Attributes:
         polygons: valid, non-empty shapely Polygons, shape (N,), dtype object.
-        confidence: mean probability inside each, float32, shape (N,).
+        confidence: mean probability of the pixels of each, float32, shape (N,).
     """
 
     polygons: np.ndarray
@@ -83,7 +83,7 @@ def vectorize(
         polygons = separate(polygons, interior, built_up=probability > level, seed_level=seed_level)
     polygons = polygons[shapely.area(polygons) > max(min_area_px, 0.0)]
 
-    confidence = _mean_inside(probability, polygons)
+    confidence = mean_inside(probability, polygons, among=probability > level)
     order = np.argsort(-confidence, kind="stable")
     return Footprints(polygons[order], confidence[order])
 
@@ -137,11 +137,16 @@ def _valid_parts(polygons: np.ndarray) -> np.ndarray:
     return parts[(shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(parts)]
 
 
-def _mean_inside(probability: np.ndarray, polygons: np.ndarray) -> np.ndarray:
-    """Mean probability of the pixels whose centres each polygon holds, float32, shape (N,).
+def mean_inside(values: np.ndarray, polygons: np.ndarray, *, among: np.ndarray | None = None) -> np.ndarray:
+    """Mean of the pixels that each polygon holds, float32, shape (N,).
 
-    Where polygons share a pixel of their outlines, the later one has it. One that holds no pixel's centre takes the
-    pixel under it.
+    Args:
+        values: of the pixels, shape (H, W).
+        polygons: shapely Polygons in pixels that do not overlap, shape (N,).
+        among: which pixels count, bool, shape (H, W); all when None. OpenCV fills a polygon's rim as well, so this is
+            what keeps to the inside of an outline that was drawn around these pixels.
+
+    Where polygons share a pixel of their outlines, the later one has it. One that holds none takes the one under it.
     """
     rings, polygon_of = shapely.get_rings(polygons, return_index=True)
     xy, ring_of = shapely.get_coordinates(rings, return_index=True)
@@ -151,14 +156,14 @@ def _mean_inside(probability: np.ndarray, polygons: np.ndarray) -> np.ndarray:
     pixels = np.rint(xy - 0.5 - 0.01 * np.sign(xy - middles)).astype(np.int32)
     each = [pixels[start:end] for start, end in pairwise(np.searchsorted(ring_of, np.arange(len(rings) + 1)).tolist())]
     first = np.searchsorted(polygon_of, np.arange(len(polygons) + 1)).tolist()
-    owner = np.zeros(probability.shape, np.int32)
+    owner = np.zeros(values.shape, np.int32)
     for number, (start, end) in enumerate(pairwise(first), 1):
         cv2.fillPoly(owner, each[start:end], number)
-    inside = np.flatnonzero(owner)
+    inside = np.flatnonzero(owner if among is None else np.where(among, owner, 0))
     whose = owner.ravel()[inside]
     held = np.bincount(whose, minlength=len(polygons) + 1)[1:]
-    mean = np.bincount(whose, probability.ravel()[inside], minlength=len(polygons) + 1)[1:] / np.maximum(held, 1)
+    mean = np.bincount(whose, values.ravel()[inside], minlength=len(polygons) + 1)[1:] / np.maximum(held, 1)
     empty = held == 0
     x, y = shapely.get_coordinates(shapely.point_on_surface(polygons[empty])).astype(int).T
-    mean[empty] = probability[y, x]
+    mean[empty] = values[y.clip(0, values.shape[0] - 1), x.clip(0, values.shape[1] - 1)]
     return mean.astype(np.float32)

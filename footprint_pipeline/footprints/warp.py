@@ -11,6 +11,8 @@ import numpy as np
 
 SHRINKS = 1.2
 """From so many of the given pixels to one of the wanted ones on, they are averaged before it is looked between them."""
+_MOST_COUNTED = 2**15 - 2
+"""Rows or columns that OpenCV's remapping can count."""
 _KNOWN = (np.uint8, np.uint16, np.int16, np.float32, np.float64)
 """The kinds of numbers that OpenCV looks between."""
 
@@ -82,7 +84,22 @@ def _between(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if max(steps) > SHRINKS:  # around each pixel: cells, as of a resized image, would begin elsewhere in every read
         across, down = (_box(step if step > SHRINKS else 1.0) for step in steps)
         image = cv2.sepFilter2D(image, -1, across, down, borderType=cv2.BORDER_REFLECT_101)
-    return cv2.remap(image, x - np.float32(0.5), y - np.float32(0.5), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return _remapped(image, x - np.float32(0.5), y - np.float32(0.5))
+
+
+def _remapped(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """OpenCV's bilinear remapping, in parts where the image has more rows or columns than that can count."""
+    if max(image.shape[:2]) <= _MOST_COUNTED and max(x.shape) <= _MOST_COUNTED:
+        return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    along = int(x.shape[1] >= x.shape[0])
+    parts = []
+    for part_x, part_y in zip(np.array_split(x, 2, along), np.array_split(y, 2, along), strict=True):
+        (left, right), (top, bottom) = (
+            (int(np.clip(part.min() - 1, 0, size - 1)), int(np.clip(part.max() + 3, 1, size)))
+            for part, size in ((part_x, image.shape[1]), (part_y, image.shape[0]))
+        )
+        parts.append(_remapped(image[top:bottom, left:right], part_x - np.float32(left), part_y - np.float32(top)))
+    return np.concatenate(parts, along)
 
 
 def _box(width: float) -> np.ndarray:

@@ -108,10 +108,13 @@ def rounded(polygons_wgs84: np.ndarray) -> np.ndarray:
     def round_all(polygons: np.ndarray) -> np.ndarray:
         return shapely.transform(polygons, lambda points: np.round(points, DECIMALS))
 
-    snapped = shapely.remove_repeated_points(round_all(polygons_wgs84))
-    for i in np.flatnonzero(~shapely.is_valid(snapped)):  # seldom: two walls have met
+    snapped = round_all(polygons_wgs84)
+    left, bottom, right, top = shapely.bounds(snapped).reshape(-1, 4).T
+    drawn = (left < right) | (bottom < top)  # else it is one point, of which GEOS makes no ring
+    snapped[drawn] = shapely.remove_repeated_points(snapped[drawn])
+    for i in np.flatnonzero(~shapely.is_valid(snapped) | ~drawn):  # seldom: two walls have met
         parts = shapely.get_parts(shapely.set_precision(polygons_wgs84[i], 10.0**-DECIMALS))
-        snapped[i] = round_all(max(parts, key=shapely.area))
+        snapped[i] = round_all(max(parts, key=shapely.area, default=shapely.Polygon()))
     return shapely.orient_polygons(snapped)
 
 

@@ -28,6 +28,8 @@ from footprint_pipeline.footprints.warp import warp
 
 MAPBOX = "https://api.mapbox.com/v4/mapbox.satellite/{z}/{x}/{y}@2x.png?access_token="
 MAPBOX_ATTRIBUTION = "© Mapbox © OpenStreetMap © Maxar"
+_LEAST_TILE_PX = 64
+"""A smaller image stands for a tile that there is not."""
 
 
 class XyzImagery:
@@ -148,7 +150,8 @@ class XyzImagery:
         if self._tile_px is None:  # how large the tiles are shows in the first that is there
             tiles = list(tiles_covering(bounds_3857, nearest(256)))
             image = self._image(tiles[len(tiles) // 2])
-            self._tile_px = None if image is None else image.shape[0]
+            if image is not None and image.shape[0] >= _LEAST_TILE_PX:  # else it stands for none
+                self._tile_px = image.shape[0]
         return nearest(self._tile_px or 256)
 
     def _image(self, tile: Tile) -> np.ndarray | None:

@@ -19,7 +19,8 @@ def prediction(height: int = 40, width: int = 60) -> TilePrediction:
     truth[10:30, 10:30] = 1
     probability = np.roll(truth, 5, axis=1) * np.float32(0.9)
     image = np.full((height, width, 3), 100, np.uint8)
-    return TilePrediction("a", "Town", image, truth, probability, Answer(probability, None, (height, width), 0.5))
+    answer = Answer(probability, None, (height, width), 0.5)
+    return TilePrediction("a", "Town", image, truth, np.ones((height, width), bool), probability, answer)
 
 
 def test_the_overlay_paints_each_kind_of_pixel() -> None:

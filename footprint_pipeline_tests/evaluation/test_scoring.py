@@ -175,3 +175,17 @@ def test_cities_count_the_same_for_buildings_and_pixels_for_pixels() -> None:
 def test_tiles_without_building_pixels_have_no_median() -> None:
     scores = scoring.summarize(tiles(("Rio", 0, 5, 0, 0, 1, 0)))
     assert (scores.median_tile_f1, scores.pooled_pixel_f1, scores.building_f1) == (0.0, 0.0, 0.0)
+
+
+def test_what_is_labelled_where_there_is_no_imagery_cannot_be_missed(tmp_path: Path) -> None:
+    city = build_city(tmp_path, count=4)
+    with rasterio.open(city.manifest["path"][0], "r+") as tile:
+        pixels = tile.read()
+        pixels[:, :, :20] = 0  # all of one building and a third of another
+        tile.write(pixels)
+    scores = scoring.score_tiles(predict(city), city.polygons, tolerance=0.5)
+    first = scores.tiles.iloc[0]
+    assert first["pixel_f1"] == first["building_f1"] == 1.0
+    whole = scoring.score_tiles(predict(build_city(tmp_path / "whole", count=4)), city.polygons, tolerance=0.5)
+    assert (first["building_tp"], whole.tiles["building_tp"][0]) == (2, 3)
+    assert 0 < first["pixel_tp"] < whole.tiles["pixel_tp"][0]

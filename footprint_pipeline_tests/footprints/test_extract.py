@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import shapely
 from pyproj import Geod
 
@@ -23,6 +24,7 @@ from footprint_pipeline_tests.footprints.red_city import (
     roof,
     write_city,
     write_model,
+    write_raster,
 )
 
 PLACE = (-43.2, -22.9)
@@ -334,3 +336,26 @@ def test_imagery_that_is_too_coarse_is_refused(tmp_path: Path) -> None:
     fine = Runtime(write_model(tmp_path / "fine", gsd_m=0.2), threads=1)
     with pytest.raises(TooCoarseError, match=r"too coarse for this model, which works at 0\.2 m"):
         extract(fine, city(tmp_path), TILE.bounds_3857)
+
+
+def test_imagery_of_fractions_is_stretched_as_in_training(runtime: Runtime, tmp_path: Path) -> None:
+    reflectance = Normalization(low=(0.02, 0.02, 0.02), high=(0.4, 0.4, 0.4))
+    folder = write_model(tmp_path / "light", normalization={"AOI_1": reflectance})
+    painted = roof(*MIDDLE, 24, 15)
+    city(tmp_path, painted)
+    with rasterio.open(tmp_path / "city.tif") as source:
+        pixels = 0.02 + 0.38 * source.read().astype(np.float32) / 255
+        write_raster(tmp_path / "light.tif", pixels, source.transform, str(source.crs), photometric="MINISBLACK")
+    found = extract(Runtime(folder, threads=1), GeoTiffImagery(tmp_path / "light.tif"), TILE.bounds_3857)
+    assert distance_m(only(found), painted) < PIXEL_M
+
+
+def test_footprints_beyond_the_antimeridian_are_on_the_maps_other_side(runtime: Runtime) -> None:
+    last = Tile(18, 2**18 - 1, 2**17 - 1).bounds_3857
+    side = last.right - last.left
+    area = to_wgs84(Tile(18, 0, 2**17 - 1).bounds_3857)
+    painted = Bounds(area.left + 2e-4, area.bottom + 3e-4, area.left + 4e-4, area.top - 3e-4)
+    with http_server(TileServer([painted])) as server:
+        imagery = XyzImagery(server.address + "/{z}/{x}/{y}.png")
+        found = extract(runtime, imagery, Bounds(last.left + side / 2, last.bottom, last.right + side / 2, last.top))
+    assert distance_m(only(found), painted) < PIXEL_M

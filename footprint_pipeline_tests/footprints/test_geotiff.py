@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.enums import Resampling
-from rasterio.transform import from_bounds
-from rasterio.warp import calculate_default_transform, reproject
+from rasterio.transform import Affine, from_bounds, from_origin
+from rasterio.warp import calculate_default_transform, reproject, transform
 
 from footprint_pipeline.errors import ImageryError, NoImageryError, SettingsError
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
-from footprint_pipeline.footprints.mercator import Bounds, Tile, tile_at, to_wgs84
+from footprint_pipeline.footprints.mercator import Bounds, Tile, project, tile_at, to_wgs84
 from footprint_pipeline_tests.footprints.red_city import Answers, http_server, write_city, write_raster
 
 TILE = tile_at(-43.2, -22.9, 18)
@@ -183,17 +183,17 @@ def test_a_remote_files_token_stays_out_of_logs_and_errors(tmp_path: Path, caplo
 def test_another_projection_lands_in_the_same_place(tmp_path: Path) -> None:
     image = np.full((3, 300, 300), 90, np.uint8)
     image[0, 100:150, 200:240] = 250
-    transform, width, height = calculate_default_transform("EPSG:3857", "EPSG:32723", 300, 300, *AREA)
+    grid, width, height = calculate_default_transform("EPSG:3857", "EPSG:32723", 300, 300, *AREA)
     utm = np.zeros((3, height, width), np.uint8)
     reproject(
         image,
         utm,
         src_transform=from_bounds(*AREA, 300, 300),
         src_crs="EPSG:3857",
-        dst_transform=transform,
+        dst_transform=grid,
         dst_crs="EPSG:32723",
     )
-    write_raster(tmp_path / "utm.tif", utm, transform, "EPSG:32723", nodata=0)
+    write_raster(tmp_path / "utm.tif", utm, grid, "EPSG:32723", nodata=0)
     red = GeoTiffImagery(tmp_path / "utm.tif").read(AREA, 300, 300).pixels[..., 0] > 170
     rows, columns = np.nonzero(red)
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == pytest.approx((100, 150, 200, 240), abs=1)
@@ -227,3 +227,67 @@ def test_a_file_that_breaks_later_is_the_providers_failure(tmp_path: Path) -> No
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ImageryError, match=r"city\.tif: cannot be read"):
         imagery.read(tile_at(-43.199, -22.899, 18).bounds_3857, 64, 64)
+
+
+def grey(path: Path, transform: object, crs: str, *, shape: tuple[int, int] = (400, 400)) -> GeoTiffImagery:
+    write_raster(path, np.full((3, *shape), 90, np.uint8), transform, crs)
+    return GeoTiffImagery(path)
+
+
+def around(longitude: float, latitude: float, half_m: float = 40.0) -> Bounds:
+    x, y = project(longitude, latitude)
+    return Bounds(x - half_m, y - half_m, x + half_m, y + half_m)
+
+
+def test_a_projected_file_across_the_antimeridian_is_read_on_both_sides(tmp_path: Path) -> None:
+    (x,), (y,) = transform("EPSG:4326", "EPSG:32760", [179.995], [-17.0])
+    imagery = grey(tmp_path / "fiji.tif", from_origin(x, y, 3, 3), "EPSG:32760")
+    assert imagery.extent_wgs84.left == pytest.approx(179.995, abs=1e-3)
+    assert imagery.extent_wgs84.right == pytest.approx(180.0063, abs=1e-3)
+    for longitude in (179.998, 180.001, -179.998):
+        assert imagery.read(around(longitude, -17.005), 64, 64).valid.all()
+    assert imagery.zooms == (0, 16)
+    with pytest.raises(NoImageryError, match=r"longitude 179\.99\d+ to 180\.00"):
+        imagery.read(around(0.0, -17.005), 64, 64)
+
+
+@pytest.mark.parametrize("west", [179.999, 200.0, -160.0])
+def test_longitudes_may_be_of_any_turn(tmp_path: Path, west: float) -> None:
+    imagery = grey(tmp_path / "east.tif", from_origin(west, 20.0, 5e-6, 5e-6), "EPSG:4326")
+    left = west if west < 180 else west - 360 * (west >= 180)
+    assert imagery.extent_wgs84.left == pytest.approx(left)
+    for turn in (-360.0, 0.0):
+        assert imagery.read(around(left + turn + 0.001, 19.999), 64, 64).valid.all()
+
+
+def test_the_finest_zoom_is_that_of_the_pixels_however_the_file_is_turned(tmp_path: Path) -> None:
+    side = (AREA.right - AREA.left) / 512
+    plain = grey(tmp_path / "a.tif", Affine(side, 0, AREA.left, 0, -side, AREA.top), "EPSG:3857", shape=(200, 2000))
+    turned = grey(tmp_path / "b.tif", Affine(0, side, AREA.left, side, 0, AREA.top), "EPSG:3857", shape=(200, 2000))
+    assert plain.zooms == turned.zooms
+    assert plain.zooms[1] == 19
+
+
+@pytest.mark.parametrize("shape", [(1009, 1024), (1024, 1009)])
+def test_overviews_lie_where_the_file_does(tmp_path: Path, shape: tuple[int, int]) -> None:
+    """Of a file whose sides are no multiples of theirs."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]].astype(np.float32) + 0.5
+    write_raster(tmp_path / "ramp.tif", np.stack([rows, columns, rows]), from_origin(9, 0, 1, 1), "EPSG:3857")
+    with rasterio.open(tmp_path / "ramp.tif", "r+") as target:
+        target.build_overviews([2, 4, 8], Resampling.average)
+    height, width = (side // 8 for side in shape)
+    patch = GeoTiffImagery(tmp_path / "ramp.tif").read(Bounds(9, -8 * height, 9 + 8 * width, 0), height, width)
+    inside = slice(2, -2)
+    assert patch.pixels[inside, inside, 0].mean(axis=1) == pytest.approx((np.arange(height)[inside] + 0.5) * 8, abs=1)
+    assert patch.pixels[inside, inside, 1].mean(axis=0) == pytest.approx((np.arange(width)[inside] + 0.5) * 8, abs=1)
+
+
+def test_what_is_no_number_is_no_imagery_and_leaves_its_neighbours_alone(tmp_path: Path) -> None:
+    image = noise(3, 64, 64).astype(np.float32)
+    image[1, :, 20:30] = np.nan
+    image[2, :, 40:50] = np.inf
+    imagery = raster(tmp_path / "light.tif", image, photometric="MINISBLACK")
+    patch = imagery.read(AREA, 64, 64)
+    assert np.flatnonzero(~patch.valid[5]).tolist() == [*range(20, 30), *range(40, 50)]
+    shifted = imagery.read(Bounds(AREA.left + 1.0, AREA.bottom, AREA.right + 1.0, AREA.top), 64, 64)
+    assert np.isfinite(shifted.pixels[shifted.valid]).all()

@@ -119,3 +119,9 @@ def test_what_leans_to_one_side_is_evened_out() -> None:
 def test_three_orientations_are_no_choice() -> None:
     with pytest.raises(SettingsError, match="flips is 3"):
         predict_probability(np.zeros((16, 16, 3), np.float32), red, flips=3)
+
+
+@pytest.mark.parametrize("shape", [(7000, 60), (49, 6500)])
+def test_long_narrow_images_are_predicted(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(1).random((*shape, 3), np.float32)
+    assert predict_probability(image, red, stride=16) == pytest.approx(image[..., :1], abs=1e-6)

@@ -44,6 +44,8 @@ def test_neighbours_are_spread_over_the_subdomains_and_each_tile_keeps_its_own()
         ("https://t.example/{TileMatrix}/{TileRow}.png", "not an http"),
         ("t.example/{z}/{x}/{y}", "not an http"),
         ("https://t.example/{Style}/{z}/{x}/{y}", r"\{style\}, which stands for nothing"),
+        ("https://{c-a}.t.example/{z}/{x}/{y}.png", r"\{c-a\}, which stands for nothing"),
+        ("https://{3-a}.t.example/{z}/{x}/{y}.png", r"\{3-a\}, which stands for nothing"),
         ("https://t.example/{z}/{x}/{y}{r}.png", r"\{r\}, which stands for nothing"),
     ],
 )

@@ -103,3 +103,13 @@ def test_what_lies_outside_may_be_left_out() -> None:
         found = vectorize(probability, tolerance=0.5, reaching_into=box)
         assert len(found) == count
         assert {polygon.wkb for polygon in found.polygons} <= {polygon.wkb for polygon in every.polygons}
+
+
+@pytest.mark.parametrize("tolerance", [0.3, 0.5, 0.7, 0.9])
+def test_confidence_is_of_a_buildings_own_pixels(tolerance: float) -> None:
+    """Wherever its outline runs, and whatever it surrounds."""
+    probability = raster((3, 3, 9, 9), (10, 20, 30, 40)) * np.float32(0.95)
+    probability[16:24, 26:34] = 0.0
+    found = vectorize(probability, tolerance=tolerance)
+    assert len(found) == 2
+    assert found.confidence.tolist() == pytest.approx([0.95, 0.95])

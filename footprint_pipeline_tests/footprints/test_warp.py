@@ -77,3 +77,21 @@ def test_knots_are_joined_by_straight_lines() -> None:
     assert spread.dtype == np.float32
     assert spread[0] == pytest.approx(np.interp(np.arange(21), [0, 10, 20], knots[0]))
     assert spread[:, 0] == pytest.approx(np.linspace(0, 100, 11))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_more_pixels_than_opencv_can_count_are_looked_between_too(axis: int) -> None:
+    wide, high = 40_000, 5
+    image = np.random.default_rng(0).integers(0, 255, (high, wide, 3), np.uint8)
+    x, y = grid(wide, high, step=1.0, start=0.25)
+    if axis == 0:
+        image, x, y = np.ascontiguousarray(image.transpose(1, 0, 2)), y.T, x.T
+    whole, there = warp(image, np.ones(image.shape[:2], bool), x, y)
+    cut = slice(30_000, 30_100)
+    if axis == 0:
+        part, _ = warp(image[29_900:30_200], np.ones((300, high), bool), x[cut], y[cut] - 29_900)
+        assert np.array_equal(whole[cut], part)
+    else:
+        part, _ = warp(image[:, 29_900:30_200], np.ones((high, 300), bool), x[:, cut] - 29_900, y[:, cut])
+        assert np.array_equal(whole[:, cut], part)
+    assert there.mean() > 0.7

@@ -115,3 +115,8 @@ def test_a_footprint_that_rounding_splits_stays_one_polygon_its_largest_part(run
     assert shapely.set_precision(dumbbell, 1e-7).geom_type == "MultiPolygon"
     (feature,) = feature_collection(extraction(dumbbell), runtime.spec, model_version="1")["features"]
     assert shape(feature["geometry"]).equals(shapely.box(10.0002, 50.0, 10.0004, 50.0001))
+
+
+def test_what_shrinks_to_a_point_is_not_written(runtime: Runtime) -> None:
+    speck = shapely.Polygon([(10, 50), (10 + 1e-8, 50), (10, 50 + 1e-8)])
+    assert feature_collection(extraction(speck), runtime.spec, model_version="1")["features"] == []

@@ -202,3 +202,21 @@ def test_the_settings_open_the_imagery_they_name(tmp_path) -> None:
         open_imagery(Settings(imagery=str(tmp_path / "gone.tif")))
     with pytest.raises(SettingsError, match="coarsest zoom"):
         open_imagery(Settings(imagery="https://t/{z}/{x}/{y}", imagery_min_zoom=9, imagery_max_zoom=3))
+
+
+def test_a_tile_that_stands_for_none_tells_nothing_of_the_others_size() -> None:
+    class Blank(TileServer):
+        blanks = 1
+
+        def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+            self.blanks -= 1
+            return (200, png(np.zeros((1, 1, 4), np.uint8)), {}) if self.blanks >= 0 else super().answer(path)
+
+    side = AREA.right - AREA.left
+    beside = Bounds(AREA.left + 4 * side, AREA.bottom, AREA.right + 4 * side, AREA.top)
+    with http_server(Blank([])) as server:
+        imagery = XyzImagery(server.address + "/{z}/{x}/{y}.png")
+        with pytest.raises(NoImageryError):
+            imagery.read(AREA, 256, 256)
+        assert imagery.read(beside, 256, 256).source == "127.0.0.1, zoom 18"
+    assert {path.split("/")[1] for path, _ in server.asked} == {"18"}

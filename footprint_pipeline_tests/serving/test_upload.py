@@ -138,3 +138,12 @@ def test_bombs_are_refused_by_their_header(client: FlaskClient, tmp_path: Path) 
 
 def test_more_than_32_mib_are_413(client: FlaskClient) -> None:
     assert_problem(send(client, b"\0" * (32 * 2**20 + 1)), 413)
+
+
+def test_an_image_across_the_antimeridian_has_its_place(client: FlaskClient, tmp_path: Path) -> None:
+    where = from_origin(180 - 10 * 4e-6, 10, 4e-6, 4e-6)
+    answer = send(client, tiff(tmp_path / "east.tif", crs="EPSG:4326", transform=where))
+    assert answer.status_code == 200, answer.text
+    for feature in answer.json["features"]:
+        assert all(-180 <= longitude <= 180 for longitude, _ in feature["geometry"]["coordinates"][0])
+    assert answer.json["features"]

@@ -54,11 +54,14 @@ class ToleranceSweep(_Record):
 
 
 class TestEvaluation(_Record):
-    """Scores on the test split at the chosen tolerance and seed level."""
+    """Scores on the test split, and with what was chosen they were reached."""
 
     run_id: str
     model_id: str
     tolerance: float
+    seed_level: float | None = None
+    flips: int = 1
+    min_area_m2: float = 0.0
     tiles: int
     metrics: dict[str, float]
     by_aoi: list[dict[str, str | int | float]]

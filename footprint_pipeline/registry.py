@@ -1,7 +1,7 @@
 """The MLflow model registry: register, promote by alias, resolve, pull. No Dagster, no Keras.
 
-A version holds the Keras model, under `serving/` the exported one with its spec, and under `onnx/` the same network
-as ONNX. It works with mlflow-skinny, so the service needs nothing more.
+A version holds the Keras model; in a folder of its own under `serving/` the exported one with its spec, and under
+`onnx/` the same network as ONNX. It works with mlflow-skinny, so the service needs nothing more.
 """
 
 import os
@@ -29,6 +29,9 @@ from footprint_pipeline.footprints.spec import SPEC_FILE, ModelSpec
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+EXPORTS = "exports"
+"""Tag of a version: in which artifact folder of its logged model its own folders lie, for one model may be registered
+several times; in the uppermost one where there is no such tag."""
 SERVING_FOLDER = "serving"
 """Artifact folder of a version that holds the exported model."""
 ONNX_FOLDER = "onnx"
@@ -124,17 +127,18 @@ class Registry:
             return target
         try:
             source = self.client.get_model_version_download_uri(self.model_name, found.version)
-            with atomic_folder(target) as temporary:
-                mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"{source}/{SERVING_FOLDER}", dst_path=str(temporary), tracking_uri=self.tracking_uri
+            with atomic_folder(target) as temporary, tempfile.TemporaryDirectory(dir=temporary) as scratch:
+                pulled = mlflow.artifacts.download_artifacts(
+                    artifact_uri=f"{source}/{_folder(found, SERVING_FOLDER)}",
+                    dst_path=scratch,
+                    tracking_uri=self.tracking_uri,
                 )
-                pulled = temporary / SERVING_FOLDER
-                ModelSpec.read(pulled)
-                for path in list(pulled.iterdir()):
+                ModelSpec.read(Path(pulled))
+                for path in list(Path(pulled).iterdir()):
                     path.replace(temporary / path.name)
-                pulled.rmdir()
                 if onnx:
-                    self._pull_file(found, f"{ONNX_FOLDER}/{_ONNX_FILE}", temporary / _ONNX_FILE, "ONNX model")
+                    artifact = f"{_folder(found, ONNX_FOLDER)}/{_ONNX_FILE}"
+                    self._pull_file(found, artifact, temporary / _ONNX_FILE, "ONNX model")
         except (MlflowException, OSError) as error:
             raise RegistryError(
                 f"{self.model_name} version {found.version}: its exported model cannot be pulled "
@@ -165,8 +169,8 @@ class Registry:
                 fix="Take --format openvino or keras.",
             )
         return [
-            self._pull_file(found, f"{ONNX_FOLDER}/{_ONNX_FILE}", into / _ONNX_FILE, "ONNX model"),
-            self._pull_file(found, f"{SERVING_FOLDER}/{SPEC_FILE}", into / SPEC_FILE, "spec"),
+            self._pull_file(found, f"{_folder(found, ONNX_FOLDER)}/{_ONNX_FILE}", into / _ONNX_FILE, "ONNX model"),
+            self._pull_file(found, f"{_folder(found, SERVING_FOLDER)}/{SPEC_FILE}", into / SPEC_FILE, "spec"),
         ]
 
     def _pull_file(self, found: ModelVersion, artifact: str, target: Path, what: str) -> Path:
@@ -268,6 +272,11 @@ class Registry:
             f"The model registry at {where} does not answer as it should ({first_line(error)}).",
             fix="Check that it runs and that MLFLOW_TRACKING_URI names it.",
         )
+
+
+def _folder(found: ModelVersion, name: str) -> str:
+    """Where a folder of a version lies among the artifacts of its logged model."""
+    return "/".join(filter(None, (found.tags.get(EXPORTS), name)))
 
 
 def experiment_id(client: MlflowClient, name: str, *, artifacts: Path | None) -> str:

@@ -22,7 +22,7 @@ def promote(settings: Settings, *, version: str, force: bool) -> dict[str, Any]:
         former = promotion.promote_by_hand(settings, found.version)
         promoted, reason = True, "by hand"
     else:
-        tiles = promotion.held_out(settings)
+        tiles = promotion.held_out(settings, found.version)
         scores = promotion.score_version(settings, found.version, tiles)
         judged = promotion.promote_if_better(settings, found.version, scores, tiles, PromotionSpec())
         former, promoted, reason = judged.champion, judged.verdict.promote, judged.verdict.reason
@@ -55,7 +55,8 @@ def compare(settings: Settings, *, first: str, second: str, out: Path | None) ->
     )
     if one.version == other.version:
         raise SettingsError(f"{first} and {second} are the same version, {one.version}.", fix="Name two versions.")
-    found = promotion.compare(settings, one.version, other.version, promotion.held_out(settings))
+    tiles = promotion.held_out(settings, one.version, other.version)
+    found = promotion.compare(settings, one.version, other.version, tiles)
     sheet = out or settings.home / "compared" / f"{one.version}-{other.version}.png"
     with atomic_path(sheet) as temporary:
         temporary.write_bytes(found.sheet)

@@ -50,6 +50,8 @@ def decide(candidate: TestScores, champion: TestScores | None, spec: PromotionSp
             return Verdict(False, f"{name} {figures[name]:.4f} is below the floor of {floor:.4f}", apart)
     if apart is None:
         return Verdict(True, "there was no champion")
+    if len(candidate.tiles) < spec.min_tiles:
+        return Verdict(False, f"{len(candidate.tiles)} test tiles cannot tell who is better", apart)
     difference = apart[DECIDING]
     told = f"{DECIDING} differs from the champion's by {difference} on {len(candidate.tiles)} tiles"
     if difference.median <= 0:

@@ -70,6 +70,7 @@ class PromotionSpec:
         margin: the lower end of the 95 % interval of the difference in building F1 must not be further below zero.
         min_building_f1: nor building F1 on the test tiles below this,
         min_pooled_pixel_f1: nor pixel F1 of all of them taken as one below this.
+        min_tiles: fewer test tiles cannot tell who is better.
         draws: of the test tiles, for the interval.
 
     Raises:
@@ -79,6 +80,7 @@ class PromotionSpec:
     margin: float = 0.002
     min_building_f1: float = 0.0
     min_pooled_pixel_f1: float = 0.0
+    min_tiles: int = 3
     draws: int = DRAWS
 
     def __post_init__(self) -> None:

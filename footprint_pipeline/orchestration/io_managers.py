@@ -10,15 +10,21 @@ from footprint_pipeline.files import atomic_path
 
 
 class JsonRecords(dg.ConfigurableIOManager):
-    """Stores pydantic records as `<folder>/<asset>.json` and reads them back by the input's annotation."""
+    """Stores pydantic records as JSON and reads them back by the input's annotation.
+
+    The last record of an asset is `<folder>/<asset>.json`, whichever run made it. A run reads what it made itself, or
+    the run that it is another try of, so that two at a time do not take each other's: these are kept in
+    `<folder>/runs/<run>/` as well.
+    """
 
     folder: str
 
     def handle_output(self, context: dg.OutputContext, obj: BaseModel) -> None:
         """Write the record, atomically."""
-        path = self._path(context.asset_key)
-        with atomic_path(path) as temporary:
-            temporary.write_text(obj.model_dump_json(indent=2) + "\n")
+        path = Path(self.folder) / _file(context.asset_key)
+        for each in (self._of_run(context.run_id) / path.name, path):
+            with atomic_path(each) as temporary:
+                temporary.write_text(obj.model_dump_json(indent=2) + "\n")
         context.add_output_metadata({"record": dg.MetadataValue.path(path)})
 
     def load_input(self, context: dg.InputContext) -> BaseModel:
@@ -27,8 +33,12 @@ class JsonRecords(dg.ConfigurableIOManager):
         Raises:
             DatasetError: the asset has not been materialised.
         """
-        path = self._path(context.asset_key)
-        if not path.exists():
+        run = context.step_context.dagster_run
+        tries = (each for each in (run.run_id, run.parent_run_id, run.root_run_id) if each is not None)
+        name = _file(context.asset_key)
+        places = [*(self._of_run(each) / name for each in tries), Path(self.folder) / name]
+        path = next((place for place in places if place.exists()), None)
+        if path is None:
             raise DatasetError(
                 f"{context.asset_key.to_user_string()} has not been materialized yet.",
                 fix="Materialize it first, or run the whole chain.",
@@ -36,5 +46,9 @@ class JsonRecords(dg.ConfigurableIOManager):
         record: type[BaseModel] = context.dagster_type.typing_type
         return record.model_validate_json(path.read_text())
 
-    def _path(self, key: dg.AssetKey) -> Path:
-        return Path(self.folder) / f"{'__'.join(key.path)}.json"
+    def _of_run(self, run_id: str) -> Path:
+        return Path(self.folder) / "runs" / run_id
+
+
+def _file(key: dg.AssetKey) -> str:
+    return f"{'__'.join(key.path)}.json"

@@ -125,6 +125,8 @@ def run_ui(settings: Settings, *, host: str, port: int, mlflow_port: int) -> int
         "FOOTPRINT_MLFLOW_UI_URL": f"http://{host}:{mlflow_port}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONWARNINGS": "ignore",
+        # The programs run in another folder.
+        **({"FOOTPRINT_RETRAIN_SPEC": str(spec.absolute())} if (spec := settings.retrain_spec) else {}),
     }
     with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
         end_lost_runs(instance)

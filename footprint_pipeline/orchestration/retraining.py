@@ -6,15 +6,16 @@ where it failed; while a training is queued or under way no other is asked for.
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
 from pydantic import BaseModel
 
 from footprint_pipeline.dataset.splits import digest, read_manifests
 from footprint_pipeline.errors import FootprintError, SettingsError
-from footprint_pipeline.handover import RegisteredModel, TrainedUnet
+from footprint_pipeline.handover import TrainedUnet
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.resources import Workplace
 from footprint_pipeline.settings import Settings
@@ -25,7 +26,9 @@ log = logging.getLogger(__name__)
 
 Record = TypeVar("Record", bound=BaseModel)
 
-TRAINING_JOBS = ("model", "whole_chain")
+TRAINING_JOBS = ("model", "whole_chain", "search")
+TRAINING_ASSETS = {dg.AssetKey("trained_unet"), dg.AssetKey("hyperparameter_search")}
+PREPARING_ASSETS = ("image_tiles", "building_polygons", "mask_tiles", "split_manifests", "dataset_report")
 RETRIES = {"dagster/max_retries": "1", "dagster/retry_strategy": "FROM_FAILURE"}
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -104,13 +107,15 @@ def build_sensors() -> list[dg.SensorDefinition]:
         job_name="whole_chain",
         minimum_interval_seconds=_SOURCES_EVERY_S,
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description="Prepare an AOI again and train when the files of its source are others than they were.",
+        description="Prepare an AOI again, as it was prepared last, and train when the files of its source are others "
+        "than they were; one AOI at a time.",
     )
     def changed_sources(context: dg.SensorEvaluationContext, workplace: Workplace) -> dg.SensorResult | dg.SkipReason:
         if training_under_way(context.instance):
             return _BUSY
         known: dict[str, str] = json.loads(context.cursor or "{}")
-        seen, requests = {}, []
+        seen: dict[str, str] = {}
+        requests: list[dg.RunRequest] = []
         for name in Lake(workplace.settings.home.absolute()).prepared():
             try:
                 seen[name] = fingerprint(workplace.aoi(name), settings=workplace.settings)
@@ -120,8 +125,10 @@ def build_sensors() -> list[dg.SensorDefinition]:
                     seen[name] = known[name]
                 continue
             if name in known and known[name] != seen[name]:
-                key = f"{name}-{known[name]}-{seen[name]}"
-                requests.append(_training(workplace.settings, run_key=key, partition_key=name))
+                if requests:  # one training at a time: this one's turn comes when that has ended
+                    seen[name] = known[name]
+                else:
+                    requests.append(_training(workplace.settings, like=last_prepared(context.instance, name), of=name))
         told = None if requests else f"{len(seen)} sources are what they were, or are looked at for the first time."
         return dg.SensorResult(run_requests=requests, skip_reason=told, cursor=json.dumps(seen))
 
@@ -140,11 +147,12 @@ def build_sensors() -> list[dg.SensorDefinition]:
             return dg.SkipReason("There is no report: materialize footprint_drift, or switch daily_drift on.")
         if not report.drifted:
             return dg.SkipReason(f"Until {report.until}, of version {report.version}: {report.verdict}")
-        registered = _record(home, "registered_model", RegisteredModel)
-        if registered is not None and registered.promoted and registered.version != report.version:
-            return dg.SkipReason(
-                f"The report is about version {report.version}, but version {registered.version} was promoted."
-            )
+        try:
+            serving = _serving(workplace.settings)
+        except FootprintError as error:
+            return dg.SkipReason(error.problem)
+        if serving != report.version:
+            return dg.SkipReason(f"The report is about version {report.version}, but version {serving} serves.")
         prepared = prepared_digest(home)
         if prepared is None:
             return dg.SkipReason("No AOI is prepared.")
@@ -156,8 +164,11 @@ def build_sensors() -> list[dg.SensorDefinition]:
 
 
 def training_under_way(instance: dg.DagsterInstance) -> bool:
-    """Whether a run that trains has been asked for and has not ended."""
-    return any(instance.get_runs_count(dg.RunsFilter(job_name=job, statuses=_UNFINISHED)) for job in TRAINING_JOBS)
+    """Whether a run that trains has been asked for and has not ended: of a job, or of assets chosen by hand."""
+    return any(
+        run.job_name in TRAINING_JOBS or not TRAINING_ASSETS.isdisjoint(run.asset_selection or ())
+        for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
+    )
 
 
 def prepared_digest(home: Path) -> str | None:
@@ -167,11 +178,40 @@ def prepared_digest(home: Path) -> str | None:
     return digest(read_manifests(manifests)) if manifests else None
 
 
-def _training(settings: Settings, *, run_key: str | None = None, partition_key: str | None = None) -> dg.RunRequest:
-    """A run that trains by the recipe for it, and is started once more when it fails."""
-    recipe = settings.retrain_spec
-    config = {} if recipe is None else {"ops": {"trained_unet": {"config": {"spec_file": str(recipe.absolute())}}}}
-    return dg.RunRequest(run_key=run_key, partition_key=partition_key, tags=RETRIES, run_config=config)
+def last_prepared(instance: dg.DagsterInstance, aoi: str) -> dict[str, Any]:
+    """The config of the assets that were last made for an AOI, by asset."""
+    configs = {}
+    for asset in PREPARING_ASSETS:
+        wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[aoi])
+        made = instance.fetch_materializations(wanted, limit=1).records
+        run = instance.get_run_by_id(made[0].run_id) if made else None
+        ops: Any = dict(run.run_config).get("ops", {}) if run else {}
+        if asset in ops:
+            configs[asset] = ops[asset]
+    return configs
+
+
+def _training(
+    settings: Settings, *, run_key: str | None = None, like: Mapping[str, Any] | None = None, of: str | None = None
+) -> dg.RunRequest:
+    """A run that trains by the recipe for it, and is started once more when it fails.
+
+    Args:
+        settings: say the recipe.
+        run_key: what Dagster starts once.
+        like: config by asset, of an AOI that is prepared before.
+        of: that AOI.
+    """
+    ops, recipe = dict(like or {}), settings.retrain_spec
+    if recipe is not None:
+        ops["trained_unet"] = {"config": {"spec_file": str(recipe.absolute())}}
+    return dg.RunRequest(run_key=run_key, partition_key=of, tags=RETRIES, run_config={"ops": ops} if ops else {})
+
+
+def _serving(settings: Settings) -> str:
+    from footprint_pipeline.registry import Registry  # MLflow takes its time
+
+    return Registry(settings.mlflow_uri, settings.model_name).version(settings.alias)
 
 
 def _record(home: Path, asset: str, kind: type[Record]) -> Record | None:

@@ -128,7 +128,12 @@ def _sweep_here() -> Callable[[Tiles, Tiles], SweepTable]:
 def evaluate_test(
     settings: Settings, trained: TrainedUnet, swept: ToleranceSweep
 ) -> tuple[TestEvaluation, TestScores, bytes]:
-    """Score the test split as chosen; a contact sheet of worst to best tiles comes along as PNG."""
+    """Score the test split as chosen; a contact sheet of worst to best tiles comes along as PNG.
+
+    Raises:
+        DatasetError: tolerance and network are not of one training, or the split has changed.
+    """
+    of_one_training(trained, swept)
     manifest = of_split(settings, trained, "test")
     predictions = _predictions(settings, trained, manifest, flips=swept.flips, what="test")
     shown: list[tuple[float, TilePrediction]] = []
@@ -182,6 +187,9 @@ def evaluate_test(
         run_id=trained.run_id,
         model_id=trained.model_id,
         tolerance=swept.tolerance,
+        seed_level=swept.seed_level,
+        flips=swept.flips,
+        min_area_m2=swept.min_area_m2,
         tiles=len(scores.tiles),
         metrics=scores.metrics(),
         by_aoi=scores.by_aoi.to_dict("records"),
@@ -209,6 +217,28 @@ def load_network(settings: Settings, trained: TrainedUnet) -> Infer:
     with tempfile.TemporaryDirectory() as scratch:
         path = tracking.download_keras(settings.mlflow_uri, trained.model_id, Path(scratch))
         return keras_infer(load_keras(path))
+
+
+def of_one_training(trained: TrainedUnet, swept: ToleranceSweep, evaluation: TestEvaluation | None = None) -> None:
+    """Make sure that what is chosen is chosen for the network, and that what is scored is scored as chosen.
+
+    Raises:
+        DatasetError: it is not.
+    """
+    if swept.model_id != trained.model_id:
+        raise DatasetError(
+            f"The tolerance was chosen for the network of run {swept.run_id}; the network is that of {trained.run_id}.",
+            fix="Materialize tolerance_sweep and test_evaluation again (footprint tune, footprint evaluate).",
+        )
+    if evaluation is None:
+        return
+    same = ("model_id", "tolerance", "seed_level", "flips", "min_area_m2")
+    if any(getattr(evaluation, name) != getattr(swept, name) for name in same):
+        raise DatasetError(
+            f"The scores of run {evaluation.run_id} at tolerance {evaluation.tolerance:.2f} were not reached with what "
+            f"is chosen now: tolerance {swept.tolerance:.2f} for run {swept.run_id}.",
+            fix="Materialize test_evaluation again (footprint evaluate).",
+        )
 
 
 def of_split(settings: Settings, trained: TrainedUnet, split: str) -> pd.DataFrame:

@@ -58,16 +58,28 @@ class Tiles:
         return Tiles(self.manifest[kept], self.polygons)
 
 
-def held_out(settings: Settings) -> Tiles:
-    """The test splits of all prepared AOIs.
+def held_out(settings: Settings, *versions: str) -> Tiles:
+    """The test splits of all prepared AOIs, without the tiles that one of these versions has learned from.
 
     Raises:
-        DatasetError: no AOI is prepared.
+        DatasetError: no AOI is prepared, or nothing is left.
     """
     lake = Lake(settings.home.absolute())
     manifest = load_manifest(lake, [])
     manifest = manifest[manifest["split"] == "test"]
-    return Tiles(manifest, load_polygons(lake, manifest))
+    tiles = Tiles(manifest, load_polygons(lake, manifest))
+    for version in versions:
+        fair = tiles.unknown_to(learned_by(settings, version))
+        if seen := len(tiles.manifest) - len(fair.manifest):
+            log.warning("Version %s has learned from %d of the test tiles; they are left out", version, seen)
+        tiles = fair
+    if tiles.manifest.empty:
+        raise DatasetError(
+            f"There is no test tile that {' and '.join(f'version {version}' for version in versions) or 'a model'} "
+            "has not learned from.",
+            fix="Prepare tiles that were not trained on, or promote by hand: footprint promote N --force.",
+        )
+    return tiles
 
 
 def score_version(settings: Settings, version: str, tiles: Tiles) -> TestScores:
@@ -86,14 +98,14 @@ def promote_if_better(
 ) -> Judged:
     """Hold a version against the champion, write down the verdict with it, and point the alias that it has earned.
 
-    The champion may have learned from some of the tiles, by another split. The two are compared on the others.
+    Either may have learned from some of the tiles, by another split. They are judged on the others.
 
     One promotion at a time: a second one waits, and is then held against the champion that the first one made.
 
     Args:
         settings: where the registry and state are.
         version: the candidate.
-        scores: the candidate's on the tiles.
+        scores: the candidate's on the tiles, none of which it has learned from; see `unknown_to`.
         tiles: to score the champion on.
         spec: the rule.
     """
@@ -101,13 +113,10 @@ def promote_if_better(
     with _alone(settings):
         while True:
             champion = registry.champion()
-            theirs, ours = None, scores
-            if champion is not None and champion.version != version:
-                fair = tiles.unknown_to(learned_by(settings, champion.version))
-                ours = _on(scores, fair, champion)
-                log.info("Scoring the champion, version %s, on the same %d tiles", champion.version, len(ours.tiles))
-                theirs = score_version(settings, champion.version, fair)
-            verdict = decide(ours, theirs, spec)
+            if champion is None or champion.version == version:
+                verdict, theirs = decide(scores, None, spec), None
+            else:
+                verdict, theirs = _against(settings, champion.version, scores, tiles, spec)
             if _same(registry.champion(), champion):
                 break
             log.info("There is another champion meanwhile; once more")
@@ -208,24 +217,28 @@ def verdict_tags(verdict: Verdict) -> dict[str, str]:
     }
 
 
-def _on(scores: TestScores, tiles: Tiles, champion: Registered) -> TestScores:
-    """The scores on these tiles alone.
+def _against(
+    settings: Settings, champion: str, scores: TestScores, tiles: Tiles, spec: PromotionSpec
+) -> tuple[Verdict, TestScores | None]:
+    """The verdict on scores beside the champion's on the tiles that it has not seen, and these."""
+    fair = tiles.unknown_to(learned_by(settings, champion))
+    if fair.manifest.empty:
+        return Verdict(False, f"the champion, version {champion}, has learned from every test tile"), None
+    ours = _on(scores, fair, champion)
+    log.info("Scoring the champion, version %s, on the same %d tiles", champion, len(ours.tiles))
+    theirs = score_version(settings, champion, fair)
+    return decide(ours, theirs, spec), theirs
 
-    Raises:
-        DatasetError: there is none.
-    """
+
+def _on(scores: TestScores, tiles: Tiles, champion: str) -> TestScores:
+    """The scores on these tiles alone."""
     wanted = set(zip(tiles.manifest["aoi"], tiles.manifest["tile_id"], strict=True))
     kept = [key in wanted for key in zip(scores.tiles["aoi"], scores.tiles["tile_id"], strict=True)]
     if all(kept):
         return scores
-    if not any(kept):
-        raise DatasetError(
-            f"The champion, version {champion.version}, has learned from every test tile; nothing can be compared.",
-            fix="Prepare tiles that it has not seen, or promote by hand: footprint promote N --force.",
-        )
     log.warning(
         "The champion, version %s, has learned from %d of the %d test tiles; they are left out",
-        champion.version, len(kept) - sum(kept), len(kept),
+        champion, len(kept) - sum(kept), len(kept),
     )  # fmt: skip
     return summarize(scores.tiles[kept])
 

@@ -9,6 +9,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import keras
 import numpy as np
@@ -26,10 +27,10 @@ from footprint_pipeline.many import spread
 from footprint_pipeline.model import tracking
 from footprint_pipeline.model.export import export_onnx, export_openvino, load_keras
 from footprint_pipeline.model.onnx_graph import UnknownLayerError
-from footprint_pipeline.registry import CARD_FOLDER, ONNX_FOLDER, SERVING_FOLDER, WITHOUT_ONNX, Registry
+from footprint_pipeline.registry import CARD_FOLDER, EXPORTS, ONNX_FOLDER, SERVING_FOLDER, WITHOUT_ONNX, Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.card import CARD
-from footprint_pipeline.stages.judging import of_split
+from footprint_pipeline.stages.judging import of_one_training, of_split
 from footprint_pipeline.stages.precisions import compare_precisions
 from footprint_pipeline.stages.promotion import LEARNED, Tiles, promote_if_better
 from footprint_pipeline.stages.scoring import load_polygons, score_exported
@@ -51,9 +52,14 @@ def register_model(
     """Export the network, register it in all forms as one version, and promote it when it beats the champion.
 
     The service's arithmetic is chosen first. Champion and candidate are scored afresh on the same test tiles, as the
-    service would run them.
+    service would run them. A network that is registered again is a version of its own; what others serve stays.
+
+    Raises:
+        DatasetError: tolerance or scores are of another training, or the split has changed.
     """
+    of_one_training(trained, swept, evaluation)
     registry = Registry(settings.mlflow_uri, settings.model_name)
+    exports = f"{EXPORTS}/{uuid4().hex[:8]}"
     taught = of_split(settings, trained, "train")
     spec = ModelSpec(
         model_name=settings.model_name,
@@ -92,14 +98,13 @@ def register_model(
         if precisions.tiles < len(test):
             log.info("Scoring the candidate on all %d test tiles", len(test))
             scores = score_exported(Runtime(exported), test, tiles.polygons)
-        tracking.add_to_model(settings.mlflow_uri, trained.model_id, exported, SERVING_FOLDER)
         if card := tracking.read_file(trained.run_id, CARD):
             with_card = Path(scratch) / CARD_FOLDER
-            with_card.mkdir(exist_ok=True)  # a network that is registered again came with one
+            with_card.mkdir()
             (with_card / Path(CARD).name).write_bytes(card)
-            tracking.add_to_model(settings.mlflow_uri, trained.model_id, with_card, CARD_FOLDER)
-        if not without_onnx:
-            tracking.add_to_model(settings.mlflow_uri, trained.model_id, Path(scratch) / ONNX_FOLDER, ONNX_FOLDER)
+        for name in (SERVING_FOLDER, CARD_FOLDER, ONNX_FOLDER):
+            if (folder := Path(scratch) / name).exists():
+                tracking.add_to_model(settings.mlflow_uri, trained.model_id, folder, f"{exports}/{name}")
 
     version = registry.register(
         model_id=trained.model_id,
@@ -107,6 +112,7 @@ def register_model(
         tags={
             **version_tags(spec, trained),
             **precisions.tags(),
+            EXPORTS: exports,
             **({WITHOUT_ONNX: without_onnx} if without_onnx else {}),
         },
         description=f"{trained.network}; trained on {', '.join(trained.aois)}.",

@@ -10,7 +10,6 @@ import pytest
 from mlflow import MlflowClient
 
 from footprint_pipeline.errors import ModelError, RegistryError
-from footprint_pipeline.handover import RegisteredModel
 from footprint_pipeline.orchestration.local import prepare_home, run_job
 from footprint_pipeline.orchestration.retraining import RETRIES
 from footprint_pipeline.registry import Registry
@@ -105,8 +104,7 @@ def test_what_was_asked_is_reported_and_a_training_asked_for_once(
     instance.report_run_failed(instance.get_run_by_id(run_id))
     assert look(settings, instance, "drifted_inputs")[0]
 
-    record = RegisteredModel(
-        name=NAME, version="9", run_id="r", promoted=True, reason="better", metrics={}, champion_metrics=None
-    )
-    (settings.home / "records" / "registered_model.json").write_text(record.model_dump_json())
+    Registry(settings.mlflow_uri, NAME).point("champion", "2")
     assert look(settings, instance, "drifted_inputs")[0] == []  # the report is about the former champion
+    Registry(settings.mlflow_uri, NAME).point("champion", "1")  # which is back again
+    assert look(settings, instance, "drifted_inputs")[0]

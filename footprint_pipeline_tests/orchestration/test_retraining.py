@@ -15,9 +15,10 @@ from footprint_pipeline.handover import TrainedUnet
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.assets.training import TrainingConfig
 from footprint_pipeline.orchestration.local import prepare_home
-from footprint_pipeline.orchestration.retraining import RETRIES
+from footprint_pipeline.orchestration.retraining import RETRIES, training_under_way
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.own_areas import add_aoi
+from footprint_pipeline.spacenet.synthetic.city import CitySpec, write_city
 from footprint_pipeline_tests.conftest import Bucket
 from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
 
@@ -157,8 +158,10 @@ def test_an_object_that_is_another_one_now_starts_the_chain_for_its_area(
     bucket.put("town.tar.gz", b"other")
     bucket.put("tiles/b.tif", b"b")
     asked, changed = look(settings, instance, "changed_sources", cursor)
-    assert [request.partition_key for request in asked] == ["AOI_7_Town", "AOI_8_Loose"]
+    assert [request.partition_key for request in asked] == ["AOI_7_Town"]  # one at a time
     assert RETRIES.items() <= asked[0].tags.items()
+    asked, changed = look(settings, instance, "changed_sources", changed)
+    assert [request.partition_key for request in asked] == ["AOI_8_Loose"]
     (folder / "tile.tif").write_bytes(b"three")
     assert [request.partition_key for request in look(settings, instance, "changed_sources", changed)[0]] == [
         "AOI_9_Here"
@@ -172,6 +175,36 @@ def test_an_object_that_is_another_one_now_starts_the_chain_for_its_area(
     )  # what cannot be looked at is not forgotten
     start_training(instance, settings)
     assert look(settings, instance, "changed_sources", cursor)[0] == []
+
+
+def test_an_area_is_prepared_again_as_it_was(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town = write_city(settings.home / "town", CitySpec(rows=1, columns=6, tile_height=96, tile_width=96)).folder
+    add_aoi(settings.home, "AOI_7_Town", str(town))
+    config = {"ops": {"image_tiles": {"config": {"tiles": 5}}, "split_manifests": {"config": {"by": "tile"}}}}
+    job = build_definitions(settings).resolve_job_def("dataset")
+    assert job.execute_in_process(instance=instance, partition_key="AOI_7_Town", run_config=config).success
+    _, cursor = look(settings, instance, "changed_sources")
+    next(town.rglob("*.tif")).touch()
+    recipe = settings.home / "recipe.yaml"
+    recipe.write_text("epochs: 3\n")
+    monkeypatch.setenv("FOOTPRINT_RETRAIN_SPEC", str(recipe))
+    ((asked,), _) = look(settings, instance, "changed_sources", cursor)
+    assert asked.run_config["ops"]["image_tiles"]["config"]["tiles"] == 5
+    assert asked.run_config["ops"]["split_manifests"]["config"]["by"] == "tile"
+    assert asked.run_config["ops"]["trained_unet"]["config"] == {"spec_file": str(recipe)}
+    assert dg.validate_run_config(build_definitions(settings).resolve_job_def("whole_chain"), asked.run_config)
+
+
+@pytest.mark.parametrize("assets", [["trained_unet"], ["hyperparameter_search"], ["test_evaluation"]])
+def test_a_training_may_be_of_assets_chosen_by_hand(
+    settings: Settings, instance: dg.DagsterInstance, assets: list[str]
+) -> None:
+    job = build_definitions(settings).resolve_implicit_global_asset_job_def()
+    chosen = job.get_subset(asset_selection={dg.AssetKey(asset) for asset in assets})
+    instance.create_run_for_job(chosen, status=dg.DagsterRunStatus.STARTED, asset_selection=chosen.asset_selection)
+    assert training_under_way(instance) == (assets != ["test_evaluation"])
 
 
 def test_a_run_that_was_asked_for_is_tried_once_more(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from openvino import opset13 as ops
 from footprint_pipeline.commands import promotion as commands
 from footprint_pipeline.errors import DatasetError, RegistryError, SettingsError
 from footprint_pipeline.evaluation import scoring
+from footprint_pipeline.evaluation.promotion import Verdict
 from footprint_pipeline.evaluation.spec import PromotionSpec
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.lake import Lake
@@ -127,8 +128,25 @@ def test_what_the_champion_has_learned_from_says_nothing_about_it(
     assert judged.champion_scores.tiles["tile_id"].tolist() == [f"t{n}" for n in range(20, 24)]
     assert "on 4 tiles" in judged.verdict.reason
     learned = TILES.manifest
-    with pytest.raises(DatasetError, match="version 3, has learned from every test tile"):
-        promoted(settings, "2")
+    judged = promote_if_better(settings, "2", scores("2"), TILES, PromotionSpec())
+    assert judged.verdict == Verdict(False, "the champion, version 3, has learned from every test tile")
+    registry = Registry(settings.mlflow_uri, settings.model_name)
+    assert (registry.version(), registry.version(CHALLENGER)) == ("3", "2")
+
+
+def test_a_candidate_is_not_judged_on_what_it_has_learned(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = held_out(settings).manifest
+    learned = {"1": every.iloc[:1], "2": every.iloc[1:]}
+    monkeypatch.setattr(promotion, "learned_by", lambda settings, version: learned[version])
+    assert held_out(settings, "1").manifest["tile_id"].tolist() == every["tile_id"].tolist()[1:]
+    with pytest.raises(DatasetError, match="no test tile that version 1 and version 2 has not learned from") as error:
+        held_out(settings, "1", "2")
+    assert "--force" in error.value.fix
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(promotion, "held_out", lambda settings, *versions: asked.append(versions) or TILES)
+    monkeypatch.setattr(promotion, "promote_if_better", lambda *_: promotion.Judged(Verdict(True, "so"), None, None))
+    commands.promote(settings, version="1", force=False)
+    assert asked == [("1",)]
 
 
 def test_judged_again_a_version_says_the_last_verdict_alone(settings: Settings, registry: Registry) -> None:
@@ -197,7 +215,7 @@ def test_there_is_a_way_back_as_far_as_there_was_one_forth(settings: Settings, r
 def test_by_hand_the_rule_is_passed_over(
     settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promotion, "held_out", lambda settings: TILES)
+    monkeypatch.setattr(promotion, "held_out", lambda settings, *versions: TILES)
     assert commands.promote(settings, version="3", force=False)["promoted"]
     for force in (True, False):
         assert commands.promote(settings, version="3", force=force)["reason"] == "it is so already"

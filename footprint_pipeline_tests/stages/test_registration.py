@@ -16,7 +16,7 @@ from footprint_pipeline.commands.registered import export
 from footprint_pipeline.dataset.caching import resample
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import read_tile
-from footprint_pipeline.errors import RegistryError
+from footprint_pipeline.errors import DatasetError, RegistryError
 from footprint_pipeline.footprints.domain import gsd_step
 from footprint_pipeline.footprints.normalization import UINT8
 from footprint_pipeline.footprints.runtime import Runtime, has_bfloat16
@@ -46,11 +46,16 @@ SCORES = {"median_tile_f1": 0.5, "pooled_pixel_f1": 0.5, "building_f1": 0.5}
 
 def register(settings: Settings, network: keras.Model, **changes: object) -> RegisteredModel:
     """Log a network as training does, and register it as if it had been judged."""
+    return register_as(settings, log(settings, network, **changes))
+
+
+def log(settings: Settings, network: keras.Model, **changes: object) -> TrainedUnet:
+    """Log a network as training does."""
     with tracking.start_run(
         settings.mlflow_uri, "tests", artifacts=Lake(settings.home).artifacts, params={}, tags={}
     ) as run:
         model_id = run.log_model(network, stride=NETWORK.stride)
-    trained = TrainedUnet(
+    return TrainedUnet(
         **{
             "run_id": run.run_id, "experiment_id": run.experiment_id, "model_id": model_id, "network": "tiny",
             "parameters": 1, "stride": NETWORK.stride, "chip_size": 64, "gsd_m": 0.5, "aois": (AOI,),
@@ -59,10 +64,15 @@ def register(settings: Settings, network: keras.Model, **changes: object) -> Reg
             "heads": HEADS, **changes,
         }
     )  # fmt: skip
-    judged = {"run_id": run.run_id, "model_id": model_id, "tolerance": 0.6, "tiles": 1}
-    swept = ToleranceSweep(
-        **judged, median_tile_f1=0.5, std_tile_f1=0.1, pooled_pixel_f1=0.5, seed_level=0.4, flips=2, min_area_m2=4.0
-    )
+
+
+def register_as(settings: Settings, trained: TrainedUnet, **chosen: object) -> RegisteredModel:
+    """Register a logged network as if this had been chosen for it."""
+    judged = {
+        "run_id": trained.run_id, "model_id": trained.model_id, "tiles": 1,
+        "tolerance": 0.6, "seed_level": 0.4, "flips": 2, "min_area_m2": 4.0, **chosen,
+    }  # fmt: skip
+    swept = ToleranceSweep(**judged, median_tile_f1=0.5, std_tile_f1=0.1, pooled_pixel_f1=0.5)
     evaluated = handover.TestEvaluation(**judged, metrics=SCORES, by_aoi=[])
     return register_model(settings, trained, swept, evaluated)
 
@@ -242,3 +252,31 @@ def test_chips_to_calibrate_on_are_what_the_network_sees(settings: Settings, tmp
     assert all(chip.dtype == np.float32 and 0 <= chip.min() < chip.max() <= 1 for chip in chips)
     small = ModelSpec.read(write_model(tmp_path, gsd_m=0.5, chip_size=64, stride=16))
     assert {chip.shape for chip in calibration_chips(manifest, small)} == {(1, 64, 64, 3)}
+
+
+def test_a_network_that_is_registered_again_leaves_what_serves_as_it_is(
+    settings: Settings, network: keras.Model, tmp_path: Path
+) -> None:
+    trained = log(settings, network)
+    registry = Registry(settings.mlflow_uri, settings.model_name)
+    first = register_as(settings, trained).version
+    second = register_as(settings, trained, tolerance=0.9, flips=1).version
+    for version, chosen in ((first, (0.6, 2)), (second, (0.9, 1))):
+        pulled = ModelSpec.read(registry.pull(version=version, into=tmp_path))
+        exported = ModelSpec.read(registry.pull_onnx(version=version, into=tmp_path / f"onnx-{version}")[1].parent)
+        assert (pulled.tolerance, pulled.flips) == (exported.tolerance, exported.flips) == chosen
+
+
+def test_what_belongs_to_another_training_is_not_registered(settings: Settings, network: keras.Model) -> None:
+    trained = log(settings, network)
+    with pytest.raises(DatasetError, match="was chosen for the network of run another") as error:
+        register_as(settings, trained, run_id="another", model_id="m-2")
+    assert "footprint tune" in error.value.fix
+    judged = {"run_id": trained.run_id, "model_id": trained.model_id, "tiles": 1}
+    figures = {"median_tile_f1": 0.5, "std_tile_f1": 0.1, "pooled_pixel_f1": 0.5}
+    chosen = ToleranceSweep(**judged, **figures, tolerance=0.6, flips=2)
+    for former in ({"tolerance": 0.5, "flips": 2}, {"tolerance": 0.6, "flips": 1}):
+        evaluated = handover.TestEvaluation(**judged, **former, metrics=SCORES, by_aoi=[])
+        with pytest.raises(DatasetError, match="were not reached with what is chosen now") as error:
+            register_model(settings, trained, chosen, evaluated)
+        assert "footprint evaluate" in error.value.fix

@@ -21,6 +21,7 @@ class PromotionConfig(dg.Config):
     )
     min_building_f1: float = Field(_RULE.min_building_f1, description="Building F1 on the test tiles, at least.")
     min_pooled_pixel_f1: float = Field(_RULE.min_pooled_pixel_f1, description="Pixel F1 of all of them, at least.")
+    min_tiles: int = Field(_RULE.min_tiles, description="Fewer test tiles cannot tell who is better.")
     draws: int = Field(_RULE.draws, description="Draws of the test tiles, for the interval.")
 
     def spec(self) -> PromotionSpec:

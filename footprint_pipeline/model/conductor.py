@@ -65,6 +65,10 @@ class Conductor(keras.callbacks.CallbackList):  # type: ignore[misc]  # keras ha
         """Time spent on the training, that before an interruption included."""
         return self._seconds_before + time.monotonic() - self._started
 
+    @property
+    def _seconds_left(self) -> float:
+        return 60 * (self._spec.max_minutes or math.inf) - self.seconds
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from there."""
         for variable, value in zip(self._variables, checkpoint.state, strict=True):
@@ -94,7 +98,7 @@ class Conductor(keras.callbacks.CallbackList):  # type: ignore[misc]  # keras ha
             return f"all {spec.epochs} epochs are done"
         if done and done - 1 - self.best_epoch >= spec.patience:
             return f"the last {spec.patience} epochs were no better than epoch {self.best_epoch + 1}"
-        if done and spec.max_minutes and self.seconds + self.history[-1]["seconds"] / 2 > 60 * spec.max_minutes:
+        if done and self._seconds_left < self.history[-1]["seconds"] / 20:  # for so little there is no other epoch
             return f"{self.seconds / 60:.1f} of {spec.max_minutes:g} minutes are over"
         return None
 
@@ -181,7 +185,9 @@ class Conductor(keras.callbacks.CallbackList):  # type: ignore[misc]  # keras ha
             first, since = self._first_look
             pace = (done - first) / (time.monotonic() - since)
             self._sync()
-            self._schedule.bend(done, steps_left=(60 * self._spec.max_minutes - self.seconds) * pace)
+            self._schedule.bend(done, steps_left=self._seconds_left * pace)
+        if self._seconds_left <= 0:
+            self._learner.stop_training = True  # the epoch ends here, is judged and kept
 
     def _show(self, epoch: int, images: np.ndarray, truth: np.ndarray) -> None:
         self._learner.swap_average()

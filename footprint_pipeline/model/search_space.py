@@ -59,6 +59,9 @@ class Choices:
 Space = Mapping[str, Range | Choices]
 """Dotted field → what it may be."""
 
+_IN_LOSS = ("loss", "head_weights", "network.heads", "batch_size")
+"""What the validation loss is measured by: Dice is taken over a batch."""
+
 DEFAULT_SPACE: Space = {
     "learning_rate": Range(3e-4, 1e-2, log=True),
     "weight_decay": Range(1e-5, 1e-1, log=True),
@@ -95,6 +98,11 @@ class SearchSpec:
         if self.objective not in OBJECTIVES:
             raise SettingsError(
                 f"No objective is called {self.objective!r}.", fix=f"Choose one of {', '.join(OBJECTIVES)}."
+            )
+        if self.objective == "val_loss" and (varied := [name for name in _IN_LOSS if name in self.space]):
+            raise SettingsError(
+                f"The losses of trials that vary {' and '.join(varied)} are not to be compared.",
+                fix=f"Search for val_f1, or leave {' and '.join(varied)} out of the space.",
             )
         if self.max_minutes_per_trial is not None:
             object.__setattr__(self, "base", replace(self.base, max_minutes=self.max_minutes_per_trial))

@@ -148,17 +148,21 @@ def log_report(settings: Settings, report: DatasetReport) -> tuple[str, str] | N
         artifacts = None if uri.startswith("http") else Lake(settings.home.absolute()).artifacts
         made_in = experiment_id(client, f"{settings.experiment}-data", artifacts=artifacts)
         run_id: str = client.create_run(made_in, run_name=f"dataset {aoi}").info.run_id
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, float(value), now, 0) for name, value in report.numbers(aoi).items()]
-        client.log_batch(run_id, metrics=metrics, tags=[RunTag(name, value) for name, value in tags.items()])
-        with tempfile.TemporaryDirectory() as scratch:
-            plots = Path(scratch) / "plots"
-            plots.mkdir()
-            for picture in report.pictures:
-                (plots / f"{picture.name}.png").write_bytes(picture.png)
-            client.log_artifacts(run_id, str(plots), "plots")
-        client.log_artifact(run_id, str(report.path))
-        client.set_terminated(run_id, "FINISHED")
+        ended = "FAILED"
+        try:
+            now = int(time.time() * 1000)
+            metrics = [Metric(name, float(value), now, 0) for name, value in report.numbers(aoi).items()]
+            client.log_batch(run_id, metrics=metrics, tags=[RunTag(name, value) for name, value in tags.items()])
+            with tempfile.TemporaryDirectory() as scratch:
+                plots = Path(scratch) / "plots"
+                plots.mkdir()
+                for picture in report.pictures:
+                    (plots / f"{picture.name}.png").write_bytes(picture.png)
+                client.log_artifacts(run_id, str(plots), "plots")
+            client.log_artifact(run_id, str(report.path))
+            ended = "FINISHED"
+        finally:
+            client.set_terminated(run_id, ended)
     except (MlflowException, OSError) as error:
         log.warning(
             "The report on %s is written, but MLflow at %s does not take it (%s).",

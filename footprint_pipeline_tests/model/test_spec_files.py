@@ -192,3 +192,12 @@ def test_the_built_in_space_suits_the_default_recipe() -> None:
     with pytest.raises(SettingsError, match="No objective is called 'f1'"):
         SearchSpec(objective="f1")
     assert SearchSpec(max_minutes_per_trial=2).base.max_minutes == 2
+
+
+@pytest.mark.parametrize("varied", ["loss", "batch_size"])
+def test_losses_of_different_kinds_are_not_searched_among(varied: str) -> None:
+    space = {name: DEFAULT_SPACE[name] for name in ("learning_rate", varied)}
+    with pytest.raises(SettingsError, match=f"The losses of trials that vary {varied} are not to be compared") as error:
+        SearchSpec(space=space, objective="val_loss")
+    assert f"leave {varied} out" in error.value.fix
+    assert SearchSpec(space={"learning_rate": DEFAULT_SPACE["learning_rate"]}, objective="val_loss")

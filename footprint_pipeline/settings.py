@@ -116,16 +116,26 @@ class Settings(BaseSettings):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The service's keys; secret."""
-        return tuple(key.strip() for key in self.api_keys.get_secret_value().split(",") if key.strip())
+        """The service's keys; secret.
+
+        Raises:
+            SettingsError: one has signs that do not come through a header as they are.
+        """
+        keys = tuple(key.strip() for key in self.api_keys.get_secret_value().split(",") if key.strip())
+        if not all(key.isascii() and key.isprintable() for key in keys):
+            raise SettingsError(
+                "FOOTPRINT_API_KEYS: a key has other signs than ASCII's, so nobody could bring it.",
+                fix="Make keys of letters, digits and marks of ASCII.",
+            )
+        return keys
 
     def check_reach(self) -> None:
         """Make sure that nobody but this machine reaches a service that asks for no key.
 
         Raises:
-            SettingsError: others would.
+            SettingsError: others would, or a key opens nothing.
         """
-        host = self.published.rpartition(":")[0].strip("[]") if self.published else self.host
+        host = (self.published.rpartition(":")[0] if self.published else self.host).strip("[]")
         if self.keys or self.open or _is_loopback(host):
             return
         raise SettingsError(

@@ -9,10 +9,11 @@ from footprint_pipeline.footprints.map_tiles import probability_of
 from footprint_pipeline.footprints.mercator import Bounds, tile_at
 from footprint_pipeline.footprints.writers import feature_collection, multipolygon
 from serving.answers import FeatureCollection, MultiPolygonGeometry
+from serving.encoded_image import check_image, decode
 from serving.forms import json_bytes
 from serving.openapi import ASKED, BINARY, GEOJSON, Operation, documented
 from serving.predictions import Predictions
-from serving.queries import AnswerForm, Coordinate, MaskQuery, PolygonQuery, from_arguments, from_body
+from serving.queries import AnswerForm, Coordinate, MaskQuery, NoArguments, PolygonQuery, from_arguments, from_body
 from serving.remote_image import fetch_image
 
 TILE_PX = 512
@@ -67,6 +68,7 @@ def prediction_endpoints(predictions: Predictions) -> Blueprint:
         Those of a coordinate come in the 512 × 512 px of its slippy tile; those of an image, on a host that
         FOOTPRINT_IMAGE_URL_HOSTS lists, in the image's own size.
         """
+        from_arguments(NoArguments, request.args)
         return _mask(predictions, from_body(MaskQuery, request))
 
     return endpoints
@@ -100,11 +102,14 @@ def _polygons(predictions: Predictions, query: PolygonQuery, form: AnswerForm) -
 def _mask(predictions: Predictions, query: MaskQuery) -> Response:
     if query.image_url is not None:
         stages, credit = Stages(), ""
-        with stages.timed("imagery"):
-            patch = fetch_image(query.image_url, hosts=predictions.image_url_hosts)
-        with predictions.model() as model, stages.timed("predict"):
-            profile = profile_patch(model.runtime.spec, patch)
-            probability = predict_patch(model.runtime, patch)[..., 0]
+        with predictions.fetching.turn(), stages.timed("imagery"):
+            encoded = fetch_image(query.image_url, hosts=predictions.image_url_hosts)
+        with predictions.model() as model:
+            with stages.timed("imagery"):
+                patch = decode(check_image(encoded, name="image_url"), name="image_url", source="image_url")
+            with stages.timed("predict"):
+                profile = profile_patch(model.runtime.spec, patch)
+                probability = predict_patch(model.runtime, patch)[..., 0]
     else:
         assert query.coordinate is not None  # noqa: S101 - the schema sees to it
         imagery = predictions.sources.default

@@ -18,7 +18,7 @@ from serving.forms import OTHERS, accepted_form, written
 from serving.model_store import LoadedModel
 from serving.openapi import ASKED, BINARY, GEOJSON, Operation, documented
 from serving.predictions import Predictions
-from serving.queries import FootprintsQuery, ImageOptions, from_arguments, from_body
+from serving.queries import FootprintsQuery, ImageOptions, NoArguments, from_arguments, from_body
 from serving.uploads import NAME, opened, read_upload
 
 _JSON = "application/json"
@@ -53,6 +53,7 @@ def footprint_endpoints(predictions: Predictions) -> Blueprint:
         GeoParquet 1.1 (application/vnd.apache.parquet), FlatGeobuf (application/vnd.flatgeobuf) and GeoPackage
         (application/geopackage+sqlite3).
         """
+        from_arguments(NoArguments, request.args)
         return _footprints(predictions, from_body(FootprintsQuery, request))
 
     @endpoints.get("")
@@ -100,7 +101,7 @@ def _footprints(predictions: Predictions, query: FootprintsQuery) -> Response:
 
 
 def _of_image(predictions: Predictions, encoded: bytes, options: ImageOptions, form: str) -> Response:
-    with opened(encoded) as image, predictions.model() as model:
+    with predictions.model() as model, opened(encoded) as image:
         chosen: dict[str, Any] = {
             "tolerance": options.tolerance,
             "min_area_m2": options.min_area_m2,

@@ -1,9 +1,9 @@
 """How gunicorn runs the service: ``gunicorn -c serving/gunicorn.conf.py 'serving.app:create_app()'``.
 
 One process with threads: the runtime uses every core already. There are threads for those whose prediction is made, for
-those who wait for their turn (`serving.admission`), and some more to answer what takes no time: `/healthz`, and that
-the queue is full. WEB_CONCURRENCY sets the number of processes. Each loads its own model, after the fork
-(`preload_app` stays off).
+those who wait for their turn (`serving.admission`), as many for those who fetch images besides, and some more to answer
+what takes no time: `/healthz`, and that a queue is full. WEB_CONCURRENCY sets the number of processes. Each loads its
+own model, after the fork (`preload_app` stays off).
 """
 
 # ruff: noqa: N999 - gunicorn's own name for it
@@ -22,9 +22,10 @@ except SettingsError as error:
 logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 logging.getLogger("serving").setLevel(logging.INFO)
 
-bind = f"{_settings.host}:{_settings.port}"
+_host = _settings.host.strip("[]")
+bind = f"[{_host}]:{_settings.port}" if ":" in _host else f"{_host}:{_settings.port}"
 worker_class = "gthread"
-threads = AT_A_TIME + _settings.queue + 4
+threads = 2 * (AT_A_TIME + _settings.queue) + 4
 timeout = 120
 limit_request_line = 8190  # the most it takes: a polygon may be in it
 graceful_timeout = 10  # for answers under way; an idle keep-alive connection holds a stop up as long

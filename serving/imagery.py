@@ -9,13 +9,19 @@ from footprint_pipeline.footprints.sources import ImagerySources
 from serving.answers import ImageryAnswer, ImagerySource
 from serving.openapi import BINARY, Operation, documented
 from serving.queries import ImageryChoice, from_arguments
+from serving.turns import Turns
 
 _KEPT = "private, max-age=3600"
 """By the browser that asked: providers seldom let anyone else keep their tiles."""
 
 
-def imagery_endpoints(sources: ImagerySources) -> Blueprint:
-    """The endpoints under /v1/imagery."""
+def imagery_endpoints(sources: ImagerySources, fetching: Turns) -> Blueprint:
+    """The endpoints under /v1/imagery.
+
+    Args:
+        sources: of imagery.
+        fetching: how many tiles are read at a time.
+    """
     endpoints = Blueprint("imagery", __name__, url_prefix="/v1/imagery")
     tiles = {name: ImageryTiles(imagery) for name, imagery in sources.items()}
 
@@ -29,7 +35,7 @@ def imagery_endpoints(sources: ImagerySources) -> Blueprint:
 
     @endpoints.get("/<int:z>/<int:x>/<int:y>")
     @documented(
-        Operation({"image/jpeg": BINARY, "image/png": BINARY}, (404, 422, 500, 502), arguments=(ImageryChoice,))
+        Operation({"image/jpeg": BINARY, "image/png": BINARY}, (404, 422, 500, 502, 503), arguments=(ImageryChoice,))
     )
     def get_imagery_tile(z: int, x: int, y: int) -> Response:
         """Imagery to look at: a 256-px map tile of Web Mercator, its row counted from the north.
@@ -39,7 +45,8 @@ def imagery_endpoints(sources: ImagerySources) -> Blueprint:
         """
         name = from_arguments(ImageryChoice, request.args).imagery or sources.default_name
         sources.choose(name)
-        tile = tiles[name].read(Tile(z, x, y))
+        with fetching.turn():
+            tile = tiles[name].read(Tile(z, x, y))
         return Response(tile.content, mimetype=tile.media_type, headers={"Cache-Control": _KEPT})
 
     return endpoints

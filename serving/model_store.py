@@ -25,6 +25,8 @@ Origin = Literal["registry", "cache"]
 
 _WARMING_PX = 128
 """The first image costs most of what is done once; one of another size costs little more than the next."""
+_PATIENCE_S = 10.0
+"""How long a look waits for the end of another one."""
 _PROMOTE = "Promote another version, or register this one again."
 
 
@@ -109,12 +111,13 @@ class Refreshed:
 
     Attributes:
         outcome: "same": the alias points to what serves; "swapped": another version serves now; "refused": that
-            version cannot serve; "unreachable": the registry does not tell, or does not hand over.
+            version cannot serve; "unreachable": the registry does not tell, or does not hand over; "busy": another look
+            is under way.
         version: that serves now.
         reason: why it is not what the alias points to; empty when it is.
     """
 
-    outcome: Literal["same", "swapped", "refused", "unreachable"]
+    outcome: Literal["same", "swapped", "refused", "unreachable", "busy"]
     version: str | None
     reason: str = ""
 
@@ -178,9 +181,17 @@ class ModelStore:
         return status.model
 
     def refresh(self) -> Refreshed:
-        """Look where the alias points and serve that, now; a version that was refused is tried again."""
-        with self._looking:
+        """Look where the alias points and serve that, now; a version that was refused is tried again.
+
+        Who finds another look under way waits for its end, though not for long.
+        """
+        if not self._looking.acquire(timeout=_PATIENCE_S):
+            model = self._status.model
+            return Refreshed("busy", model.version if model else None, "Another look at the registry is under way.")
+        try:
             return self._look(again=True)
+        finally:
+            self._looking.release()
 
     def status(self) -> StoreStatus:
         """What is known of the model that serves. Asks nobody."""

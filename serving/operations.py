@@ -18,6 +18,7 @@ from serving.problems import problem
 from serving.turns import Turns
 
 _JSON, _HTML = "application/json", "text/html"
+_COME_AGAIN_S = 10
 
 
 def model_endpoints(store: ModelStore, sources: ImagerySources) -> Blueprint:
@@ -62,11 +63,12 @@ def model_endpoints(store: ModelStore, sources: ImagerySources) -> Blueprint:
         )
 
     @endpoints.post("/v1/model/refresh")
-    @documented(Operation({_JSON: RefreshAnswer}, (409, 500, 502)))
+    @documented(Operation({_JSON: RefreshAnswer}, (409, 500, 502, 503)))
     def refresh() -> Response:
         """Look where the alias points and serve that, now; a version that was refused is tried again.
 
-        409 when that version cannot serve, 502 when the registry does not tell. What served goes on serving then.
+        409 when that version cannot serve, 502 when the registry does not tell, 503 when another look takes its time.
+        What served goes on serving then.
         """
         looked = store.refresh()
         match looked.outcome:
@@ -77,6 +79,10 @@ def model_endpoints(store: ModelStore, sources: ImagerySources) -> Blueprint:
                 return problem(
                     502, kind="registry-unreachable", title="The registry does not tell", detail=looked.reason
                 )
+            case "busy":
+                busy = problem(503, kind="refresh-under-way", title="Not now", detail=looked.reason)
+                busy.headers["Retry-After"] = str(_COME_AGAIN_S)
+                return busy
             case outcome:
                 return _json(RefreshAnswer(outcome=outcome, version=looked.version or ""))
 

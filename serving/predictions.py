@@ -29,6 +29,7 @@ class Predictions:
         image_url_hosts: the hosts that image_url may name.
         counters: where answers are counted.
         turns: how many are made at a time.
+        fetching: how many fetch images besides, to look at or by image_url.
         cache: what was predicted lately.
     """
 
@@ -37,6 +38,7 @@ class Predictions:
     image_url_hosts: frozenset[str]
     counters: Counters
     turns: Turns
+    fetching: Turns
     cache: PredictionCache
 
     @contextmanager

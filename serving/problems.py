@@ -20,6 +20,9 @@ from serving.remote_image import ForbiddenUrlError
 
 log = logging.getLogger(__name__)
 
+_MOST_TOLD = 20
+"""Of what does not fit a schema; each takes more than what it tells of."""
+
 # The first that fits counts: children before their parents.
 _STATUS: tuple[tuple[type[FootprintError], int, str, str], ...] = (
     (KeyNeededError, 401, "key-needed", "A key is needed"),
@@ -68,8 +71,13 @@ def register_problems(app: Flask) -> None:
         errors = error.errors(include_url=False, include_input=False, include_context=False)
         if errors[0]["type"] == "json_invalid":
             return problem(400, kind="malformed-json", title="The body is not JSON", detail=errors[0]["msg"])
-        fields = [{"field": ".".join(str(part) for part in item["loc"]), "problem": item["msg"]} for item in errors]
+        fields = [
+            {"field": ".".join(str(part) for part in item["loc"]), "problem": item["msg"]}
+            for item in errors[:_MOST_TOLD]
+        ]
         detail = "; ".join(": ".join(filter(None, (item["field"], item["problem"]))) for item in fields)
+        if len(errors) > _MOST_TOLD:
+            detail += f"; … and {len(errors) - _MOST_TOLD:,} more"
         return problem(
             422, kind="invalid-request", title="The request does not fit the schema", detail=detail, errors=fields
         )

@@ -102,6 +102,10 @@ class MaskQuery(_Schema):
         return self
 
 
+class NoArguments(_Schema):
+    """A query string beside a body that says everything."""
+
+
 class AnswerForm(_Schema):
     """In which form footprints come back."""
 
@@ -110,8 +114,10 @@ class AnswerForm(_Schema):
     )
 
 
-_Ring = Annotated[list[tuple[Longitude, Latitude]], Field(min_length=4, description="closed; longitude first")]
-_Rings = Annotated[list[_Ring], Field(min_length=1, description="the exterior, then holes")]
+_Ring = Annotated[
+    list[tuple[Longitude, Latitude]], Field(min_length=4, fail_fast=True, description="closed; longitude first")
+]
+_Rings = Annotated[list[_Ring], Field(min_length=1, fail_fast=True, description="the exterior, then holes")]
 
 
 class Polygon(_Schema):
@@ -130,7 +136,7 @@ class MultiPolygon(_Schema):
     """A GeoJSON MultiPolygon (RFC 7946)."""
 
     type: Literal["MultiPolygon"]
-    coordinates: Annotated[list[_Rings], Field(min_length=1)]
+    coordinates: Annotated[list[_Rings], Field(min_length=1, fail_fast=True)]
 
     @property
     def geometry(self) -> shapely.Geometry:

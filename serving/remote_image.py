@@ -1,22 +1,25 @@
 """Fetching an image that a client names, without becoming a door into the operator's network.
 
 Only hosts that the operator lists, only public addresses (unless the listed host is a loopback one), the
-connection pinned to the address that was checked, no redirects, no proxies, and limits on bytes, pixels and
-time.
+connection pinned to the address that was checked, no redirects, no proxies, and limits on bytes and time.
 """
 
+import io
 import ipaddress
 import socket
+import ssl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException, IncompleteRead
+from string import punctuation
 from typing import Any
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
-import requests
-from requests.adapters import HTTPAdapter
+from requests import certs
 
 from footprint_pipeline.errors import ImageryError, RequestError
-from footprint_pipeline.footprints.patch import Patch
-from serving.encoded_image import MAX_BYTES, check_image, decode
+from serving.encoded_image import MAX_BYTES
 
 TIMEOUT_S = 20.0
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -26,8 +29,8 @@ class ForbiddenUrlError(RequestError):
     """The operator does not allow this URL."""
 
 
-def fetch_image(url: str, *, hosts: frozenset[str]) -> Patch:
-    """The image behind a URL.
+def fetch_image(url: str, *, hosts: frozenset[str]) -> bytes:
+    """The image behind a URL, encoded and not looked at yet.
 
     Args:
         url: http or https.
@@ -35,14 +38,11 @@ def fetch_image(url: str, *, hosts: frozenset[str]) -> Patch:
 
     Raises:
         ForbiddenUrlError: the scheme, the host or its address is not allowed.
-        RequestError: what comes back is not an image, or too large.
-        ImageryError: the host does not answer.
+        RequestError: what comes back is no file, or too large.
+        ImageryError: the host does not answer, or not in time.
     """
     parts, port = _allowed(url, hosts)
-    address = _address(parts, port)
-    encoded = _download(parts, address, port)
-    check_image(encoded, name="image_url")
-    return decode(encoded, name="image_url", source=parts.hostname or "")
+    return _download(parts, _address(parts, port), port)
 
 
 def _allowed(url: str, hosts: frozenset[str]) -> tuple[SplitResult, int]:
@@ -88,45 +88,76 @@ def _is_public(address: str) -> bool:
     return (mapped or ip).is_global and not ip.is_multicast
 
 
-class _PinnedTls(HTTPAdapter):  # type: ignore[misc]
-    """Connects to an address, but asks for and verifies the certificate of a host."""
-
-    def __init__(self, host: str) -> None:
-        self._host = host
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, server_hostname=self._host, assert_hostname=self._host, **options)
-
-
 def _download(parts: SplitResult, address: str, port: int) -> bytes:
     host = parts.hostname or ""
-    literal = f"[{address}]" if ":" in address else address
-    pinned = urlunsplit((parts.scheme, f"{literal}:{port}", parts.path or "/", parts.query, ""))
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     deadline = time.monotonic() + TIMEOUT_S
-    encoded = bytearray()
-    with requests.Session() as session:
-        session.trust_env = False
-        session.mount("https://", _PinnedTls(host))
-        try:
-            with session.get(
-                pinned, headers={"Host": parts.netloc}, timeout=5, stream=True, allow_redirects=False
-            ) as response:
-                if response.status_code != 200:
-                    raise RequestError(
-                        f"image_url: {host} answers HTTP {response.status_code}.",
-                        fix="Give the URL of the image itself; redirects are not followed.",
-                    )
-                for chunk in response.iter_content(64 * 1024):
-                    encoded += chunk
-                    if len(encoded) > MAX_BYTES:
-                        raise RequestError(
-                            f"image_url: the image has more than {MAX_BYTES // 2**20} MiB.", fix="Give a smaller image."
-                        )
-                    if time.monotonic() > deadline:
-                        raise ImageryError(f"image_url: {host} takes more than {TIMEOUT_S:g} s.", fix="Try again.")
-        except requests.RequestException as error:
-            raise ImageryError(
-                f"image_url: {host} cannot be reached ({type(error).__name__}).", fix="Check the URL."
-            ) from None
-    return bytes(encoded)
+    try:
+        with _connected(parts, address, port, deadline) as connection:
+            asking = HTTPConnection(host, port)
+            asking.sock = _Hurried(connection, deadline)
+            headers = {"Host": parts.netloc, "User-Agent": "footprint-pipeline"}
+            asking.request("GET", quote(target, safe=punctuation), headers=headers)
+            response = asking.getresponse()
+            if response.status != 200:
+                raise RequestError(
+                    f"image_url: {host} answers HTTP {response.status}.",
+                    fix="Give the URL of the image itself; redirects are not followed.",
+                )
+            encoded = response.read(MAX_BYTES + 1)
+            if len(encoded) > MAX_BYTES:
+                raise RequestError(
+                    f"image_url: the image has more than {MAX_BYTES // 2**20} MiB.", fix="Give a smaller image."
+                )
+            if response.length:
+                raise IncompleteRead(encoded, response.length)
+    except TimeoutError:
+        raise ImageryError(f"image_url: {host} takes more than {TIMEOUT_S:g} s.", fix="Try again.") from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise ImageryError(
+            f"image_url: {host} cannot be reached ({type(error).__name__}).", fix="Check the URL."
+        ) from None
+    return encoded
+
+
+@contextmanager
+def _connected(parts: SplitResult, address: str, port: int, deadline: float) -> Iterator[socket.socket]:
+    """A connection to an address; over https, the certificate must be the host's."""
+    with socket.create_connection((address, port), timeout=_left(deadline)) as connection:
+        if parts.scheme == "http":
+            yield connection
+            return
+        tls = ssl.create_default_context(cafile=certs.where())
+        connection.settimeout(_left(deadline))
+        with tls.wrap_socket(connection, server_hostname=parts.hostname) as secured:
+            yield secured
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+class _Hurried(io.RawIOBase):
+    """A connection for `http.client` that is given up at a deadline, also when something drips in all the time."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection, self._deadline = connection, deadline
+
+    def sendall(self, request: bytes) -> None:
+        self._connection.sendall(request)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._connection.settimeout(_left(self._deadline))
+        return self._connection.recv_into(buffer)
+
+    def close(self) -> None:
+        """Left to whoever connected: `http.client` closes it before the body is read."""

@@ -1,4 +1,4 @@
-"""Whose turn it is, and how many wait: what stands around each prediction. Who may wait is `admission`'s business."""
+"""Whose turn it is, and how many wait: what stands around what takes long. Who may wait is `admission`'s business."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from serving.admission import Admission, OverloadedError
 
 
 class Turns:
-    """Lets predictions be made in their turn, and counts them. Safe to use from several threads.
+    """Lets predictions, or what else takes long, be made in their turn, and counts them. Safe to use from threads.
 
     Args:
         admission: the queue.

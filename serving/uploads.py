@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from affine import TransformNotInvertibleError
 from flask import Request
 from rasterio import MemoryFile
 from rasterio._err import CPLE_BaseError
@@ -42,12 +43,13 @@ def opened(encoded: bytes) -> Iterator[Patch | GeoTiffImagery]:
     Raises:
         RequestError: it is no image, too large, or of bands that are not red, green and blue.
     """
-    if not check_image(encoded, name=NAME).placed:
-        yield decode(encoded, name=NAME, source="uploaded image")
+    checked = check_image(encoded, name=NAME)
+    if not checked.placed:
+        yield decode(checked, name=NAME, source="uploaded image")
         return
-    with MemoryFile(encoded) as memory, _placed():
+    with MemoryFile(checked.encoded) as memory, _placed():
         try:
-            imagery = GeoTiffImagery(memory.name, name="uploaded image")
+            imagery = GeoTiffImagery(memory.name, name="uploaded image", untrusted=True)
         except SettingsError as error:
             raise RequestError(error.problem, fix="Send a GeoTIFF with red, green and blue.") from None
         left, bottom, right, top = imagery.extent_wgs84
@@ -61,7 +63,7 @@ def _placed() -> Iterator[None]:
     """Whatever GDAL and PROJ find wrong with a georeference is the sender's to put right."""
     try:
         yield
-    except (CPLE_BaseError, CRSError):
+    except (CPLE_BaseError, CRSError, TransformNotInvertibleError):
         raise _nowhere() from None
 
 

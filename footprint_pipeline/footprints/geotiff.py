@@ -30,6 +30,8 @@ _BLACK_PX = 9
 _MAP_TILE_PX = 256
 _MOST_READ_PX = 2048**2
 _DATE_TAGS = ("ACQUISITIONDATETIME", "ACQUISITION_DATETIME", "ACQUISITION_DATE", "TIFFTAG_DATETIME")
+_ALONE = {"driver": "GTiff", "OVERVIEW_LEVEL": "NONE"}
+"""Whatever a file says, GDAL opens no other one then."""
 _REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_TIMEOUT": 20, "GDAL_HTTP_MAX_RETRY": 2}
 
 
@@ -44,21 +46,30 @@ class GeoTiffImagery:
         attribution: whom to credit.
         name: what to call it; the file's name when None.
         date: when the imagery was taken; what the file's tags say when None.
+        untrusted: whether it must be a GeoTIFF that is read by itself: without its overviews, which may be any file or
+            URL that it names.
 
     Raises:
         SettingsError: the file is missing, no raster, not georeferenced, or has fewer than three bands.
     """
 
     def __init__(
-        self, path: str | Path, *, attribution: str = "", name: str | None = None, date: str | None = None
+        self,
+        path: str | Path,
+        *,
+        attribution: str = "",
+        name: str | None = None,
+        date: str | None = None,
+        untrusted: bool = False,
     ) -> None:
         self._path = str(path)
         self.attribution = attribution
         self.name = name or Path(urlsplit(self._path).path if "://" in self._path else self._path).name
         be_discreet()
         self._environment = _REMOTE if "://" in self._path else {}
+        self._options = _ALONE if untrusted else {}
         try:
-            with rasterio.Env(**self._environment), rasterio.open(self._path) as source:
+            with rasterio.Env(**self._environment), rasterio.open(self._path, **self._options) as source:
                 if source.crs is None or source.count < 3:
                     lack = "is not georeferenced" if source.crs is None else f"has {source.count} bands, not three"
                     raise SettingsError(
@@ -99,11 +110,9 @@ class GeoTiffImagery:
         decimation = _decimation(x, y)
         level = self._overview(decimation)
         factor = 1 if level is None else self._overviews[level]
+        options: dict[str, Any] = self._options if level is None else {"overview_level": level}
         try:
-            with (
-                rasterio.Env(**self._environment),
-                rasterio.open(self._path, **({} if level is None else {"overview_level": level})) as source,
-            ):
+            with rasterio.Env(**self._environment), rasterio.open(self._path, **options) as source:
                 # GDAL rounds the sides of an overview up, each by itself.
                 down, across = (np.float32(side / own) for side, own in zip(source.shape, self._shape, strict=True))
                 read = self._read(source, x * across, y * down)

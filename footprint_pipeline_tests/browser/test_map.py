@@ -17,8 +17,8 @@ from shapely.geometry import box
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.browser.conftest import FAINT, SMALL, X, Y, visit
-from footprint_pipeline_tests.footprints.red_city import DEGREE_M
-from footprint_pipeline_tests.serving.conftest import ROOF
+from footprint_pipeline_tests.footprints.red_city import DEGREE_M, write_model
+from footprint_pipeline_tests.serving.conftest import AREA, ROOF, FakeRegistry
 from serving.app import create_app
 from serving.map.page import DOWNLOADS
 from serving.model_store import ModelStore
@@ -267,6 +267,34 @@ def test_a_busy_service_is_asked_again(
         again.click()
         found(page)
         expect(page.locator("#problem")).to_be_hidden()
+
+
+def test_whoever_looks_around_without_a_model_stays_there_and_the_link_is_answered_when_there_is_one(
+    browser: Browser, start: Callable[..., str], city: GeoTiffImagery, tmp_path: Path
+) -> None:
+    registry = FakeRegistry(write_model(tmp_path / "model"), champion=None)
+    store = ModelStore(registry, alias="champion", cache=tmp_path / "cache", threads=1)
+    link = f"#at=18/{Y}/{X}&area={','.join(map(str, AREA))}&tolerance=0.8"
+    with visit(browser, start(create_app(Settings(), store=store, imagery=city)) + link) as page:
+        scale = page.locator(".leaflet-control-scale-line")
+        again = page.get_by_role("button", name="Try again")
+        expect(page.get_by_role("alert")).to_contain_text("No model is loaded")
+        before = scale.inner_text()
+        page.get_by_role("button", name="Zoom out").click()
+        expect(scale).not_to_have_text(before)
+        after = scale.inner_text()
+        with page.expect_response("**/v1/model"):
+            again.click()
+        page.wait_for_timeout(500)
+        assert scale.inner_text() == after
+
+        registry.champion = "3"
+        store.refresh()
+        again.click()
+        found(page, "3 buildings")
+        assert scale.inner_text() == after
+        expect(page.get_by_label("Tolerance")).to_have_value("0.8")
+        assert "#at=17/" in page.url
 
 
 def test_imagery_that_is_refused_for_a_while_comes_later(

@@ -158,6 +158,27 @@ def test_no_service_is_started_that_others_reach_without_a_key(settings: dict) -
         start_service(Settings(imagery="mapbox", **settings))
 
 
+@pytest.mark.parametrize("key", ["clé", "a\tkey"])
+def test_a_key_that_no_header_carries_is_refused_at_the_start(
+    key: str, store: ModelStore, city: GeoTiffImagery
+) -> None:
+    settings = Settings(api_keys=f"first-key,{key}")
+    for start in (settings.check_reach, lambda: create_app(settings, store=store, imagery=city)):
+        with pytest.raises(SettingsError, match="FOOTPRINT_API_KEYS") as refused:
+            start()
+        assert key not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_addresses_of_ipv6_are_bound_with_brackets_or_without(host: str) -> None:
+    code = "import runpy; print(runpy.run_path('serving/gunicorn.conf.py')['bind'])"
+    environment = {**os.environ, "FOOTPRINT_HOST": host, "FOOTPRINT_PORT": "8081"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[::1]:8081", done.stderr
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
 def test_gunicorn_refuses_such_an_address_too_and_says_what_to_do() -> None:
     command = [sys.executable, "-m", "gunicorn", "--check-config", "-c", "serving/gunicorn.conf.py", "serving.app:x"]

@@ -2,22 +2,24 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from werkzeug.test import TestResponse
 
-from footprint_pipeline.footprints.mercator import Bounds
+from footprint_pipeline.footprints.mercator import Bounds, tile_at
 from footprint_pipeline.footprints.patch import Patch
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM, wait_for
-from serving.admission import Admission, OverloadedError
+from serving.admission import AT_A_TIME, Admission, OverloadedError
 from serving.app import create_app
 from serving.model_store import ModelStore
 
 QUESTION = {"coordinate": {"latitude": LATITUDE, "longitude": LONGITUDE}, "zoom": ZOOM}
+TILE = tile_at(LONGITUDE, LATITUDE, ZOOM)
 
 
 class SlowImagery:
     """Holds every request until it is told to go on."""
 
-    attribution, extent_wgs84 = "", None
+    attribution, extent_wgs84, zooms = "", None, (0, 22)
 
     def __init__(self, imagery) -> None:
         self.imagery, self.name = imagery, imagery.name
@@ -62,6 +64,30 @@ def test_beyond_the_queue_requests_are_told_to_come_again_and_the_others_are_ans
     assert health.status_code == 200
     assert imagery.most == 2
     assert ask() == 200  # every turn was given back
+
+
+def test_a_provider_that_hangs_takes_no_more_threads_than_it_may(store: ModelStore, city) -> None:
+    """Nor does it hold predictions up, which have turns of their own."""
+    imagery = SlowImagery(city)
+    app = create_app(Settings(queue=0), store=store, imagery=imagery)
+
+    def ask() -> TestResponse:
+        return app.test_client().get(f"/v1/imagery/{ZOOM}/{TILE.x}/{TILE.y}")
+
+    with ThreadPoolExecutor(AT_A_TIME + 1) as pool:
+        patient = [pool.submit(ask) for _ in range(AT_A_TIME)]
+        try:
+            wait_for(lambda: imagery.reading == AT_A_TIME)
+            refused = ask()
+            predicted = pool.submit(app.test_client().post, "/predict/mask", json=QUESTION)
+            wait_for(lambda: imagery.reading == AT_A_TIME + 1)
+        finally:
+            imagery.go_on.set()
+        assert {request.result().status_code for request in patient} == {200}
+        assert predicted.result().status_code == 200
+    assert refused.status_code == 503
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert ask().status_code == 200
 
 
 def test_a_request_that_fails_gives_its_turn_back(store: ModelStore, city) -> None:

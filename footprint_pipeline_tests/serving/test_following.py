@@ -21,6 +21,7 @@ from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import write_model
 from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM, FakeRegistry, wait_for
 from serving.app import create_app
+from serving.model_cache import ModelCache
 from serving.model_store import ModelStore
 
 NAME = "building-footprints"
@@ -246,6 +247,15 @@ def test_a_record_of_another_model_or_half_a_record_is_none(
     renamed = FakeRegistry(model_folder, champion=None)
     renamed.model_name = "another"
     assert make_store(renamed).refresh().version is None
-    record = tmp_path / "cache" / "current.json"
+    (record,) = (tmp_path / "cache").glob("*.json")
     record.write_text(record.read_text()[:20])
     assert make_store(down).refresh().version is None
+
+
+def test_services_that_follow_other_aliases_leave_each_other_their_models(tmp_path: Path) -> None:
+    first, second = (ModelCache(tmp_path, model_name="red/roofs", alias=alias) for alias in ("champion", "challenger"))
+    for cache, version in ((first, "1"), (second, "5"), (first, "2"), (second, "6"), (second, "6"), (first, "3")):
+        (tmp_path / version).mkdir(exist_ok=True)
+        cache.remember(version, tmp_path / version)
+    assert (first.last().version, second.last().version) == ("3", "6")
+    assert versions_in(tmp_path) == ["2", "3", "5", "6"]

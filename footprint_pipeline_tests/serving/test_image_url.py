@@ -1,12 +1,13 @@
 import socket
+import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,6 +18,7 @@ from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import Answers, http_server, png
 from footprint_pipeline_tests.serving.test_problems import assert_problem
 from serving import remote_image
+from serving.admission import Admission
 from serving.app import create_app
 from serving.model_store import ModelStore
 
@@ -119,7 +121,7 @@ def test_over_https_the_pinned_host_must_prove_its_name(
     open_client: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, certified: str, status: int
 ) -> None:
     certificate = self_signed(certified, tmp_path / "host.pem")
-    monkeypatch.setattr(requests.adapters, "DEFAULT_CA_BUNDLE_PATH", str(certificate))
+    monkeypatch.setattr(remote_image.certs, "where", lambda: str(certificate))
     monkeypatch.setattr(remote_image, "_is_public", lambda address: True)
     monkeypatch.setattr(remote_image, "_address", lambda parts, port: "127.0.0.1")
     with http_server(serve(png(PICTURE)), certificate=certificate) as server:
@@ -191,6 +193,54 @@ def test_a_host_that_dawdles_is_given_up(open_client: FlaskClient, monkeypatch: 
     monkeypatch.setattr(remote_image, "TIMEOUT_S", 0.1)
     with http_server(Slow()) as server:
         assert_problem(ask(open_client, f"{server.address}/a.png"), 502, "takes more than")
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.0 200 OK\r\nContent-Length: 99\r\n\r\n"])
+def test_a_host_that_drips_is_given_up_too(
+    open_client: FlaskClient, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    monkeypatch.setattr(remote_image, "TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(start)
+                for _ in range(200):
+                    connection.sendall(b"x")
+                    time.sleep(0.05)
+
+        threading.Thread(target=drip, daemon=True).start()
+        started = time.monotonic()
+        assert_problem(ask(open_client, f"http://127.0.0.1:{server.getsockname()[1]}/a.png"), 502, "takes more than")
+    assert time.monotonic() - started < 5
+
+
+def test_what_breaks_off_is_no_image(open_client: FlaskClient) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def break_off() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 9999\r\n\r\n" + png(PICTURE))
+
+        threading.Thread(target=break_off, daemon=True).start()
+        answer = ask(open_client, f"http://127.0.0.1:{server.getsockname()[1]}/a.png")
+    assert_problem(answer, 502, "IncompleteRead")
+
+
+def test_an_image_is_fetched_before_its_turn_and_decoded_in_it(store: ModelStore, city: GeoTiffImagery) -> None:
+    admission = Admission(0, at_a_time=1)
+    settings = Settings(image_url_hosts="127.0.0.1")
+    client = create_app(settings, store=store, imagery=city, admission=admission).test_client()
+    store.current()  # loaded
+    admission.enter()
+    with http_server(serve(b"<html>")) as server:
+        assert_problem(ask(client, f"{server.address}/a.png"), 503)
+        assert len(server.asked) == 1
+        admission.leave(0.1)
+        assert_problem(ask(client, f"{server.address}/a.png"), 422)
 
 
 def test_deep_pictures_need_a_model_that_knows_them(open_client: FlaskClient, tmp_path: Path) -> None:

@@ -88,6 +88,26 @@ def test_query_strings_are_checked_alike(client: FlaskClient, query: str, field:
     assert_problem(client.get(f"/predict/polygon?{query}"), 422, field)
 
 
+@pytest.mark.parametrize("path", ["/v1/footprints", "/predict/mask", "/predict/polygon", "/v1/footprints/image"])
+def test_what_is_not_known_is_refused_beside_a_body_too(client: FlaskClient, path: str) -> None:
+    assert_problem(client.post(f"{path}?limits=5", json={"coordinate": PLACE, "zoom": 18}), 422, "limits")
+
+
+def test_an_error_is_no_larger_than_what_it_tells_of(client: FlaskClient) -> None:
+    ring = {"polygon": {"type": "Polygon", "coordinates": [[0] * 100_000]}}
+    first = assert_problem(client.post("/v1/footprints", json=ring), 422, "polygon.Polygon.coordinates.0.0")
+    assert len(first["errors"]) == 1
+    for kind, depth in (("Polygon", 1), ("MultiPolygon", 1), ("MultiPolygon", 2)):
+        coordinates: list = [0] * 1000
+        for _ in range(depth):
+            coordinates = [coordinates] * 3
+        answer = client.post("/v1/footprints", json={"polygon": {"type": kind, "coordinates": coordinates}})
+        assert len(assert_problem(answer, 422)["errors"]) == 1
+    unknown = {"coordinate": PLACE, **dict.fromkeys(map(str, range(1000)), 0)}
+    told = assert_problem(client.post("/v1/footprints", json=unknown), 422, "0: Extra inputs", "… and 980 more")
+    assert len(told["errors"]) == 20
+
+
 def test_an_unknown_form_of_answer_is_422(client: FlaskClient) -> None:
     answer = client.post("/predict/polygon?geometry=point", json={"coordinate": PLACE})
     assert_problem(answer, 422, "geometry", "multipolygon")

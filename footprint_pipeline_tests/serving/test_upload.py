@@ -8,16 +8,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import rasterio
 import shapely
+from affine import Affine
 from flask.testing import FlaskClient
 from rasterio.transform import from_origin
 from shapely.geometry import shape
 
+from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.tables import SUFFIXES
+from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import DEGREE_M, GREY, RED, png, write_raster
 from footprint_pipeline_tests.footprints.test_tables import assert_same, read_back
 from footprint_pipeline_tests.serving.conftest import ROOF
 from footprint_pipeline_tests.serving.test_problems import assert_problem
+from serving.admission import Admission
+from serving.app import create_app
+from serving.encoded_image import check_image
+from serving.model_store import ModelStore
 
 URL = "/v1/footprints/image"
 PICTURE = np.full((96, 128, 3), GREY, np.uint8)
@@ -95,6 +103,8 @@ def test_a_place_that_is_none_is_422(client: FlaskClient, tmp_path: Path) -> Non
     assert "pixels" in send(client, local).json["coordinate_system"]  # somewhere, but not on the map
     far = tiff(tmp_path / "e.tif", crs="EPSG:32724", transform=from_origin(1e15, 1e15, 1, 1))
     assert_problem(send(client, far), 422, "no place on the map")
+    flat = tiff(tmp_path / "f.tif", crs="EPSG:4326", transform=Affine(4e-6, 4e-6, 0, 4e-6, 4e-6, 50))
+    assert_problem(send(client, flat), 422, "no place on the map")
     huge = tiff(tmp_path / "c.tif", crs="EPSG:4326", transform=from_origin(0, 50, 0.1, 0.1))
     assert_problem(send(client, huge), 422, "16,777,216 px at most")
     placed = tiff(tmp_path / "d.tif", crs="EPSG:4326", transform=from_origin(0, 50, 4e-6, 4e-6))
@@ -119,13 +129,19 @@ def test_what_cannot_be_decoded_or_seen_is_422(client: FlaskClient, tmp_path: Pa
     assert_problem(send(client, deep), 422, "uint16")
 
 
-def test_bombs_are_refused_by_their_header(client: FlaskClient, tmp_path: Path) -> None:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+
+def test_bombs_are_refused_by_their_header(client: FlaskClient, tmp_path: Path) -> None:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0))
     bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
     assert_problem(send(client, bomb), 422, "1,600,000,000 px")
+    whole = png(PICTURE)
+    start, end = whole.index(b"IDAT") - 4, whole.index(b"IEND") - 4
+    endless = whole[:start] + chunk(b"IDAT", zlib.compress(bytes(2**28 + 1))) + whole[end:]
+    assert_problem(send(client, endless), 422, "MiB once it is decoded")
     wide = np.zeros((16, 16, 3), np.uint8)
     blocks = {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate"}
     encoded = tiff(tmp_path / "a.tif", crs="EPSG:4326", transform=from_origin(0, 50, 4e-6, 4e-6), image=wide, **blocks)
@@ -134,6 +150,102 @@ def test_bombs_are_refused_by_their_header(client: FlaskClient, tmp_path: Path) 
         assert encoded.count(entry + struct.pack("<H", 16)) == 1
         encoded = encoded.replace(entry + struct.pack("<H", 16), entry + struct.pack("<H", 16384))
     assert_problem(send(client, encoded), 422, "MiB once it is decoded")
+
+
+SMALL_TILES = {"tiled": True, "blockxsize": 16, "blockysize": 16}
+
+
+def masked(path: Path, **profile: object) -> bytes:
+    """A GeoTIFF with roofs, and a mask that hides the right half of it."""
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        tiff(path, crs="EPSG:4326", transform=from_origin(0, 50, 4e-6, 4e-6), **SMALL_TILES, **profile)
+        with rasterio.open(path, "r+") as target:
+            target.write_mask(np.arange(128) < np.full((96, 1), 64))
+    return path.read_bytes()
+
+
+def directory(encoded: bytes, at: int) -> tuple[int, int, int]:
+    """Of a little-endian TIFF: where a directory is, where its entries end, and where the next one is."""
+    (start,) = struct.unpack_from("<I", encoded, at)
+    (entries,) = struct.unpack_from("<H", encoded, start)
+    end = start + 2 + 12 * entries
+    return start, end, *struct.unpack_from("<I", encoded, end)
+
+
+@pytest.mark.parametrize("order", ["LITTLE", "BIG"])
+@pytest.mark.parametrize("big", ["NO", "YES"])
+def test_a_mask_is_no_way_around_the_limit(client: FlaskClient, tmp_path: Path, order: str, big: str) -> None:
+    encoded = masked(tmp_path / "a.tif", BIGTIFF=big, ENDIANNESS=order)
+    answer = send(client, encoded)
+    assert answer.json["numberReturned"] == 1, answer.text
+    for tag in (322, 323):
+        form = ("<" if order == "LITTLE" else ">") + ("HHQH" if big == "YES" else "HHIH")
+        before, small, after = encoded.rpartition(struct.pack(form, tag, 3, 1, 16))
+        assert small in before, "first the image, then its mask"
+        encoded = before + struct.pack(form, tag, 3, 1, 16384) + after
+    assert_problem(send(client, encoded), 422, "MiB once it is decoded")
+
+
+def test_nor_is_a_mask_within_the_image_or_one_behind_a_circle(client: FlaskClient, tmp_path: Path) -> None:
+    whole = masked(tmp_path / "a.tif")
+    start, end, mask = directory(whole, 4)
+    circle = bytearray(whole)
+    struct.pack_into("<I", circle, directory(whole, end)[1], start)
+    assert_problem(send(client, bytes(circle)), 422, "not an image")
+    far = bytearray(masked(tmp_path / "far.tif", BIGTIFF="YES"))
+    (first,) = struct.unpack_from("<Q", far, 8)
+    struct.pack_into("<Q", far, first + 8 + 20 * far[first], 2**64 - 1)
+    assert_problem(send(client, bytes(far)), 422, "not an image")
+
+    within = bytearray(whole)
+    sample_format = next(at for at in range(start + 2, end, 12) if whole[at : at + 2] == struct.pack("<H", 339))
+    struct.pack_into("<HHII", within, sample_format, 330, 4, 1, mask)
+    struct.pack_into("<I", within, end, 0)
+    assert send(client, bytes(within)).json["numberReturned"] == 1
+    for at in range(mask + 2, directory(whole, end)[1], 12):
+        if struct.unpack_from("<H", whole, at)[0] in (322, 323):
+            struct.pack_into("<H", within, at + 8, 16384)
+    assert_problem(send(client, bytes(within)), 422, "MiB once it is decoded")
+
+
+def test_what_a_geotiff_names_is_not_opened(client: FlaskClient, tmp_path: Path) -> None:
+    """GDAL takes overviews from wherever the metadata of a file says, from a URL too."""
+    grey, where = np.full((512, 512, 3), GREY, np.uint8), from_origin(0, 50, 2e-6, 2e-6)
+    private = grey[::2, ::2].copy()
+    private[50:150, 50:150] = RED
+    tiff(tmp_path / "private.tif", crs="EPSG:4326", transform=where, image=private)
+    tiff(tmp_path / "a.tif", crs="EPSG:4326", transform=where, image=grey)
+    with rasterio.open(tmp_path / "a.tif", "r+") as target:
+        target.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=str(tmp_path / "private.tif"))
+    assert send(client, (tmp_path / "a.tif").read_bytes()).json["features"] == []
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_nothing_of_a_png_is_inflated_but_its_pixels(client: FlaskClient, kind: bytes) -> None:
+    text = {b"zTXt": b"k\0\0", b"iTXt": b"k\0\1\0\0\0", b"iCCP": b"k\0\0"}[kind] + zlib.compress(b"a" * 10**6)
+    whole = png(PICTURE)
+    header = whole.index(b"IDAT") - 4
+    encoded = whole[:header] + chunk(kind, text) * 3 + whole[header:]
+    assert check_image(encoded, name="a").encoded == whole
+    assert len(send(client, encoded).json["features"]) == 1
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(client: FlaskClient) -> None:
+    progressive = cv2.imencode(".jpg", PICTURE[..., ::-1], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    assert len(send(client, progressive).json["features"]) == 1
+    start = progressive.rindex(b"\xff\xda")
+    scan, end = progressive[start:-2], progressive[-2:]
+    assert_problem(send(client, progressive[:start] + scan * 101 + end), 422, "scans, more than 100")
+
+
+def test_an_image_is_not_decoded_before_its_turn(store: ModelStore, city: GeoTiffImagery) -> None:
+    admission = Admission(0, at_a_time=1)
+    client = create_app(Settings(), store=store, imagery=city, admission=admission).test_client()
+    store.current()  # loaded
+    admission.enter()
+    assert_problem(send(client, b"no image"), 503)
+    admission.leave(0.1)
+    assert_problem(send(client, b"no image"), 422)
 
 
 def test_more_than_32_mib_are_413(client: FlaskClient) -> None:

@@ -314,7 +314,11 @@ function follow(fragment) {
   showImagery();
   remember();
   if (!imageryLayer.isLoading()) tellImagery();
-  if (area && ready) askAbout(L.latLngBounds([area[1], area[0]], [area[3], area[2]]));
+  if (area && ready) askAbout(boundsOf(area));
+}
+
+function boundsOf([west, south, east, north]) {
+  return L.latLngBounds([south, west], [north, east]);
 }
 
 let starting = null;
@@ -323,18 +327,25 @@ async function start() {
   clearTimeout(starting);
   try {
     const [imagery, model] = await Promise.all(["v1/imagery", "v1/model"].map((path) => ask(path).then((it) => it.json())));
-    sources = imagery.sources;
-    $("imagery").replaceChildren(...sources.map(({ name, title }) => new Option(title === name ? name : title, name)));
-    $("imagery-row").hidden = sources.length < 2;
+    const told = read(location.hash);
     if (model.spec) {
       gsd = model.spec.gsd_m;
-      Object.assign(view, { tolerance: model.spec.tolerance, min_area: Math.round(model.spec.min_area_m2) });
+      view.tolerance = told.tolerance ?? model.spec.tolerance;
+      view.min_area = told.min_area ?? Math.round(model.spec.min_area_m2);
       $("model").textContent = `${model.spec.model_name}, version ${model.version}, sees ${gsd} m a pixel.`;
     }
-    view.imagery = sources[0].name;
     ready = Boolean(model.spec); // without a model there is only imagery to look at
     tellProblem(ready ? null : new Problem(503, { title: "No model is loaded", detail: model.problem || "" }), start);
-    follow(location.hash);
+    if (!imageryLayer) {
+      sources = imagery.sources;
+      $("imagery").replaceChildren(...sources.map(({ name, title }) => new Option(title === name ? name : title, name)));
+      $("imagery-row").hidden = sources.length < 2;
+      follow(location.hash);
+    } else if (ready) { // whoever looked at the imagery meanwhile stays where they are
+      tellControls();
+      remember();
+      if (told.area) askAbout(boundsOf(told.area));
+    }
     if (!ready) starting = setTimeout(start, 5000);
   } catch (problem) {
     tellProblem(problem, start);
@@ -419,6 +430,6 @@ $("place-form").addEventListener("submit", (event) => {
   else $("place").reportValidity();
 });
 $("place").addEventListener("input", () => $("place").setCustomValidity(""));
-window.addEventListener("hashchange", () => { if (ready && location.hash !== $("link").getAttribute("href")) follow(location.hash); });
+window.addEventListener("hashchange", () => { if (imageryLayer && location.hash !== $("link").getAttribute("href")) follow(location.hash); });
 
 start();

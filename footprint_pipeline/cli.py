@@ -16,7 +16,15 @@ from typing import Any
 import click
 
 from footprint_pipeline import __version__
-from footprint_pipeline.cli_options import Command, Sections, data_options, spec_option, sweep_options, training_options
+from footprint_pipeline.cli_options import (
+    Command,
+    FiniteRange,
+    Sections,
+    data_options,
+    spec_option,
+    sweep_options,
+    training_options,
+)
 from footprint_pipeline.errors import FootprintError
 from footprint_pipeline.evaluation.spec import MIN_AREA_PX
 from footprint_pipeline.footprints.predict import FLIPS
@@ -122,7 +130,7 @@ def prepare(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
     help="Where images lie that do not say so themselves: columns file, west, south, east, north.",
 )
 @click.option("--crs", help="Of images that a world file places, as in EPSG:32630.")
-@click.option("--min-area-px", type=click.FloatRange(0), help="Leave out parts of a mask that are smaller, pixels. [4]")
+@click.option("--min-area-px", type=FiniteRange(0), help="Leave out parts of a mask that are smaller, pixels. [4]")
 def import_masks(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
     """Make an area of one's own of images and masks, as public building sets come."""
     from footprint_pipeline.commands import import_masks as command_module
@@ -201,15 +209,15 @@ def tune(settings: Settings, **options: Any) -> dict[str, Any]:
 
 @command
 @click.option("--source", help="Score a registered model on all tiles of this source instead: folder, archive, s3://.")
-@click.option("--aoi", help="Name for the source's area. [read off the source]")
+@click.option("--aoi", help="Name for the source's area [read off the source]; alone: a prepared one.")
 @click.option("--alias", help="Which registered model, by alias. [champion]")
 @click.option("--version", help="Which registered model, by number.")
-@click.option("--tolerance", type=click.FloatRange(0, 1, min_open=True), help="Another tolerance than the model's own.")
+@click.option("--tolerance", type=FiniteRange(0, 1, min_open=True), help="Another tolerance than the model's own.")
 @click.option("--flips", type=click.Choice(list(map(str, FLIPS))), help="Orientations to average. [the model's own]")
 @click.option("--skip-bad-labels", is_flag=True, help="Leave out labels that cannot be read; list them in a CSV.")
 def evaluate(settings: Settings, **options: Any) -> dict[str, Any]:
     """Score the trained network on the test split; or, with --source, a registered model on any labelled tiles."""
-    if any(options[name] for name in ("source", "aoi", "alias", "version", "tolerance", "flips")):
+    if any(options.values()):
         from footprint_pipeline.commands import registered
 
         return registered.score(settings, **options)
@@ -223,7 +231,7 @@ def evaluate(settings: Settings, **options: Any) -> dict[str, Any]:
 @click.option("--proposals", type=_FILE, required=True, help="CSV of what is claimed: the same, and Confidence.")
 @click.option(
     "--min-area",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=MIN_AREA_PX,
     show_default=True,
     help="Leave out smaller polygons on either side, square pixels.",
@@ -291,7 +299,7 @@ def export(settings: Settings, **options: Any) -> dict[str, Any]:
 @click.option(
     "--zoom", type=click.IntRange(10, 19), default=16, show_default=True, help="Size of the area, as a map tile."
 )
-@click.option("--tolerance", type=click.FloatRange(0, 1, min_open=True), help="Another tolerance than the model's own.")
+@click.option("--tolerance", type=FiniteRange(0, 1, min_open=True), help="Another tolerance than the model's own.")
 @click.option(
     "--outline",
     type=click.Choice(["raw", "regularised"]),

@@ -3,6 +3,7 @@
 The options of a training are made from the specs' fields, so each has one name, one type and one description.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
@@ -29,6 +30,17 @@ _NAMES = {
 }
 """Options that are not called as their field is."""
 _POLYGONS, _MASKS, _SPLIT = PolygonSpec(), MaskSpec(), SplitSpec()
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers; neither NaN nor infinity is in it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number to measure by.", param, ctx)
+        return number
 
 
 class Option(click.Option):
@@ -160,23 +172,23 @@ def data_options(function: Command) -> Command:
                      help="A tile that cannot be read: go on without it, or stop."),
         option("--skip-bad-labels", is_flag=True,
                      help="Leave out labels that cannot be read; list them in a CSV."),
-        option("--min-area", "min_area_m2", type=click.FloatRange(0), default=_POLYGONS.min_area_m2,
+        option("--min-area", "min_area_m2", type=FiniteRange(0), default=_POLYGONS.min_area_m2,
                      show_default=True, help="Leave out labels whose area is not greater, square metres."),
-        option("--border", "border_m", type=click.FloatRange(0), default=_MASKS.border_m, show_default=True,
+        option("--border", "border_m", type=FiniteRange(0), default=_MASKS.border_m, show_default=True,
                      help="Draw a band of building borders so wide into the masks, metres."),
-        option("--contact", "contact_m", type=click.FloatRange(0), default=_MASKS.contact_m, show_default=True,
+        option("--contact", "contact_m", type=FiniteRange(0), default=_MASKS.contact_m, show_default=True,
                      help="Draw a band of the gaps between buildings closer than this into the masks, metres."),
         option("--split", "by", type=click.Choice(["block", "tile"]), default=_SPLIT.by, show_default=True,
                      help="Share tiles out by blocks of ground, so that neighbours never sit on both sides, or one by "
                      "one, the article's way."),
-        option("--block", "block_m", type=click.FloatRange(0, min_open=True), default=_SPLIT.block_m,
+        option("--block", "block_m", type=FiniteRange(0, min_open=True), default=_SPLIT.block_m,
                      show_default=True, help="Side of a block, metres."),
         option("--split-seed", type=int, default=_SPLIT.seed, show_default=True,
                      help="Another seed is another split."),
         option("--assign", "assigned", type=click.Path(dir_okay=False, resolve_path=True), metavar="FILE.csv",
                help="Share tiles out as this table says: columns tile_id and split, and aoi where there are several; "
                "tiles that it does not name are left out."),
-        option("--empty-share", type=click.FloatRange(0, 1), default=_SPLIT.empty_share, show_default=True,
+        option("--empty-share", type=FiniteRange(0, 1), default=_SPLIT.empty_share, show_default=True,
                      help="Share of the tiles without a building to keep."),
     ]  # fmt: skip
     for add in reversed(options):

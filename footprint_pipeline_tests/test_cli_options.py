@@ -77,6 +77,14 @@ def test_the_article_s_options_and_those_of_many_values() -> None:
         (("train", "--weights", "nowhere.keras"), 1, "No weights are at"),
         (("run", "--weights", "nowhere.h5"), 1, "No weights are at"),
         (("search", "--space", "nowhere.yaml"), 1, "nowhere.yaml cannot be read"),
+        (("prepare", "--assign", "nowhere.csv"), 1, "nowhere.csv: cannot be read as CSV"),
+        (("prepare", "--border", "nan"), 2, "nan is no number to measure by"),
+        (("prepare", "--block", "inf"), 2, "inf is no number to measure by"),
+        (("prepare", "--min-area", "nan"), 2, "nan is no number to measure by"),
+        (("evaluate", "--tolerance", "nan"), 2, "nan is no number to measure by"),
+        (("evaluate", "--skip-bad-labels"), 1, "--skip-bad-labels is of a --source"),
+        (("evaluate", "--alias", "champion", "--version", "3"), 1, "--alias champion and --version 3 both name"),
+        (("predict", "--at", "5,5", "--out", "p.shp"), 1, ".geojson, .json (GeoJSON), .parquet, .fgb, .gpkg"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_done(

@@ -1,5 +1,9 @@
 """Lines that several commands say alike. Imports nothing that takes its time."""
 
+import shlex
+
+from footprint_pipeline.settings import Settings
+
 
 def score_lines(metrics: dict[str, float]) -> list[str]:
     """The three figures, for people."""
@@ -8,3 +12,10 @@ def score_lines(metrics: dict[str, float]) -> list[str]:
         f"  pixel F1 of all tiles as one                 {metrics['pooled_pixel_f1']:.4f}",
         f"  building F1 (SpaceNet, IoU >= 0.5)           {metrics['building_f1']:.4f}",
     ]
+
+
+def command_for(settings: Settings, what: str) -> str:
+    """What starts the UI or the service on this home; `make` knows the default one alone."""
+    if settings.home.absolute() == Settings.model_fields["home"].default.absolute():
+        return f"make {what}"
+    return f"footprint {what} --home {shlex.quote(str(settings.home))}"

@@ -1,11 +1,14 @@
 """Commands that materialise assets: run, prepare, train, tune, evaluate, register."""
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from footprint_pipeline.commands.lines import score_lines
+from footprint_pipeline.commands.lines import command_for, score_lines
+from footprint_pipeline.dataset.split_table import read_split_table
 from footprint_pipeline.dataset.splits import read_manifests, split_summary
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.lake import Lake
@@ -13,9 +16,11 @@ from footprint_pipeline.orchestration.local import run_job
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.areas import Aoi
 from footprint_pipeline.spacenet.catalog import SYNTHETIC, load_catalog
-from footprint_pipeline.spacenet.own_areas import add_aoi
+from footprint_pipeline.spacenet.own_areas import own_areas, write_aoi
 from footprint_pipeline.spacenet.sources import resolve_source
 from footprint_pipeline.stages.weights import find_weights
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -30,14 +35,18 @@ def run(
     """Prepare every source, then train, sweep, evaluate, register and promote on all of them."""
     started = time.monotonic()
     training = _with_weights(settings, training)
-    areas = _areas(settings, sources, aois)
+    areas = _areas(settings, sources, aois, data)
     for area in areas:
         _materialize_dataset(settings, area, data)
     names = sorted(area.name for area in areas)
     config = {"trained_unet": {"aois": names, **training}, "tolerance_sweep": sweep}
     records = run_job("model", settings, config=config)
     evaluation, registered = records["test_evaluation"], records["registered_model"]
+    from footprint_pipeline.registry import without_credentials  # imports MLflow, as the job above has done
+
     home = settings.home
+    models = without_credentials(settings.tracking_uri or str(home / "artifacts"))
+    ui, serve = (command_for(settings, what) for what in ("ui", "serve"))
     return {
         "aois": names,
         "mlflow_run": evaluation.run_id,
@@ -57,9 +66,9 @@ def run(
             f"building F1 (IoU >= 0.5) {evaluation.metrics['building_f1']:.3f}, tolerance {evaluation.tolerance:.2f}",
             f"  {registered.name} version {registered.version} is "
             f"{'the champion' if registered.promoted else 'a challenger'}: {registered.reason}",
-            f"  prepared data {home / 'lake'}, models and runs {settings.tracking_uri or home / 'artifacts'}",
-            "Look:  make ui     the graph, the plots (Dagster) and the run, the model (MLflow)",
-            f"Ask:   make serve  a map to click on, and the same over HTTP, on http://127.0.0.1:{settings.port}",
+            f"  prepared data {home / 'lake'}, models and runs {models}",
+            f"Look:  {ui:{len(serve)}}  the graph, the plots (Dagster) and the run, the model (MLflow)",
+            f"Ask:   {serve}  a map to click on, and the same over HTTP, on http://127.0.0.1:{settings.port}",
         ],
     }
 
@@ -70,7 +79,7 @@ def prepare(
     """Prepare every source and say what its splits hold."""
     lake = Lake(settings.home.absolute())
     prepared, lines = {}, []
-    for area in _areas(settings, sources, aois):
+    for area in _areas(settings, sources, aois, data):
         _materialize_dataset(settings, area, data)
         splits = split_summary(read_manifests([lake.aoi(area.name).manifest])).to_dict("records")
         prepared[area.name] = splits
@@ -81,16 +90,50 @@ def prepare(
     return {"aois": prepared, "_lines": [*lines, "Next: footprint explore, footprint train"]}
 
 
-def _areas(settings: Settings, sources: tuple[str, ...], aois: tuple[str, ...]) -> list[Aoi]:
-    """The areas that sources and names mean; the generated city when there are none."""
-    areas = [resolve_source(source, settings.home) for source in sources or aois or (SYNTHETIC,)]
+def _areas(settings: Settings, sources: tuple[str, ...], aois: tuple[str, ...], data: Mapping[str, Any]) -> list[Aoi]:
+    """The areas that sources and names mean; the generated city when there are none.
+
+    What is wrong with their names, or with the table that shares their tiles out, is said before anything is fetched.
+    """
+    given = sources or aois or (SYNTHETIC,)
+    areas = [resolve_source(source, settings.home) for source in given]
     if sources and aois:
         if len(sources) != len(aois):
             raise SettingsError(
                 f"{len(sources)} sources, but {len(aois)} names.", fix="Give one --aoi for each --source, or none."
             )
         areas = [replace(area, name=name) for area, name in zip(areas, aois, strict=True)]
+    _check_names_differ(given, areas)
+    _say_what_is_replaced(settings, areas, named=bool(aois))
+    if assigned := data["split_manifests"]["assigned"]:
+        for area in areas:
+            read_split_table(Path(assigned), aoi=area.name)
     return areas
+
+
+def _check_names_differ(given: Sequence[str], areas: Sequence[Aoi]) -> None:
+    source_of: dict[str, str] = {}
+    for source, area in zip(given, areas, strict=True):
+        if area.name in source_of:
+            raise SettingsError(
+                f"{source_of[area.name]} and {source} are both called {area.name}.",
+                fix=f"Give each source once, and each its name: --aoi {area.name}1 --aoi {area.name}2.",
+            )
+        source_of[area.name] = source
+
+
+def _say_what_is_replaced(settings: Settings, areas: Sequence[Aoi], *, named: bool) -> None:
+    """Warn where a name means another source than before; one of the catalogue's may be given away by --aoi."""
+    known = own_areas(settings.home) if named else load_catalog(settings.home)
+    for area in areas:
+        uris = area.sources[0].uris
+        before = [source.uris for source in known[area.name].sources] if area.name in known else [uris]
+        if uris not in before:
+            log.warning(
+                "%s was %s and is %s from now on: what is prepared of it is replaced. To keep both, give this one "
+                "another name (--aoi)",
+                area.name, ", ".join(before[0]), ", ".join(uris),
+            )  # fmt: skip
 
 
 def _materialize_dataset(settings: Settings, aoi: Aoi, data: Mapping[str, Any]) -> None:
@@ -102,16 +145,7 @@ def _materialize_dataset(settings: Settings, aoi: Aoi, data: Mapping[str, Any]) 
         data: asset name → its config; values that are None are left to the asset.
     """
     if load_catalog(settings.home).get(aoi.name) != aoi:
-        add_aoi(
-            settings.home,
-            aoi.name,
-            aoi.sources[0].uris,
-            title=aoi.title if aoi.title != aoi.name else None,
-            gsd_m=aoi.gsd_m,
-            licence=aoi.licence or None,
-            endpoint_url=aoi.endpoint_url,
-            patterns=aoi.patterns,
-        )
+        write_aoi(settings.home, aoi)
     config = {
         asset: {name: value for name, value in values.items() if value is not None} for asset, values in data.items()
     }

@@ -9,6 +9,7 @@ import numpy as np
 import requests
 from shapely.geometry import shape
 
+from footprint_pipeline.commands.lines import command_for
 from footprint_pipeline.errors import RequestError, SettingsError
 from footprint_pipeline.files import atomic_path
 from footprint_pipeline.footprints.extract import extract
@@ -25,6 +26,8 @@ from footprint_pipeline.registry import CHAMPION, Registry
 from footprint_pipeline.settings import Settings, load_settings
 from footprint_pipeline.spacenet.catalog import SYNTHETIC
 
+_GEOJSON = (".geojson", ".json")
+
 
 def predict(
     settings: Settings,
@@ -40,6 +43,7 @@ def predict(
 ) -> dict[str, Any]:
     """Footprints around a coordinate, by the registered model."""
     latitude, longitude = _coordinate(coordinate)
+    form = _form(out) if out is not None else None
     registry = Registry(settings.mlflow_uri, settings.model_name)
     found = registry.resolve(alias=alias or CHAMPION)
     runtime = Runtime(registry.pull(version=found.version, into=settings.home.absolute() / "pulled"))
@@ -51,7 +55,6 @@ def predict(
     )
     text = json.dumps(collection)
     if out is not None:
-        form = BY_SUFFIX.get(out.suffix.lower())
         with atomic_path(out) as temporary:
             temporary.write_bytes(as_file(collection, form) if form else text.encode())
     if picture is not None:
@@ -115,7 +118,7 @@ def ask(
             f"with {len(features)} footprints in {seconds:.2f} s:",
             f"  {out / 'footprints.geojson'}",
             f"  {out / 'footprints.png'}",
-            f"On a map: make serve (footprint serve), then http://127.0.0.1:{settings.port}",
+            f"On a map: {command_for(settings, 'serve')}, then http://127.0.0.1:{settings.port}",
         ],
     }
 
@@ -133,6 +136,17 @@ def with_imagery(settings: Settings, imagery: str | None) -> Settings:
             fix="Set MAPBOX_ACCESS_TOKEN, or FOOTPRINT_IMAGERY (--imagery) to an XYZ template or a GeoTIFF.",
         )
     return load_settings(home=settings.home, imagery=str(max(mosaics, key=lambda path: path.stat().st_mtime)))
+
+
+def _form(out: Path) -> str | None:
+    """The media type of a file that is no GeoJSON, by how its name ends."""
+    suffix = out.suffix.lower()
+    if suffix not in (*_GEOJSON, *BY_SUFFIX):
+        raise SettingsError(
+            f"{out}: its name does not say what it is to hold.",
+            fix=f"Let it end in {', '.join(_GEOJSON)} (GeoJSON), {', '.join(BY_SUFFIX)}.",
+        )
+    return BY_SUFFIX.get(suffix)
 
 
 def _middle(settings: Settings) -> tuple[float, float]:

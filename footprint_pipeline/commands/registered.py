@@ -1,21 +1,27 @@
 """Commands on registered models: export them, score them."""
 
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from footprint_pipeline.commands.lines import score_lines
-from footprint_pipeline.registry import CHAMPION, Registry
+from footprint_pipeline.errors import DatasetError, SettingsError
+from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.registry import CHAMPION, Registered, Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.sources import resolve_source
-from footprint_pipeline.stages.scoring import score_on_source, score_on_test_splits
+from footprint_pipeline.stages.promotion import Tiles, held_out, learned_by
+from footprint_pipeline.stages.scoring import score_exported, score_on_source
+
+log = logging.getLogger(__name__)
 
 
 def export(settings: Settings, *, kind: str, alias: str | None, version: str | None, out: Path) -> dict[str, Any]:
     """Write a registered model to a folder, as `openvino`, `onnx` or `keras`."""
     registry = Registry(settings.mlflow_uri, settings.model_name)
-    found = registry.resolve(alias=None if version else alias or CHAMPION, version=version)
+    found = _resolved(registry, alias, version)
     out.mkdir(parents=True, exist_ok=True)
     if kind == "openvino":
         pulled = registry.pull(version=found.version, into=settings.home.absolute() / "pulled")
@@ -42,17 +48,29 @@ def score(
     flips: str | None,
     skip_bad_labels: bool,
 ) -> dict[str, Any]:
-    """Score a registered model on a source, or on the test splits of what is prepared."""
+    """Score a registered model on a source, or on the test tiles of what is prepared that it has not learned from."""
+    if skip_bad_labels and source is None:
+        raise SettingsError(
+            "--skip-bad-labels is of a --source; what is prepared has its labels.",
+            fix="Give the --source, or prepare it so: footprint prepare --skip-bad-labels.",
+        )
     registry = Registry(settings.mlflow_uri, settings.model_name)
-    found = registry.resolve(alias=None if version else alias or CHAMPION, version=version)
+    found = _resolved(registry, alias, version)
     model = registry.pull(version=found.version, into=settings.home.absolute() / "pulled")
     as_told: dict[str, Any] = {"tolerance": tolerance, "flips": int(flips) if flips else None}
     if source is not None:
         area = resolve_source(source, settings.home)
         area = replace(area, name=aoi or area.name)
         scores = score_on_source(settings, model, area, **as_told, skip_bad_labels=skip_bad_labels)
+        known = learned_by(settings, found.version).merge(scores.tiles[["aoi", "tile_id"]])
+        if len(known):
+            log.warning(
+                "Version %s has learned from %d of these %d tiles: the scores flatter it",
+                found.version, len(known), len(scores.tiles),
+            )  # fmt: skip
     else:
-        scores = score_on_test_splits(settings, model, [aoi] if aoi else [], **as_told)
+        tiles = _held_out(settings, found.version, aoi)
+        scores = score_exported(Runtime(model), tiles.manifest, tiles.polygons, **as_told)
     names = sorted(scores.by_aoi["aoi"])
     return {
         "version": found.version,
@@ -63,3 +81,25 @@ def score(
         "_lines": [f"{found.name} version {found.version} on {len(scores.tiles)} tiles of {', '.join(names)}:",
                    *score_lines(scores.metrics())],
     }  # fmt: skip
+
+
+def _resolved(registry: Registry, alias: str | None, version: str | None) -> Registered:
+    """The version that an alias or a number means; the champion where there is neither."""
+    if alias and version:
+        raise SettingsError(f"--alias {alias} and --version {version} both name a model.", fix="Give one of them.")
+    return registry.resolve(alias=None if version else alias or CHAMPION, version=version)
+
+
+def _held_out(settings: Settings, version: str, aoi: str | None) -> Tiles:
+    """The test tiles that a version has not learned from, of one AOI where it is named."""
+    tiles = held_out(settings, version)
+    if aoi is None:
+        return tiles
+    there = tiles.manifest["aoi"]
+    if aoi not in set(there):
+        raise DatasetError(
+            f"{aoi} has no test tile that version {version} has not learned from; there are of "
+            f"{', '.join(sorted(set(there)))}.",
+            fix=f"Name one of these, or prepare {aoi} first; or score all its tiles by its source (--source).",
+        )
+    return Tiles(tiles.manifest[there == aoi], tiles.polygons)

@@ -10,8 +10,9 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +26,7 @@ from footprint_pipeline.dataset.spec import GUARD, MaskSpec
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import TileRow, normalization, read_tile
 from footprint_pipeline.errors import DatasetError
-from footprint_pipeline.files import atomic_folder
+from footprint_pipeline.files import atomic_folder, locked
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +93,11 @@ def build_cache(
     stops = np.cumsum(heights * widths)
     offsets = np.concatenate([[0], stops[:-1]])
     target = folder / _cache_key(manifest, gsd_m)
-    if not target.exists():
-        log.info("Caching %d tiles at %.2f m a pixel", len(manifest), gsd_m)
-        with atomic_folder(target) as temporary:
-            _fill(temporary, manifest, sizes, offsets.tolist(), channels, threads=threads or os.cpu_count() or 1)
+    with _alone(folder):
+        if not target.exists():
+            log.info("Caching %d tiles at %.2f m a pixel", len(manifest), gsd_m)
+            with atomic_folder(target) as temporary:
+                _fill(temporary, manifest, sizes, offsets.tolist(), channels, threads=threads or os.cpu_count() or 1)
     for aoi, bands in json.loads((target / _BANDS).read_text()).items():
         _require_bands(aoi, bands, channels)
     _forget_old(folder, keep=target)
@@ -111,6 +113,18 @@ def build_cache(
         offsets=offsets,
         valid_share=manifest["valid_share"].to_numpy(np.float64),
     )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process builds a cache below a folder; then clear away what a killed one left there."""
+    lock = folder.with_name(f".{folder.name}.lock")
+    with locked(lock, waiting=f"{folder}: waiting for another process that caches tiles") as held:
+        if held:
+            for left in folder.glob(".????????-*"):
+                log.info("%s: removing what an interrupted run left", left)
+                shutil.rmtree(left)
+        yield
 
 
 def _fill(

@@ -19,7 +19,7 @@ from pyproj import Transformer
 from footprint_pipeline.errors import LabelError, TileError
 from footprint_pipeline.many import in_threads
 from footprint_pipeline.spacenet.label_files import GEOMETRY, PIX, read_csv, read_geojson
-from footprint_pipeline.spacenet.layout import Layout, TileFile, tile_id
+from footprint_pipeline.spacenet.layout import Layout, TileFile, tile_of
 from footprint_pipeline.spacenet.wkt import polygons_from_wkt
 
 _log = logging.getLogger(__name__)
@@ -27,11 +27,14 @@ _log = logging.getLogger(__name__)
 WGS84 = "EPSG:4326"
 PIXEL_SAMPLE = 2000
 _SEED = 1337
+_NOT_DEGREES = "is not in degrees of longitude and latitude"
 _SKIP = "pass --skip-bad-labels to drop it and list it in labels_rejected.csv."
 _SLIVER_M2 = 0.01
+_OUTLINE_M2 = 1.0
 _METRES_PER_DEGREE = 111_195.0
 _POLYGONAL = (int(shapely.GeometryType.POLYGON), int(shapely.GeometryType.MULTIPOLYGON))
 _FLAT = tuple(int(shapely.GeometryType[name]) for name in ("POINT", "LINESTRING", "MULTIPOINT", "MULTILINESTRING"))
+_LINES = tuple(int(shapely.GeometryType[name]) for name in ("LINESTRING", "MULTILINESTRING"))
 _NAMES = {int(kind): kind.name.capitalize() for kind in shapely.GeometryType}
 _REJECTED = ["file", "row", "tile_id", "reason", "text"]
 _TEXT_SHOWN, _TEXT_KEPT = 12, 200
@@ -83,7 +86,7 @@ def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
     else:
         files = [(tile.tile_id, tile.geojson) for tile in layout.tiles if tile.geojson is not None]
         labelled = {name for name, _ in files}
-        files += [(tile_id(path.stem), path) for path in layout.stray_geojson]
+        files += [(tile_of(path, layout.patterns), path) for path in layout.stray_geojson]
         rows, column = read_geojson(files), GEOMETRY
 
     stray = rows[~rows["tile_id"].isin(layout.tile_ids.union(wanted))] if layout.complete else rows.iloc[:0]
@@ -94,7 +97,7 @@ def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
     rows = (rows if known.all() else rows[known]).reset_index(drop=True)
 
     if column == GEOMETRY:
-        geometry = shapely.force_2d(rows[GEOMETRY].to_numpy(object))
+        geometry = _closed_to_polygons(shapely.force_2d(rows[GEOMETRY].to_numpy(object)))
     else:
         geometry = polygons_from_wkt(rows["text"])
     empty = _says_empty(rows, geometry)
@@ -136,12 +139,13 @@ def _says_empty(rows: pd.DataFrame, geometry: np.ndarray) -> np.ndarray:
 def _judge(rows: pd.DataFrame, geometry: np.ndarray, empty: np.ndarray, column: str) -> None:
     """Write the reason beside every row that cannot be used."""
     kinds = shapely.get_type_id(geometry)
-    # What is left of a building cut at a tile's edge can be a line or a point: no area, dropped as a sliver.
+    # What is left of a building cut at a tile's edge can be a straight line or a point: no area, dropped as a sliver.
     usable = (*_POLYGONAL, *_FLAT) if column == GEOMETRY else _POLYGONAL
     reasons = pd.Series("", index=rows.index, dtype=object)
+    reasons[_outlines(geometry)] = f"{column} is an open line, or several, not a polygon"
     points, owner = shapely.get_coordinates(geometry, return_index=True)
     off_earth = ~((np.abs(points[:, 0]) <= 180) & (np.abs(points[:, 1]) <= 90))
-    reasons.iloc[np.unique(owner[off_earth])] = f"{column} is not in degrees of longitude and latitude"
+    reasons.iloc[np.unique(owner[off_earth])] = f"{column} {_NOT_DEGREES}"
     for kind in set(kinds.tolist()) - {*usable, -1}:
         reasons[kinds == kind] = f"{column} is a {_NAMES[kind]}, not a polygon"
     reasons[kinds == -1] = f"{column} is not {'GeoJSON' if column == GEOMETRY else 'WKT'}"
@@ -149,6 +153,21 @@ def _judge(rows: pd.DataFrame, geometry: np.ndarray, empty: np.ndarray, column: 
     rows.loc[new, "reason"] = reasons[new].astype(str)
     told = (rows["reason"] != "").to_numpy() & (rows["text"] == "").to_numpy() & (kinds != -1)
     rows.loc[told, "text"] = shapely.to_geojson(geometry[told])
+
+
+def _closed_to_polygons(geometry: np.ndarray) -> np.ndarray:
+    """Lines that close around some ground, made polygons: outlines that were drawn as lines."""
+    closed = _outlines(geometry) & shapely.is_closed(geometry) & (shapely.get_type_id(geometry) == _LINES[0])
+    points, owner = shapely.get_coordinates(geometry[closed], return_index=True)
+    geometry[closed] = shapely.polygons(shapely.linearrings(points, indices=owner))
+    return geometry
+
+
+def _outlines(geometry: np.ndarray) -> np.ndarray:
+    """Which are lines that bend around some ground, closed or not."""
+    lines = np.isin(shapely.get_type_id(geometry), _LINES)
+    lines[lines] = np.abs(_area_m2(shapely.convex_hull(geometry[lines]))) > _OUTLINE_M2
+    return lines
 
 
 def _to_wgs84(geometry: np.ndarray, tile_ids: np.ndarray, tiles: Iterable[TileFile]) -> np.ndarray:
@@ -206,10 +225,14 @@ def _clean(geometry: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     invalid = ~in_threads(shapely.is_valid, geometry)
     polygons = geometry.copy()
     polygons[invalid] = shapely.make_valid(geometry[invalid], method="structure", keep_collapsed=False)
+    return polygons, invalid, _area_m2(polygons) < _SLIVER_M2
+
+
+def _area_m2(polygons: np.ndarray) -> np.ndarray:
+    """Square metres, about, of polygons in degrees."""
     bounds_wgs84 = shapely.bounds(polygons).reshape(-1, 4)
     latitude = np.nan_to_num((bounds_wgs84[:, 1] + bounds_wgs84[:, 3]) / 2)
-    area_m2 = shapely.area(polygons) * _METRES_PER_DEGREE**2 * np.cos(np.radians(latitude))
-    return polygons, invalid, area_m2 < _SLIVER_M2
+    return shapely.area(polygons) * _METRES_PER_DEGREE**2 * np.cos(np.radians(latitude))
 
 
 def _row_error(bad: pd.DataFrame, *, unit: str) -> LabelError:
@@ -218,7 +241,10 @@ def _row_error(bad: pd.DataFrame, *, unit: str) -> LabelError:
     shown = text if len(text) <= _TEXT_SHOWN else f"{text[:_TEXT_SHOWN]}…"
     more = f" So are {len(bad) - 1:,} more." if len(bad) > 1 else ""
     where = f"{first['file']}, {unit} {first['row']}"
-    return LabelError(f'{where}: {first["reason"]} ("{shown}").{more}', fix=f"Fix the {unit}, or {_SKIP}")
+    way = f"Fix the {unit}"
+    if first["reason"].endswith(_NOT_DEGREES):
+        way = "Reproject the labels to EPSG:4326 (ogr2ogr -t_srs EPSG:4326 OUT IN)"
+    return LabelError(f'{where}: {first["reason"]} ("{shown}").{more}', fix=f"{way}, or {_SKIP}")
 
 
 def _stray_error(stray: pd.DataFrame) -> LabelError:

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path, PurePath
@@ -63,6 +63,7 @@ class Layout:
             when an archive was read only as far as the tiles asked for.
         stray_geojson: label files of tiles that the source does not have.
         source: where it came from, as a user would write it.
+        patterns: names of the files, where they are not SpaceNet's.
     """
 
     aoi: str
@@ -74,6 +75,7 @@ class Layout:
     complete: bool = True
     stray_geojson: tuple[Path, ...] = ()
     source: str = ""
+    patterns: Patterns | None = None
 
     def first(self, count: int | None) -> "Layout":
         """The same with at most `count` tiles (all with None); `tile_ids` stays."""
@@ -149,7 +151,7 @@ def choose(
         Tiles in natural order, label files, and the summary table.
 
     Raises:
-        SourceError: no tiles, no labels, or several AOIs.
+        SourceError: no tiles, no labels, several AOIs, or several label files of one tile (and no table).
     """
     paths = sorted(paths)
     by_role: dict[Role | None, list[PurePath]] = {}
@@ -185,13 +187,25 @@ def choose(
         tables = narrowed
     tiles.sort(key=lambda path: natural_key(tile_of(path, patterns)))
     if patterns is not None:
-        for one, other in pairwise(tiles):
-            if tile_of(one, patterns) == tile_of(other, patterns):
-                raise SourceError(
-                    f"{where}: {one} and {other} are both tile {tile_of(one, patterns)!r}.",
-                    fix="Write more folders into 'images' in aois.yaml, or leave one of the files out.",
-                )
+        _check_once(tiles, "images", patterns, where=where)
+    if not tables:
+        _check_once(sorted(geojson, key=lambda path: tile_of(path, patterns)), "labels", patterns, where=where)
     return tiles, geojson, tables[0] if tables else None
+
+
+def _check_once(
+    paths: list[PurePath], what: Literal["images", "labels"], patterns: Patterns | None, *, where: str
+) -> None:
+    """Make sure that of files in the order of their tiles no two are of one."""
+    for one, other in pairwise(paths):
+        if tile_of(one, patterns) == tile_of(other, patterns):
+            raise SourceError(
+                f"{where}: {one} and {other} are both {'labels of ' if what == 'labels' else ''}tile "
+                f"{tile_of(one, patterns)!r}.",
+                fix=f"Write more folders into {what!r} in aois.yaml, or leave one of the files out."
+                if patterns
+                else "Leave one of the files out.",
+            )
 
 
 def _one_place(
@@ -222,6 +236,7 @@ def discover(
     patterns: Patterns | None = None,
     tile_ids: frozenset[str] = frozenset(),
     complete: bool = True,
+    among: Container[str] | None = None,
 ) -> Layout:
     """Find the tiles and labels below a folder, at any depth, in any layout that SpaceNet 1 and 2 came in.
 
@@ -231,6 +246,7 @@ def discover(
         patterns: names of the files, where they are not SpaceNet's.
         tile_ids: tiles that the source has besides those in the folder.
         complete: whether there are no others in the source.
+        among: paths below the folder, with `/`; files that are not among them are passed over.
 
     Raises:
         SourceError: the folder is missing or holds no tiles, no labels or several AOIs; says what it holds.
@@ -238,7 +254,13 @@ def discover(
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise SourceError(f"{folder}: {what}.", fix="Give a folder in SpaceNet's layout.")
-    images, labels, summary_csv = choose(_files(folder), where=str(folder), patterns=patterns)
+    paths = list(_files(folder))
+    if among is not None:
+        gone = [path for path in paths if path.as_posix() not in among and role(path, patterns)]
+        if gone:
+            _log.warning("%s: %d files, %s first, are no longer at the source: not used", folder, len(gone), gone[0])
+        paths = [path for path in paths if path.as_posix() in among]
+    images, labels, summary_csv = choose(paths, where=str(folder), patterns=patterns)
 
     geojson_of = {tile_of(path, patterns): folder / path for path in labels}
     image_of: dict[str, Path] = {}
@@ -261,6 +283,7 @@ def discover(
         complete=complete,
         stray_geojson=tuple(path for name, path in geojson_of.items() if complete and name not in known),
         source=str(folder),
+        patterns=patterns,
     )
     _log.info("%s: %d tiles of %s (%s)", folder, len(tiles), aoi, layout.kind)
     return layout

@@ -66,7 +66,9 @@ def fetch_prefix(uri: str, aoi: Aoi, folder: Path, *, tiles: int | None, s3: S3)
         with atomic_path(folder / _MARKER) as temporary:
             temporary.write_text(json.dumps({"tiles": count}), encoding="utf-8")
     known = frozenset(tile_of(image, aoi.patterns) for image in images)
-    return replace(discover(folder, aoi=aoi.name, patterns=aoi.patterns, tile_ids=known), source=uri)
+    there = {path.as_posix() for path in listing}
+    layout = discover(folder, aoi=aoi.name, patterns=aoi.patterns, tile_ids=known, among=there)
+    return replace(layout, source=uri)
 
 
 def has_fetched(folder: Path, *, tiles: int | None) -> bool:

@@ -21,6 +21,14 @@ AOI_11_Packed:
   md5: 0123456789abcdef0123456789abcdef
   images: "imagery/{tile}.tif"
   summary: labels.csv         # instead of labels: one table, with SpaceNet's columns
+
+AOI_12_Mirrored:
+  bucket: my-bucket
+  key: [tiles.tar.gz, labels.tar.gz]
+  size: [123456789, 1234567]  # of several archives: one each
+  unpacked: 234567890         # what its tiles take on the disk, bytes, about
+  otherwise:                  # where the source does not exist, in this order
+    - source: s3://my-bucket/loose/
 ```
 """
 
@@ -37,10 +45,11 @@ from footprint_pipeline.files import atomic_path
 from footprint_pipeline.spacenet.areas import Aoi, Part, Patterns, Source, is_archive, is_valid_name, normal_uri
 
 USER_FILE = "aois.yaml"
-_PLACE = ("source", "bucket", "key", "prefix")
+_SOURCE = {"source", "bucket", "key", "prefix", "size", "md5", "unpacked"}
 _PATTERNS = ("images", "labels", "summary")
 _TEXTS = ("title", "licence", "endpoint_url", "bucket", "prefix", *_PATTERNS)
-_FIELDS = {*_PLACE, *_TEXTS, "gsd_m", "size", "md5"}
+_FIELDS = {*_SOURCE, *_TEXTS, "gsd_m", "otherwise"}
+_OF_PARTS = {"source": "uri", "size": "size", "md5": "md5"}
 
 
 def own_areas(home: Path) -> dict[str, Aoi]:
@@ -79,22 +88,45 @@ def add_aoi(
     Raises:
         SettingsError: the name cannot be used.
     """
-    given = [source] if isinstance(source, str) else list(source)
-    uris = [normal_uri(uri, Path.cwd()) for uri in given]
-    optional = {"title": title, "gsd_m": gsd_m, "licence": licence, "endpoint_url": endpoint_url}
-    optional |= asdict(patterns) if patterns else {}
-    entry = {
-        "source": uris[0] if len(uris) == 1 else uris,
-        **{key: value for key, value in optional.items() if value is not None},
+    given = [source] if isinstance(source, str) else source
+    parts = tuple(Part(normal_uri(uri, Path.cwd())) for uri in given)
+    aoi = Aoi(name, title or name, (Source(parts),), gsd_m, licence or "", "", endpoint_url, patterns)
+    return write_aoi(home, aoi)
+
+
+def write_aoi(home: Path, aoi: Aoi) -> Aoi:
+    """Write all that is known of an AOI but its notes to `<home>/aois.yaml`, and return it as it will be read.
+
+    One of that name is replaced.
+
+    Raises:
+        SettingsError: the name cannot be used.
+    """
+    first, *others = map(_told, aoi.sources)
+    fields = {
+        "title": aoi.title if aoi.title != aoi.name else None,
+        "gsd_m": aoi.gsd_m,
+        "licence": aoi.licence or None,
+        "endpoint_url": aoi.endpoint_url,
+        **(asdict(aoi.patterns) if aoi.patterns else {}),
+        "otherwise": others or None,
     }
+    entry = first | {key: value for key, value in fields.items() if value is not None}
     path = home / USER_FILE
-    aoi = _Entry(path, name, entry).aoi()
+    written = _Entry(path, aoi.name, entry).aoi()
     entries = _read(path)
-    if entries.get(name) != entry:
+    if entries.get(aoi.name) != entry:
         with atomic_path(path) as temporary:
-            text = yaml.safe_dump({**entries, name: entry}, sort_keys=False, allow_unicode=True)
+            text = yaml.safe_dump({**entries, aoi.name: entry}, sort_keys=False, allow_unicode=True)
             temporary.write_text(text, encoding="utf-8")
-    return aoi
+    return written
+
+
+def _told(source: Source) -> dict[str, Any]:
+    """The fields of an entry that say what a source is."""
+    of_parts = {key: [getattr(part, name) for part in source.parts] for key, name in _OF_PARTS.items()}
+    told = {key: values[0] if len(values) == 1 else values for key, values in of_parts.items() if any(values)}
+    return told | ({"unpacked": source.unpacked} if source.unpacked else {})
 
 
 def _read(path: Path) -> dict[str, object]:
@@ -118,15 +150,15 @@ def _read(path: Path) -> dict[str, object]:
 class _Entry:
     """One entry of the file, checked field by field."""
 
-    def __init__(self, path: Path, name: str, entry: object) -> None:
+    def __init__(self, path: Path, name: str, entry: object, fields: set[str] = _FIELDS) -> None:
         self._path, self._name = path, name
         if not is_valid_name(name):
             raise self._error("the name may hold letters, digits, '_' and '-' only.", "Choose another name.")
         if not isinstance(entry, dict):
             raise self._error("must be a mapping with a 'source'.", "Write it as NAME: {source: FOLDER}.")
-        unknown = sorted(str(key) for key in entry.keys() - _FIELDS)
+        unknown = sorted(str(key) for key in entry.keys() - fields)
         if unknown:
-            raise self._error(f"unknown {', '.join(unknown)}.", f"An entry may hold {', '.join(sorted(_FIELDS))}.")
+            raise self._error(f"unknown {', '.join(unknown)}.", f"An entry may hold {', '.join(sorted(fields))}.")
         for key in _TEXTS:
             if key in entry and not (isinstance(entry[key], str) and entry[key].strip()):
                 raise self._error(f"{key} is not text.", "Put it in quotes.")
@@ -138,8 +170,8 @@ class _Entry:
         return Aoi(
             self._name,
             entry.get("title", self._name),
-            (self._source(),),
-            self._number("gsd_m", "Give the size of a pixel in metres, for example 0.5."),
+            (self._source(), *self._others()),
+            self._number("gsd_m", entry.get("gsd_m"), "Give the size of a pixel in metres, for example 0.5."),
             entry.get("licence", ""),
             endpoint_url=entry.get("endpoint_url"),
             patterns=self._patterns(),
@@ -147,15 +179,36 @@ class _Entry:
 
     def _source(self) -> Source:
         uris = self._uris()
-        size = self._number("size", "Give the bytes of the archive, for example 2571888708.", whole=True)
-        md5 = self._entry.get("md5")
-        if md5 is not None and not (isinstance(md5, str) and re.fullmatch(r"[0-9a-fA-F]{32}", md5)):
-            raise self._error(f"md5 is {md5!r}.", "Give 32 hexadecimal digits in quotes.")
-        if (size, md5) == (None, None):
-            return Source(tuple(Part(uri) for uri in uris))
-        if len(uris) > 1 or not uris[0].startswith("s3://") or not is_archive(uris[0]):
-            raise self._error("size and md5 are of one archive in a bucket.", "Leave them out.")
-        return Source((Part(uris[0], None if size is None else int(size), md5),))
+        sizes, md5s = (self._of_each(key, len(uris)) for key in ("size", "md5"))
+        for size, md5 in zip(sizes, md5s, strict=True):
+            self._number("size", size, "Give the bytes of the archive, for example 2571888708.", whole=True)
+            if md5 is not None and not (isinstance(md5, str) and re.fullmatch(r"[0-9a-fA-F]{32}", md5)):
+                raise self._error(f"md5 is {md5!r}.", "Give 32 hexadecimal digits in quotes.")
+        in_bucket = all(uri.startswith("s3://") and is_archive(uri) for uri in uris)
+        if any([*sizes, *md5s]) and not in_bucket:
+            raise self._error("size and md5 are of archives in a bucket.", "Leave them out.")
+        unpacked = self._entry.get("unpacked")
+        self._number("unpacked", unpacked, "Give the bytes that its tiles take, for example 3711000000.", whole=True)
+        return Source(tuple(map(Part, uris, sizes, md5s)), unpacked)
+
+    def _others(self) -> list[Source]:
+        """What to try where the source does not exist."""
+        others = self._entry.get("otherwise", [])
+        if not isinstance(others, list):
+            raise self._error("otherwise is not a list.", "Write each source as '- source: FOLDER'.")
+        return [_Entry(self._path, self._name, other, _SOURCE)._source() for other in others]
+
+    def _of_each(self, key: str, count: int) -> list[Any]:
+        """The values of a field for each of so many archives."""
+        given = self._entry.get(key)
+        if given is None:
+            return [None] * count
+        values = given if isinstance(given, list) else [given]
+        if len(values) != count:
+            raise self._error(
+                f"{key} holds {len(values)}, not one for each of {count} archives.", "Give a list of all."
+            )
+        return values
 
     def _uris(self) -> list[str]:
         """Where its parts are: from `source`, or from `bucket` with `key` or `prefix`."""
@@ -190,8 +243,7 @@ class _Entry:
             raise self._error(f"{key!r} is missing or not text.", fix)
         return kept
 
-    def _number(self, key: str, fix: str, *, whole: bool = False) -> float | None:
-        value = self._entry.get(key)
+    def _number(self, key: str, value: Any, fix: str, *, whole: bool = False) -> float | None:
         kinds = int if whole else int | float
         if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or not value > 0):
             raise self._error(f"{key} is {value!r}.", fix)

@@ -21,16 +21,6 @@ from footprint_pipeline.stages.data import collect_polygons, draw_masks, fetch_t
 log = logging.getLogger(__name__)
 
 
-def score_on_test_splits(
-    settings: Settings, model: Path, aois: list[str], *, tolerance: float | None = None, flips: int | None = None
-) -> TestScores:
-    """Score an exported model on the test splits of prepared AOIs, of all of them when the list is empty."""
-    lake = Lake(settings.home.absolute())
-    manifest = load_manifest(lake, aois)
-    manifest = manifest[manifest["split"] == "test"]
-    return score_exported(Runtime(model), manifest, load_polygons(lake, manifest), tolerance=tolerance, flips=flips)
-
-
 def score_on_source(
     settings: Settings,
     model: Path,
@@ -114,7 +104,7 @@ def load_manifest(lake: Lake, aois: list[str]) -> pd.DataFrame:
     Raises:
         DatasetError: an AOI is not prepared, or none is.
     """
-    return read_manifests([lake.aoi(name).manifest for name in aois or lake.prepared()])
+    return read_manifests([lake.aoi(name).manifest for name in dict.fromkeys(aois or lake.prepared())])
 
 
 def load_polygons(lake: Lake, manifest: pd.DataFrame) -> gpd.GeoDataFrame:

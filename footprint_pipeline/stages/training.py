@@ -19,6 +19,7 @@ import numpy as np
 from footprint_pipeline.dataset.cache import TileCache
 from footprint_pipeline.dataset.caching import build_cache, model_gsd
 from footprint_pipeline.dataset.checks.record import require_passed
+from footprint_pipeline.dataset.shared_ground import warn_of_shared_ground
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import normalization
 from footprint_pipeline.evaluation import reports
@@ -84,6 +85,7 @@ def train_unet(
     names = tuple(sorted(manifest["aoi"].unique()))
     for name in names:
         require_passed(lake.aoi(name))
+    warn_of_shared_ground(lake, manifest)
     taught = manifest[manifest["split"] == "train"]
     gsd_m = spec.gsd_m or model_gsd(taught)
     stamp = digest(manifest)

@@ -2,6 +2,7 @@ import logging
 import os
 import resource
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from footprint_pipeline.dataset.spec import GUARD, SPLITS, MaskSpec
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import read_tile
 from footprint_pipeline.errors import DatasetError, TileError
+from footprint_pipeline.files import locked
 from footprint_pipeline_tests.dataset.conftest import City, build_city, write_image
 
 
@@ -217,6 +219,27 @@ def test_a_full_disk_leaves_nothing_behind(manifest: pd.DataFrame, tmp_path: Pat
     assert "Free space" in caught.value.fix
     assert folders(tmp_path) == []
     assert len(build_cache(manifest, tmp_path, gsd_m=0.5)) == 8
+
+
+def test_what_a_killed_building_left_is_cleared_away_and_one_under_way_is_waited_for(
+    manifest: pd.DataFrame, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    folder = tmp_path / "cache"
+    left = folder / ".deadbeef-0123456789abcdef"
+    left.mkdir(parents=True)
+    (left / "images.u8").write_bytes(b"half")
+    with ThreadPoolExecutor() as pool:
+        with locked(tmp_path / ".cache.lock", waiting=""):
+            building = pool.submit(build_cache, manifest, folder, gsd_m=0.5)
+            with pytest.raises(TimeoutError):
+                building.result(0.5)
+            assert folders(folder) == [left.name]
+        assert len(building.result()) == 8
+    assert "waiting for another process that caches tiles" in caplog.text
+    assert f"{left}: removing what an interrupted run left" in caplog.text
+    assert len(folders(folder)) == 1
+    assert left.name not in folders(folder)
 
 
 @contextmanager

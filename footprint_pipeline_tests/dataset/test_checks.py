@@ -247,6 +247,15 @@ def test_labels_outside_their_tile_are_lost(aoi: AoiFolder) -> None:
     assert "3 of 36 labels are lost" in check(aoi, "few_labels_are_lost").description
 
 
+def test_many_slivers_are_lost_buildings_and_a_few_are_not(aoi: AoiFolder) -> None:
+    write_label_counts(COUNTS.model_copy(update={"slivers": 1}), label_counts_path(aoi))
+    assert check(aoi, "few_labels_are_lost").passed
+    write_label_counts(COUNTS.model_copy(update={"slivers": 33}), label_counts_path(aoi))
+    result = check(aoi, "few_labels_are_lost")
+    assert result.blocking
+    assert result.description == "33 of 66 labels have no area to speak of, more than 5%."
+
+
 @pytest.mark.parametrize("content", [None, "{}", "not JSON"])
 def test_labels_whose_reading_is_not_recorded_say_so(aoi: AoiFolder, content: str | None) -> None:
     label_counts_path(aoi).unlink() if content is None else label_counts_path(aoi).write_text(content)

@@ -144,7 +144,7 @@ def test_mlflow_has_the_run_and_the_version_with_all_that_belongs_to_them(chain:
     assert float(version.tags["tolerance"]) == pytest.approx(chain.outcome.answer["tolerance"])
     assert float(version.tags["gsd_m"]) == pytest.approx(0.5, abs=0.01)
     files = {item.path for item in client.list_logged_model_artifacts(version.source.removeprefix("models:/"))}
-    assert {"MLmodel", "data", "serving"} <= files
+    assert {"MLmodel", "data", "exports"} <= files
 
 
 def test_the_service_answers_with_the_city_s_buildings(

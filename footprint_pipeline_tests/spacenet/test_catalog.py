@@ -10,7 +10,7 @@ from footprint_pipeline.commands.catalog import aois
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet import own_areas
-from footprint_pipeline.spacenet.areas import Part, Patterns
+from footprint_pipeline.spacenet.areas import Part, Patterns, Source
 from footprint_pipeline.spacenet.catalog import BUILT_IN, load_catalog
 from footprint_pipeline.spacenet.own_areas import add_aoi
 
@@ -115,7 +115,12 @@ def test_ones_own_copy_takes_the_place_of_a_built_in_area(tmp_path: Path) -> Non
         ("mine: {bucket: b, key: [a.tgz, 4]}", "AOI 'mine': 'key' is missing or not text"),
         ("mine: {bucket: b, key: a.tgz, size: 1.5}", "AOI 'mine': size is 1.5"),
         ("mine: {bucket: b, key: a.tgz, md5: abc}", "AOI 'mine': md5 is 'abc'"),
-        ("mine: {source: x, size: 5}", "AOI 'mine': size and md5 are of one archive in a bucket"),
+        ("mine: {source: x, size: 5}", "AOI 'mine': size and md5 are of archives in a bucket"),
+        ("mine: {bucket: b, key: [a.tgz, b.tgz], size: 5}", "AOI 'mine': size holds 1, not one for each of 2 archives"),
+        ("mine: {bucket: b, key: [a.tgz, b.tgz], size: [5, x]}", "AOI 'mine': size is 'x'"),
+        ("mine: {source: x, unpacked: 1.5}", "AOI 'mine': unpacked is 1.5"),
+        ("mine: {source: x, otherwise: y}", "AOI 'mine': otherwise is not a list"),
+        ("mine: {source: x, otherwise: [{source: y, title: z}]}", "AOI 'mine': unknown title"),
         ("mine: {source: x, images: '{tile}.tif'}", "AOI 'mine': has images."),
         ("mine: {source: x, labels: '{tile}.json'}", "AOI 'mine': has labels."),
         ("mine: {source: x, images: 'a.tif', summary: a.csv}", "AOI 'mine': images is 'a.tif'"),
@@ -139,7 +144,7 @@ def test_the_documented_example_is_read(tmp_path: Path) -> None:
     text = own_areas.__doc__.partition("```yaml\n")[2].partition("```")[0]
     (tmp_path / "aois.yaml").write_text(text)
     catalog = load_catalog(tmp_path)
-    mine, stored, packed = (catalog[name] for name in list(catalog)[-3:])
+    mine, stored, packed, mirrored = (catalog[name] for name in list(catalog)[-4:])
     assert (mine.name, mine.gsd_m, mine.licence, mine.patterns) == ("AOI_9_Mine", 0.3, "CC BY 4.0", None)
     assert mine.sources[0].uris == ("/data/mine",)
     assert stored.sources[0].uris == ("s3://my-bucket/town/2024/",)
@@ -148,6 +153,9 @@ def test_the_documented_example_is_read(tmp_path: Path) -> None:
     part = Part("s3://my-bucket/town.tar.gz", 123456789, "0123456789abcdef0123456789abcdef")
     assert packed.sources[0].parts == (part,)
     assert packed.patterns == Patterns("imagery/{tile}.tif", summary="labels.csv")
+    tiles, labels = Part("s3://my-bucket/tiles.tar.gz", 123456789), Part("s3://my-bucket/labels.tar.gz", 1234567)
+    assert mirrored.sources == (Source((tiles, labels), 234567890), Source((Part("s3://my-bucket/loose/"),)))
+    assert text in (Path(own_areas.__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 
 
 def test_an_area_with_patterns_is_written_and_read_back(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import rasterio
 import shapely
 
 from footprint_pipeline.errors import LabelError, TileError
+from footprint_pipeline.spacenet.areas import Patterns
 from footprint_pipeline.spacenet.labels import read_labels
 from footprint_pipeline.spacenet.layout import Layout, discover
 from footprint_pipeline_tests.spacenet.conftest import (
@@ -22,6 +23,7 @@ from footprint_pipeline_tests.spacenet.conftest import (
     write_csv,
     write_geojson,
     write_spacenet1,
+    write_tile,
 )
 
 CSV = "AOI_1_RIO_polygons_solution_3band.csv"
@@ -287,6 +289,49 @@ def test_label_files_when_there_is_no_table(tmp_path: Path) -> None:
     assert (labels.rows, labels.empty, labels.slivers, labels.unlabelled) == (5, 1, 1, ())
     assert not labels.table.geometry.has_z.any()
     assert labels.table.geometry[2].equals_exact(shapely.Polygon(square_wgs84(4)), 1e-12)
+
+
+def line(*points: tuple[float, float]) -> dict:
+    return {"type": "LineString", "coordinates": list(map(list, points))}
+
+
+def test_a_building_drawn_as_a_line_is_one_when_the_line_closes(tmp_path: Path) -> None:
+    layout = without_table(discover(write_spacenet1(tmp_path, 3)))
+    ring, bow_tie = square_wgs84(1), at((0, 0), (4, 4), (4, 0), (0, 4))
+    write_geojson(label_file(layout, 1), [line(*ring), line(*bow_tie), line(*ring[:2]), line(*at((0, 0), (0.1, 0.1)))])
+    labels = read_labels(layout)
+    of_first = labels.table[labels.table["tile_id"] == named(1)]
+    assert of_first["building_id"].tolist() == [1, 2]
+    assert of_first.geometry.iloc[0].equals_exact(shapely.Polygon(ring), 1e-12)
+    assert (labels.repaired, labels.slivers, len(labels.rejected)) == (1, 2, 0)
+
+    several = {"type": "MultiLineString", "coordinates": [list(map(list, ring)), list(map(list, square_wgs84(2)))]}
+    write_geojson(label_file(layout, 1), [line(*ring[:-1]), several])
+    with pytest.raises(LabelError, match=r"feature 1: geometry is an open line, or several, .* So are 1 more"):
+        read_labels(layout)
+    assert len(read_labels(layout, skip_bad=True).rejected) == 2
+
+
+def test_labels_in_metres_are_told_how_to_become_degrees(tmp_path: Path) -> None:
+    layout = without_table(discover(write_spacenet1(tmp_path, 1)))
+    metres = [(600_000.0 + x, 5_000_000.0 + y) for x, y in square_px()]
+    for geometry in (polygon(metres), line(*metres), line(*metres[:-1])):
+        write_geojson(label_file(layout, 1), [geometry])
+        with pytest.raises(LabelError, match="geometry is not in degrees") as caught:
+            read_labels(layout)
+        assert caught.value.fix.startswith("Reproject the labels to EPSG:4326 (ogr2ogr -t_srs EPSG:4326 ")
+        assert "--skip-bad-labels" in caught.value.fix
+
+
+def test_stray_label_files_are_named_by_their_pattern(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_tile(tmp_path / f"t{number}" / "rgb.tif", number=number)
+        write_geojson(tmp_path / f"t{number}" / "buildings.geojson", [polygon(square_wgs84(number))])
+    (tmp_path / "t2" / "rgb.tif").unlink()
+    layout = discover(tmp_path, patterns=Patterns("{tile}/rgb.tif", "{tile}/buildings.geojson"))
+    with pytest.raises(LabelError, match=r"1 labels belong to 1 tiles that the source does not have \(t2\)"):
+        read_labels(layout)
+    assert read_labels(layout, skip_bad=True).rejected["tile_id"].tolist() == ["t2"]
 
 
 def test_a_tile_without_a_label_file_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:

@@ -149,6 +149,23 @@ def test_patterns_that_match_nothing_or_twice_are_explained(tmp_path: Path) -> N
         discover(tmp_path, patterns=Patterns("a/imagery/{tile}.tif", summary="all.csv"))
 
 
+def test_two_label_files_of_one_tile_are_refused_where_they_count(tmp_path: Path) -> None:
+    touch(tmp_path, "3band/3band_x_img1.tif", "geojson/Geo_x_img1.geojson", "geojson_buildings/Geo_x_img1.geojson")
+    with pytest.raises(SourceError, match=r"are both labels of tile 'x_img1'") as caught:
+        discover(tmp_path)
+    assert "geojson_buildings/Geo_x_img1.geojson" in caught.value.problem.replace("\\", "/")
+    assert caught.value.fix == "Leave one of the files out."
+    write_csv(tmp_path / "summaryData" / "x.csv", [])
+    assert discover(tmp_path).summary_csv == tmp_path / "summaryData" / "x.csv"
+
+    own = touch(tmp_path / "own", "1.tif", "labels/1.geojson", "labels_old/1.geojson")
+    with pytest.raises(SourceError, match="are both labels of tile '1'") as caught:
+        discover(own, patterns=Patterns("{tile}.tif", "{tile}.geojson"))
+    assert "'labels' in aois.yaml" in caught.value.fix
+    layout = discover(own, patterns=Patterns("{tile}.tif", "labels/{tile}.geojson"))
+    assert layout.tiles[0].geojson == own / "labels" / "1.geojson"
+
+
 def test_the_name_comes_from_what_is_given_the_folder_or_the_tiles(tmp_path: Path) -> None:
     plain = touch(tmp_path / "my town (2)", "3band/3band_x_img1.tif", "geojson/Geo_x_img1.geojson")
     assert discover(plain).aoi == "my_town_2"

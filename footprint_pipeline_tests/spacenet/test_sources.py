@@ -322,6 +322,29 @@ def test_loose_tiles_in_a_bucket(tmp_path: Path, bucket: Bucket, settings: Setti
     assert len(fetch(area(uri), tmp_path / "into", tiles=3, settings=settings).tiles) == 3
 
 
+def test_what_is_gone_from_a_bucket_is_not_used_any_more(
+    tmp_path: Path, bucket: Bucket, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_spacenet1(tmp_path / "city", 4, csv=False)
+    bucket.put_folder(root, "town/")
+    town = area(f"s3://{bucket.name}/town/")
+    first = fetch(town, tmp_path / "into", settings=settings)
+    assert "no longer" not in caplog.text
+    for key in ("3band/3band_AOI_1_RIO_img1.tif", "vectordata/geojson/Geo_AOI_1_RIO_img1.geojson",
+                "vectordata/geojson/Geo_AOI_1_RIO_img3.geojson"):  # fmt: skip
+        bucket.client.delete_object(Bucket=bucket.name, Key=f"town/{key}")
+    (first.folder / "notes.txt").write_text("my own")
+
+    layout = fetch(town, tmp_path / "into", settings=settings)
+    assert [tile.tile_id for tile in layout.tiles] == ids(2, 3, 4)
+    assert [tile.geojson is not None for tile in layout.tiles] == [True, False, True]
+    assert (layout.tile_ids, layout.stray_geojson) == (set(ids(2, 3, 4)), ())
+    assert f"{first.folder}: 3 files, " in caplog.text
+    assert "are no longer at the source" in caplog.text
+    assert [tile.tile_id for tile in fetch(town, tmp_path / "into", tiles=1, settings=settings).tiles] == ids(2)
+    assert all(tile.image.exists() for tile in first.tiles)
+
+
 def test_an_empty_prefix_and_one_with_other_things(tmp_path: Path, bucket: Bucket, settings: Settings) -> None:
     with pytest.raises(MissingKeyError, match=r"/nothing/: nothing there"):
         fetch(area(f"s3://{bucket.name}/nothing/"), tmp_path / "into", settings=settings)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import rasterio
+
 from footprint_pipeline.dataset.spec import SplitSpec
 from footprint_pipeline.lake import AoiFolder, Lake
 from footprint_pipeline.settings import Settings
@@ -13,9 +15,15 @@ AOI = "AOI_0_Synthetic"
 TILES = 8
 
 
-def prepare_city(home: Path) -> AoiFolder:
-    """Tiles, polygons, masks and split of `TILES` tiles under a home."""
+def prepare_city(home: Path, *, dtype: str = "uint8") -> AoiFolder:
+    """Tiles, polygons, masks and split of `TILES` tiles under a home; pixels of other types are four times as high."""
     source = write_city(home / "source", CitySpec(rows=2, columns=4, tile_height=160, tile_width=176)).folder
+    if dtype != "uint8":
+        for path in source.rglob("3band*.tif"):
+            with rasterio.open(path) as tile:
+                pixels, profile = tile.read(), tile.profile
+            with rasterio.open(path, "w", **{**profile, "dtype": dtype}) as tile:
+                tile.write(4 * pixels.astype(dtype))
     folder = Lake(home).aoi(AOI)
     fetch_tiles(Settings(home=home), resolve_source(str(source), home), folder, tiles=None, on_bad_tile="fail")
     collect_polygons(folder, skip_bad_labels=False)

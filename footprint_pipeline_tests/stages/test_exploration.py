@@ -20,6 +20,7 @@ from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.exploration import DatasetReport, log_report, write_report
+from footprint_pipeline.stages.scoring import load_manifest
 from footprint_pipeline_tests.stages.prepared import AOI, TILES, prepare_city
 
 TITLES = ["Sizes of buildings", "Tiles on the ground", "Buildings a tile", "Labels on the imagery",
@@ -104,6 +105,16 @@ def test_the_report_says_what_the_tables_hold(home: Path, report: DatasetReport)
     assert {"labels_x_small", "labels_small"} <= set(names)
     assert len(set(names)) == len(names)
     assert all(len(picture.png) < 400_000 and picture.width <= 1080 for picture in report.pictures)
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("int16", "16 (10 used)"), ("float32", "32")])
+def test_pixels_of_any_type_are_reported(tmp_path: Path, dtype: str, bits: str) -> None:
+    prepare_city(tmp_path, dtype=dtype)
+    assert f'<th scope="row">bits</th><td>{bits}</td>' in Page(write_report(Lake(tmp_path), []).path).text
+
+
+def test_an_area_named_twice_counts_once(home: Path) -> None:
+    assert len(load_manifest(Lake(home), [AOI, AOI])) == TILES
 
 
 def test_several_aois_share_a_page_also_one_of_a_single_tile_without_buildings(home: Path, tmp_path: Path) -> None:

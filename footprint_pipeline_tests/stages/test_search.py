@@ -72,6 +72,6 @@ def test_trials_stand_side_by_side_and_the_same_search_goes_on(tmp_path: Path) -
     again = say(spec, tmp_path, 1)  # nothing is left to do
     assert again.trials.equals(last.trials)
     with pytest.raises(SettingsError, match="searches with another recipe, space or objective"):
-        say(SearchSpec(base=BASE, space=SPACE, objective="val_loss"), tmp_path, 1, study=last.study)
+        say(SearchSpec(base=BASE, space=SPACE, seed=3), tmp_path, 1, study=last.study)
     with pytest.raises(SettingsError, match="cannot be called"):
         say(spec, tmp_path, 1, study="../elsewhere")

@@ -134,7 +134,7 @@ def labels_lie_on_their_tiles(prepared: PreparedAoi, spec: CheckSpec) -> Finding
 
 
 def few_labels_are_lost(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
-    """Were nearly all labels of the tiles used, not rejected and not outside their tile?"""
+    """Were nearly all labels of the tiles used, not rejected, not outside their tile, and no slivers?"""
     try:
         counts = prepared.label_counts
         rejected = pd.read_csv(prepared.folder.rejected_labels, dtype=str)
@@ -152,6 +152,11 @@ def few_labels_are_lost(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
             f"{lost} of {labels} labels are lost, more than {spec.max_lost_share:.0%}: "
             f"{len(here)} rejected{tiles}; {counts.outside} outside their tile."
         )
+    if counts.slivers > spec.max_lost_share * (labels + counts.slivers):
+        problems.append(
+            f"{counts.slivers} of {labels + counts.slivers} labels have no area to speak of, more than "
+            f"{spec.max_lost_share:.0%}."
+        )
     return Finding(
         problems,
         f"{lost} of {labels} labels are lost.",
@@ -163,7 +168,8 @@ def few_labels_are_lost(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
             "rejected_of_other_tiles": len(rejected) - len(here),
             "slivers": counts.slivers,
         },
-        "Mend the labels listed in labels_rejected.csv at their source, then materialize building_polygons again.",
+        "Mend the labels at their source, where labels_rejected.csv lists those rejected; then materialize "
+        "building_polygons again.",
     )
 
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from footprint_pipeline.dataset.exploration import (
     SIZE_CLASSES,
     AoiDataset,
@@ -254,9 +256,12 @@ def _labels(aoi: AoiDataset) -> Part:
 
 
 def _bits(aoi: AoiDataset) -> str:
-    bits = ", ".join(sorted({"uint8": "8", "uint16": "16"}[dtype] for dtype in set(aoi.tiles["dtype"])))
-    used = aoi.colours.highest.bit_length()
-    return bits if bits == "8" else f"{bits} ({used} used)"
+    """Of a pixel, and how many of them are used where they are whole numbers of more than a byte."""
+    kinds = [np.dtype(name) for name in set(aoi.tiles["dtype"])]
+    bits = ", ".join(map(str, sorted({8 * kind.itemsize for kind in kinds})))
+    if bits == "8" or any(kind.kind == "f" for kind in kinds):
+        return bits
+    return f"{bits} ({aoi.colours.highest.bit_length()} used)"
 
 
 def _stretch(aoi: AoiDataset) -> str:

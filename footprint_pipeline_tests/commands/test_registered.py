@@ -1,0 +1,75 @@
+"""Scoring and export of a registered model: on tiles that it has not seen, and of one model at a time."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from footprint_pipeline.commands import registered
+from footprint_pipeline.dataset.splits import read_manifests
+from footprint_pipeline.errors import DatasetError, SettingsError
+from footprint_pipeline.model import tracking
+from footprint_pipeline.registry import CHAMPION, SERVING_FOLDER, Registry
+from footprint_pipeline.settings import Settings
+from footprint_pipeline_tests.stages.prepared import AOI, TILES, prepare_city
+from footprint_pipeline_tests.stages.test_promotion import log_network, write_answer
+
+# mlflow.pyfunc warns of its own type hints when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:.*inferred as AnyType:UserWarning")
+
+OPTIONS: dict[str, Any] = dict.fromkeys(("source", "aoi", "alias", "version", "tolerance", "flips"))
+
+
+def score(settings: Settings, *, skip_bad_labels: bool = False, **options: Any) -> dict[str, Any]:
+    return registered.score(settings, skip_bad_labels=skip_bad_labels, **{**OPTIONS, **options})
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared city of which three tiles are test tiles, and a champion that has learned from one of them."""
+    home = tmp_path_factory.mktemp("home")
+    folder = prepare_city(home)
+    manifest = read_manifests([folder.manifest]).assign(split=["test"] * 3 + ["train"] * (TILES - 3))
+    manifest.to_parquet(folder.manifest)
+    uri = Settings(home=home).mlflow_uri
+    model_id, run_id = log_network(home, uri)
+    answer = write_answer(home / "answer" / SERVING_FOLDER, 0.9)
+    manifest.iloc[2:][["aoi", "tile_id"]].to_csv(answer / "training_tiles.csv", index=False)
+    tracking.add_to_model(uri, model_id, answer, SERVING_FOLDER)
+    registry = Registry(uri, "building-footprints")
+    registry.point(CHAMPION, registry.register(model_id=model_id, run_id=run_id, tags={}, description=""))
+    return home
+
+
+def test_a_model_is_not_scored_on_test_tiles_that_it_has_learned_from(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for options in ({"alias": CHAMPION}, {"aoi": AOI, "tolerance": 0.4}):
+        caplog.clear()
+        answer = score(Settings(home=home), **options)
+        assert (answer["tiles"], answer["aois"]) == (2, [AOI])
+        assert "Version 1 has learned from 1 of the test tiles; they are left out" in caplog.text
+    with pytest.raises(DatasetError, match=f"Town has no test tile that version 1 .* there are of {AOI}") as caught:
+        score(Settings(home=home), aoi="Town")
+    assert "--source" in caught.value.fix
+
+
+def test_a_source_that_a_model_has_learned_from_is_told(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = str(home / "source")
+    with caplog.at_level(logging.WARNING):
+        assert score(Settings(home=home), source=source, aoi="Elsewhere")["tiles"] == TILES
+        assert "learned" not in caplog.text
+        assert score(Settings(home=home), source=source)["tiles"] == TILES
+    assert f"Version 1 has learned from {TILES - 2} of these {TILES} tiles" in caplog.text
+
+
+def test_what_would_be_passed_over_is_refused(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    with pytest.raises(SettingsError, match="--skip-bad-labels is of a --source"):
+        score(settings, alias=CHAMPION, skip_bad_labels=True)
+    with pytest.raises(SettingsError, match="--alias champion and --version 3 both name a model"):
+        score(settings, alias=CHAMPION, version="3")
+    with pytest.raises(SettingsError, match="both name a model"):
+        registered.export(settings, kind="onnx", alias=CHAMPION, version="3", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

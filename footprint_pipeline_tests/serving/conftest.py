@@ -1,4 +1,5 @@
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,6 +54,18 @@ class FakeRegistry:
         if not (into / version).exists():
             shutil.copytree(self.model, into / version)
         return into / version
+
+
+class HangingRegistry(FakeRegistry):
+    """One that does not say where the alias points until it is let go on."""
+
+    def __init__(self, model: Path, champion: str | None = "3") -> None:
+        super().__init__(model, champion)
+        self.go_on = threading.Event()
+
+    def version(self, alias: str) -> str:
+        assert self.go_on.wait(60)
+        return super().version(alias)
 
 
 @pytest.fixture(scope="session", autouse=True)

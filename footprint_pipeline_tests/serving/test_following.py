@@ -19,7 +19,7 @@ from footprint_pipeline.footprints.selftest import write_selftest
 from footprint_pipeline.registry import CHAMPION, Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import write_model
-from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM, FakeRegistry, wait_for
+from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM, FakeRegistry, HangingRegistry, wait_for
 from serving.app import create_app
 from serving.model_cache import ModelCache
 from serving.model_store import ModelStore
@@ -199,19 +199,13 @@ def test_without_a_registry_the_last_good_version_serves_from_the_cache(
 def test_a_registry_that_hangs_does_not_hold_the_start_up(
     model_folder: Path, make_store: Callable[..., ModelStore]
 ) -> None:
-    go_on = threading.Event()
-
-    class Hanging(FakeRegistry):
-        def version(self, alias: str) -> str:
-            assert go_on.wait(60)
-            return super().version(alias)
-
     assert make_store(FakeRegistry(model_folder)).current().version == "3"
-    store = make_store(Hanging(model_folder, champion="4"))
+    registry = HangingRegistry(model_folder, champion="4")
+    store = make_store(registry)
     store.load_in_background()
     wait_for(lambda: store.status().model is not None)
     assert (store.current().version, store.current().origin) == ("3", "cache")
-    go_on.set()
+    registry.go_on.set()
     wait_for(lambda: store.current().version == "4")
 
 

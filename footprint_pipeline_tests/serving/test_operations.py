@@ -1,7 +1,6 @@
 """/v1/model, /metrics, health, and the front page."""
 
 import re
-import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from footprint_pipeline.footprints.domain import DomainReference, brightness_cou
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import write_model
-from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM, FakeRegistry
+from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM, FakeRegistry, HangingRegistry
 from footprint_pipeline_tests.serving.test_problems import assert_problem
 from serving import model_store
 from serving.app import create_app
@@ -94,14 +93,7 @@ def test_a_refresh_swaps_refuses_and_survives_a_registry_that_is_gone(
 def test_a_refresh_does_not_wait_for_ever(
     model_folder: Path, tmp_path: Path, city: GeoTiffImagery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on = threading.Event()
-
-    class Hanging(FakeRegistry):
-        def version(self, alias: str) -> str:
-            assert go_on.wait(60)
-            return super().version(alias)
-
-    registry = Hanging(model_folder)
+    registry = HangingRegistry(model_folder)
     client = served(registry, city, tmp_path / "cache")
     monkeypatch.setattr(model_store, "_PATIENCE_S", 0.05)
     with ThreadPoolExecutor(2) as pool:
@@ -109,7 +101,7 @@ def test_a_refresh_does_not_wait_for_ever(
             first, second = (pool.submit(client.application.test_client().post, "/v1/model/refresh") for _ in range(2))
             busy = next(as_completed((first, second), timeout=20)).result()
         finally:
-            go_on.set()
+            registry.go_on.set()
         assert {first.result().status_code, second.result().status_code} == {200, 503}
     assert_problem(busy, 503, "Another look at the registry is under way.")
     assert int(busy.headers["Retry-After"]) >= 1

@@ -33,7 +33,6 @@ AOI_12_Mirrored:
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,38 +59,6 @@ def own_areas(home: Path) -> dict[str, Aoi]:
     """
     path = home / USER_FILE
     return {name: _Entry(path, name, entry).aoi() for name, entry in _read(path).items()}
-
-
-def add_aoi(
-    home: Path,
-    name: str,
-    source: str | Sequence[str],
-    *,
-    title: str | None = None,
-    gsd_m: float | None = None,
-    licence: str | None = None,
-    endpoint_url: str | None = None,
-    patterns: Patterns | None = None,
-) -> Aoi:
-    """Write an AOI to `<home>/aois.yaml`; one of that name with another source is replaced.
-
-    Args:
-        home: folder that holds all state.
-        name: letters, digits, `_` and `-`.
-        source: a folder, a .tar.gz, an s3:// URI, or several archives that belong together.
-        title: for people; by default the name.
-        gsd_m: ground size of a pixel in metres.
-        licence: of imagery and labels.
-        endpoint_url: S3-compatible server, where it is not the one of the settings.
-        patterns: names of its files, where they are not SpaceNet's.
-
-    Raises:
-        SettingsError: the name cannot be used.
-    """
-    given = [source] if isinstance(source, str) else source
-    parts = tuple(Part(normal_uri(uri, Path.cwd())) for uri in given)
-    aoi = Aoi(name, title or name, (Source(parts),), gsd_m, licence or "", "", endpoint_url, patterns)
-    return write_aoi(home, aoi)
 
 
 def write_aoi(home: Path, aoi: Aoi) -> Aoi:

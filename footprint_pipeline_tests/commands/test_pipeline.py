@@ -13,7 +13,7 @@ from footprint_pipeline.errors import DatasetError, SettingsError
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.areas import Aoi
 from footprint_pipeline.spacenet.catalog import BUILT_IN, load_catalog
-from footprint_pipeline.spacenet.own_areas import add_aoi
+from footprint_pipeline_tests.areas import add_aoi
 from footprint_pipeline_tests.spacenet.conftest import write_spacenet1
 
 

@@ -16,7 +16,7 @@ from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.orchestration.checks import LabelLimits, MaskLimits, SplitLimits, TileLimits
 from footprint_pipeline.orchestration.local import run_job
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet.own_areas import add_aoi
+from footprint_pipeline_tests.areas import add_aoi
 from footprint_pipeline_tests.dataset.conftest import build_city
 
 AOI = "AOI_9_Town"

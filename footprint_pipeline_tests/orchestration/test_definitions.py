@@ -25,8 +25,8 @@ from footprint_pipeline.orchestration.io_managers import JsonRecords
 from footprint_pipeline.orchestration.local import ROOT, prepare_home
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.catalog import BUILT_IN
-from footprint_pipeline.spacenet.own_areas import add_aoi
 from footprint_pipeline.stages.drift import DriftSpec
+from footprint_pipeline_tests.areas import add_aoi
 
 JOBS = ("dataset", "model", "whole_chain", "search", "drift")
 PARTITIONED = ("image_tiles", "building_polygons", "mask_tiles", "split_manifests", "dataset_report")

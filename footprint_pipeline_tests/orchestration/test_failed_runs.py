@@ -19,8 +19,8 @@ from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.local import ROOT, prepare_home
 from footprint_pipeline.orchestration.retraining import RETRIES
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet.own_areas import add_aoi
 from footprint_pipeline.spacenet.synthetic.city import CitySpec, write_city
+from footprint_pipeline_tests.areas import add_aoi
 
 AOI = "AOI_7_Town"
 

@@ -17,8 +17,8 @@ from footprint_pipeline.orchestration.assets.training import TrainingConfig
 from footprint_pipeline.orchestration.local import prepare_home
 from footprint_pipeline.orchestration.retraining import RETRIES, training_under_way
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet.own_areas import add_aoi
 from footprint_pipeline.spacenet.synthetic.city import CitySpec, write_city
+from footprint_pipeline_tests.areas import add_aoi
 from footprint_pipeline_tests.conftest import Bucket
 from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
 

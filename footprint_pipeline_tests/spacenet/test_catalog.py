@@ -12,7 +12,7 @@ from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet import own_areas
 from footprint_pipeline.spacenet.areas import Part, Patterns, Source
 from footprint_pipeline.spacenet.catalog import BUILT_IN, load_catalog
-from footprint_pipeline.spacenet.own_areas import add_aoi
+from footprint_pipeline_tests.areas import add_aoi
 
 
 def test_the_built_in_areas_are_complete_and_come_in_order(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from footprint_pipeline.spacenet.areas import Aoi, Part, Patterns, Source
 from footprint_pipeline.spacenet.catalog import BUILT_IN, load_catalog
 from footprint_pipeline.spacenet.download import S3, MissingKeyError, TransferSpec
 from footprint_pipeline.spacenet.labels import read_labels
-from footprint_pipeline.spacenet.own_areas import add_aoi
 from footprint_pipeline.spacenet.sources import fetch, resolve_source
+from footprint_pipeline_tests.areas import add_aoi
 from footprint_pipeline_tests.conftest import Bucket
 from footprint_pipeline_tests.spacenet.conftest import (
     noise_archive,

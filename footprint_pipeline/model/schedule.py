@@ -64,14 +64,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore
 def build_optimizer(spec: TrainingSpec, *, total_steps: int) -> tuple[keras.optimizers.Optimizer, Schedule]:
     """The optimizer as the spec says, and the schedule that it follows."""
     schedule = Schedule(spec, total_steps=total_steps)
-    clip, decay = spec.clip_norm or None, spec.weight_decay or None
+    options = {"weight_decay": spec.weight_decay, "global_clipnorm": spec.clip_norm or None}
     if spec.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(
-            schedule, momentum=spec.momentum, nesterov=spec.momentum > 0, weight_decay=decay, global_clipnorm=clip
-        )
-    elif decay is None:
-        optimizer = keras.optimizers.Adam(schedule, global_clipnorm=clip)  # what AdamW is without
+        optimizer = keras.optimizers.SGD(schedule, momentum=spec.momentum, nesterov=spec.momentum > 0, **options)
     else:
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=decay, global_clipnorm=clip)
+        optimizer = keras.optimizers.AdamW(schedule, **options)
     schedule.attach(optimizer)
     return optimizer, schedule

@@ -58,7 +58,7 @@ $(DEV_STAMP): requirements/dev.lock pyproject.toml | $(UV)
 	@$(call install,dev)
 	@touch $@ $(RUN_STAMP)
 
-# Compiled at once and on all cores, not by whoever first imports it: half a minute for what each process may else pay.
+# Compiled at once and on all cores, not by whoever first imports it.
 define install
 echo "Installing requirements/$(1).lock" && \
 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip sync --compile-bytecode --require-hashes requirements/$(1).lock && \

@@ -6,7 +6,7 @@ What belongs here: scores, the registry and the lock together. The rule is `eval
 import logging
 import re
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -31,6 +31,9 @@ LEARNED = "training_tiles.csv"
 """Beside an exported model: `aoi` and `tile_id` of every tile that it was trained on."""
 FORMER = "former_champion"
 """Tag of a version that was promoted: the version it took the place of, or `none`."""
+
+ANSWERING = ("model_id", "tolerance", "seed_level", "flips", "min_area_m2")
+"""Tags of a version that say what it answers; two with the same differ in arithmetic alone."""
 
 _VERDICT = re.compile(r" ?(?:Promoted|Not promoted): .*", re.DOTALL)
 
@@ -117,6 +120,8 @@ def promote_if_better(
                 verdict, theirs = decide(scores, None, spec), None
             else:
                 verdict, theirs = _against(settings, champion.version, scores, tiles, spec)
+                if _answer_alike(registry.resolve(version=version), champion):
+                    verdict = replace(verdict, promote=False, reason=f"version {champion.version} is the same network")
             if _same(registry.champion(), champion):
                 break
             log.info("There is another champion meanwhile; once more")
@@ -261,6 +266,11 @@ def _enthrone(registry: Registry, version: str, former: Registered | None) -> No
 
 def _same(one: Registered | None, other: Registered | None) -> bool:
     return (one and one.version) == (other and other.version)
+
+
+def _answer_alike(one: Registered, other: Registered) -> bool:
+    """Whether they are one network at the same choices; not so where they do not tell."""
+    return all(name in one.tags and one.tags[name] == other.tags.get(name) for name in ANSWERING)
 
 
 def _alone(settings: Settings) -> AbstractContextManager[bool]:

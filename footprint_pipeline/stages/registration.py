@@ -171,6 +171,8 @@ def version_tags(spec: ModelSpec, trained: TrainedUnet) -> dict[str, str]:
         "tolerance": f"{spec.tolerance:.2f}",
         "seed_level": "none" if spec.seed_level is None else f"{spec.seed_level:.2f}",
         "flips": str(spec.flips),
+        "min_area_m2": f"{spec.min_area_m2:g}",
+        "model_id": trained.model_id,
         "gsd_m": f"{spec.gsd_m:.4f}",
         "input_size": str(spec.chip_size),
         "stride": str(spec.stride),

@@ -268,7 +268,7 @@ def test_a_second_equal_model_is_registered_and_does_not_replace_the_champion(
     outcome = footprint("register", "--home", chain.home, "--json", env=chain.env)
     assert outcome.code == 0, outcome.err[-3000:]
     assert outcome.answer["version"] == "2"
-    assert outcome.answer["promoted"] is False
+    assert (outcome.answer["promoted"], outcome.answer["reason"]) == (False, "version 1 is the same network")
     assert outcome.answer["champion_metrics"]["pooled_pixel_f1"] == pytest.approx(
         outcome.answer["metrics"]["pooled_pixel_f1"], abs=0.02
     )

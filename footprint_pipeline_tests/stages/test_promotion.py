@@ -27,7 +27,7 @@ from footprint_pipeline.model.unet import build_unet
 from footprint_pipeline.registry import CHALLENGER, SERVING_FOLDER, Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages import promotion
-from footprint_pipeline.stages.promotion import Tiles, held_out, promote_if_better, roll_back
+from footprint_pipeline.stages.promotion import ANSWERING, Tiles, held_out, promote_if_better, roll_back
 from footprint_pipeline_tests.footprints.red_city import write_model
 from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
 
@@ -116,6 +116,19 @@ def test_the_best_serves_and_every_version_says_why(settings: Settings, registry
     assert worst.tags["promoted"] == "false"
     assert "former_champion" not in worst.tags
     assert worst.description.startswith("A network. Not promoted: ")
+
+
+def test_a_network_takes_no_place_from_itself(settings: Settings, registry: Registry) -> None:
+    """In another arithmetic the same network may score a little more."""
+    choices = dict.fromkeys(ANSWERING, "0.5")
+    for version in ("1", "2", "3"):
+        registry.tag(version, choices | ({"tolerance": "0.6"} if version == "3" else {}))
+    assert promoted(settings, "1")
+    judged = promote_if_better(settings, "2", scores("2"), TILES, PromotionSpec())
+    assert (judged.verdict.promote, judged.verdict.reason) == (False, "version 1 is the same network")
+    assert judged.verdict.differences["building_f1"].low > 0
+    assert registry.version(CHALLENGER) == "2"
+    assert promoted(settings, "3")
 
 
 def test_what_the_champion_has_learned_from_says_nothing_about_it(

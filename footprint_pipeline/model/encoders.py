@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -65,7 +66,9 @@ def _network(application: ModuleType, name: str, weights: str, **where: Any) -> 
     if weights == "random":
         return build(include_top=False, weights=None, **where)
     try:
-        return build(include_top=False, weights="imagenet", **where)
+        with warnings.catch_warnings():  # MobileNets say that the weights are of images of 224 pixels, which do for all
+            warnings.filterwarnings("ignore", message="`input_shape` is undefined", category=UserWarning)
+            return build(include_top=False, weights="imagenet", **where)
     except Exception as error:  # Keras raises a bare Exception when a download fails
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if weights == "imagenet":

@@ -61,13 +61,32 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore
         return {}
 
 
+class _AdamW(keras.optimizers.AdamW):  # type: ignore[misc]  # keras has no types
+    """Keras's AdamW, to the bit, with the decay of a weight in the step of that weight.
+
+    Keras goes over all weights for it first, and works the schedule out for each: a fifth of the time that TensorFlow
+    takes to begin.
+    """
+
+    def __init__(self, rate: Schedule, *, weight_decay: float, **options: Any) -> None:
+        super().__init__(rate, weight_decay=weight_decay, name="adamw", **options)
+        self._decay, self.weight_decay = weight_decay, None
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """One weight's step."""
+        if self._decay and self._use_weight_decay(variable):
+            self.assign_sub(variable, variable * self._decay * ops.cast(learning_rate, variable.dtype))
+        super().update_step(gradient, variable, learning_rate)
+
+
 def build_optimizer(spec: TrainingSpec, *, total_steps: int) -> tuple[keras.optimizers.Optimizer, Schedule]:
     """The optimizer as the spec says, and the schedule that it follows."""
     schedule = Schedule(spec, total_steps=total_steps)
-    options = {"weight_decay": spec.weight_decay, "global_clipnorm": spec.clip_norm or None}
+    options: dict[str, Any] = {"weight_decay": spec.weight_decay, "global_clipnorm": spec.clip_norm or None}
     if spec.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(schedule, momentum=spec.momentum, nesterov=spec.momentum > 0, **options)
     else:
-        optimizer = keras.optimizers.AdamW(schedule, **options)
+        adamw = keras.optimizers.AdamW if keras.config.backend() == "torch" else _AdamW  # PyTorch steps all at once
+        optimizer = adamw(schedule, **options)
     schedule.attach(optimizer)
     return optimizer, schedule

@@ -27,3 +27,23 @@ def test_each_schedule_falls_as_it_says() -> None:
     assert (np.diff(cosine) <= 0).all()
     assert hold[[0, 70, 85, 100]] == pytest.approx([1, 1, 0.5, 0.01], abs=1e-5)
     assert constant == pytest.approx(np.ones(101))
+
+
+def test_adamw_takes_the_steps_of_kerass_own() -> None:
+    rng = np.random.default_rng(0)
+    start = [rng.normal(size=shape).astype(np.float32) for shape in ((3, 3, 4, 8), (8,))]
+    gradients = [[rng.normal(size=value.shape).astype(np.float32) for value in start] for _ in range(5)]
+    spec = TrainingSpec(learning_rate=0.1, weight_decay=0.2, clip_norm=1.0)
+    ours, rate = build_optimizer(spec, total_steps=10)
+    theirs = keras.optimizers.AdamW(rate, weight_decay=0.2, global_clipnorm=1.0)
+    reached = []
+    for optimizer in (ours, theirs):
+        weights = [keras.Variable(value) for value in start]
+        optimizer.build(weights)
+        optimizer.exclude_from_weight_decay(weights[1:])
+        for gradient in gradients:
+            optimizer.apply([keras.ops.convert_to_tensor(value) for value in gradient], weights)
+        reached.append([keras.ops.convert_to_numpy(weight) for weight in weights])
+    for one, other, before in zip(*reached, start, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+        assert not np.allclose(one, before)

@@ -6,8 +6,10 @@ slow enough for two trainings to take turns.
 
 import statistics
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import keras
@@ -46,34 +48,60 @@ def against_fit(spec: TrainingSpec, folder: Path, *, rounds: int) -> list[Figure
         folder: of tiles; a killed training is left in it.
         rounds: epochs that are timed; their median counts.
     """
+    held, validation = in_memory(spec, folder)
+    with plain_user(spec, folder) as plain:
+        turns = InTurn([plain, Fit(spec, held, validation, as_ours=True).epoch], rounds=rounds)
+        with suppress(Killed):
+            train(spec, open_cache(folder), folder / _CHECKPOINTS, watchers=[turns])
+    ours, plain_fit, same_step = (
+        len(held[0]) / statistics.median(epochs) for epochs in zip(*turns.seconds, strict=True)
+    )
+    what = f"train(), {spec.chip_size}×{spec.chip_size}, batches of {spec.batch_size}; peer:"
+    return [
+        Figure(f"{what} plain fit, in memory", ours, "images/s", plain_fit, ours / plain_fit, "≥ 1", ours >= plain_fit),
+        Figure(f"{what} fit of our step, in memory", ours, "images/s", same_step, ours / same_step),
+    ]
+
+
+def in_memory(spec: TrainingSpec, folder: Path) -> tuple[Batch, Batch]:
+    """The chips of an epoch, and those to validate on."""
     cache = open_cache(folder)
     chips = TrainingChips(
         cache, spec.chip_size, spec.batch_size, spec.augmentation, spec.seed, spec.network.heads, balance=spec.balance
     )
     fixed = FixedChips(cache, spec.chip_size, spec.batch_size, channels=spec.network.heads)
-    held = joined(chips.batch(0, step) for step in range(steps_per_epoch(spec, cache)))
-    validation = joined(fixed.batch(step) for step in range(len(fixed)))
-    turns = InTurn([Plain(spec, held, validation, fused=fused) for fused in (True, False)], rounds=rounds)
-    with suppress(Killed):
-        train(spec, cache, folder / _CHECKPOINTS, watchers=[turns])
-    ours, fused, own = (len(held[0]) / statistics.median(epochs) for epochs in zip(*turns.seconds, strict=True))
-    what = f"train(), {spec.chip_size}×{spec.chip_size}, batches of {spec.batch_size}; peer: fit"
-    return [
-        Figure(f"{what} on batches in memory", ours, "images/s", fused, ours / fused, "≥ 1", ours >= fused),
-        Figure(f"{what} of Keras's own layers", ours, "images/s", own, ours / own),
-    ]
+    return (
+        joined(chips.batch(0, step) for step in range(steps_per_epoch(spec, cache))),
+        joined(fixed.batch(step) for step in range(len(fixed))),
+    )
 
 
-class Plain:
-    """`model.fit` on batches in memory, as one writes it without this project."""
+class Fit:
+    """`model.fit` on batches in memory."""
 
-    def __init__(self, spec: TrainingSpec, held: Batch, validation: Batch, *, fused: bool) -> None:
+    def __init__(self, spec: TrainingSpec, held: Batch, validation: Batch, *, as_ours: bool) -> None:
+        """The network of a spec, compiled.
+
+        Args:
+            spec: of the training.
+            held: images and truth to train on.
+            validation: to validate on.
+            as_ours: with this project's batch normalisation and optimizer; with Keras's own as one writes it
+                without, otherwise.
+        """
         devices = choose_devices(1, batch_size=spec.batch_size)
         keras.config.set_dtype_policy(choose_precision(spec.precision, devices))
-        self._model = build_unet(spec.network, for_training=fused)
+        self._model = build_unet(spec.network, for_training=as_ours)
         keras.config.set_dtype_policy("float32")
+        steps = 1_000_000
+        optimizer = build_optimizer(spec, total_steps=steps)[0]
+        if not as_ours:
+            optimizer = keras.optimizers.AdamW(
+                keras.optimizers.schedules.CosineDecay(spec.learning_rate, steps),
+                weight_decay=spec.weight_decay, global_clipnorm=spec.clip_norm,
+            )  # fmt: skip
         self._model.compile(
-            build_optimizer(spec, total_steps=1_000_000)[0],
+            optimizer,
             build_loss(spec.loss, head_weights=spec.head_weights),
             metrics=building_metrics(),
             jit_compile=compile_step(xla=spec.xla, devices=devices),
@@ -88,6 +116,37 @@ class Plain:
             callbacks=[clock], shuffle=False, verbose=0,
         )  # fmt: skip
         return clock.seconds
+
+
+@contextmanager
+def plain_user(spec: TrainingSpec, folder: Path) -> Iterator[Callable[[], float]]:
+    """Epochs of `model.fit` as one writes it without this project, in a process of its own, whose memory is as usual.
+
+    Yields:
+        Runs an epoch and returns its seconds.
+    """
+    processes = get_context("spawn")
+    here, there = processes.Pipe()
+    process = processes.Process(target=_epochs_when_asked, args=(there, spec, folder), daemon=True)
+    process.start()
+    there.close()
+
+    def epoch() -> float:
+        here.send(True)
+        return here.recv()
+
+    try:
+        yield epoch
+    finally:
+        here.close()
+        process.join()
+
+
+def _epochs_when_asked(asked: Connection, spec: TrainingSpec, folder: Path) -> None:
+    fit = Fit(spec, *in_memory(spec, folder), as_ours=False)
+    with suppress(EOFError):
+        while asked.recv():
+            asked.send(fit.epoch())
 
 
 def joined(batches: Iterable[Batch]) -> Batch:
@@ -119,13 +178,13 @@ class InTurn(Watcher):
         seconds: of the epochs of the training and of each peer, without the first, which compiles.
     """
 
-    def __init__(self, peers: list[Plain], *, rounds: int) -> None:
+    def __init__(self, peers: list[Callable[[], float]], *, rounds: int) -> None:
         self._peers, self._rounds = peers, rounds
         self.seconds: list[list[float]] = []
 
     def on_epoch(self, epoch: int, entry: dict[str, float]) -> None:
         """The peers' turn."""
-        taken = [entry["seconds"], *(peer.epoch() for peer in self._peers)]
+        taken = [entry["seconds"], *(peer() for peer in self._peers)]
         if epoch > 0:
             self.seconds.append(taken)
         if epoch == self._rounds:

@@ -7,6 +7,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 from footprint_pipeline.errors import SettingsError
@@ -30,7 +31,7 @@ def encode(spec: UNetSpec, image: keras.KerasTensor) -> tuple[keras.KerasTensor,
     """
     name = spec.encoder or ""
     application = _application(name)
-    x = application.preprocess_input(layers.Rescaling(255.0)(image))
+    x = as_it_knows_images(application)(image)
     network = _network(application, name, spec.encoder_weights, input_tensor=x)
     # Which layer ends each resolution can be told of a fixed size only; `image` may be of any. Layers are counted from
     # the end, for they are the same there, but not their names.
@@ -48,6 +49,19 @@ def encode(spec: UNetSpec, image: keras.KerasTensor) -> tuple[keras.KerasTensor,
             fix="Choose another encoder, EfficientNetV2B0 or ResNet50V2 for example.",
         )
     return deepest, finer
+
+
+def as_it_knows_images(application: ModuleType) -> layers.Layer:
+    """Images in [0, 1] as the network takes them.
+
+    `preprocess_input` scales, shifts and perhaps reverses the channels, each application in its own way; all are one
+    matrix and one offset a pixel.
+    """
+    black, *primaries = application.preprocess_input(255 * np.vstack([np.zeros(3), np.eye(3)]).astype(np.float32))
+    layer = layers.Conv2D(3, 1, trainable=False, name="as_the_encoder_knows_images")
+    layer.build((None, None, None, 3))
+    layer.set_weights([(np.array(primaries) - black)[None, None], black])
+    return layer
 
 
 def _application(name: str) -> ModuleType:

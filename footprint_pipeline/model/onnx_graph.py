@@ -101,6 +101,10 @@ def _activated(graph: _Graph, layer: keras.Layer, x: str) -> str:
             return graph.add("Sigmoid", x)
         case "silu":
             return graph.add("Mul", x, graph.add("Sigmoid", x))
+        case "hard_sigmoid":
+            return graph.add("HardSigmoid", x, alpha=1 / 6, beta=0.5)
+        case "hard_silu":
+            return graph.add("HardSwish", x)
     raise _unknown(layer)
 
 
@@ -147,10 +151,23 @@ def _group_norm(graph: _Graph, layer: keras.Layer, x: str) -> str:
     return graph.add("GroupNormalization", x, *weights, num_groups=layer.groups, epsilon=layer.epsilon)
 
 
-def _max_pool(graph: _Graph, layer: keras.Layer, x: str) -> str:
+def _relu(graph: _Graph, layer: keras.Layer, x: str) -> str:
+    if layer.negative_slope or layer.threshold:
+        raise _unknown(layer)
+    x = graph.add("Relu", x)
+    return x if layer.max_value is None else graph.add("Min", x, graph.constant(layer.max_value))
+
+
+def _pool(graph: _Graph, layer: keras.Layer, x: str) -> str:
     if layer.padding != "valid":
         raise _unknown(layer)
-    return graph.add("MaxPool", x, kernel_shape=layer.pool_size, strides=layer.strides)
+    kind = "MaxPool" if isinstance(layer, layers.MaxPooling2D) else "AveragePool"
+    return graph.add(kind, x, kernel_shape=layer.pool_size, strides=layer.strides)
+
+
+def _global_average(graph: _Graph, layer: keras.Layer, x: str) -> str:
+    """(B, C) in Keras, or (B, 1, 1, C); (B, C, 1, 1) here, as whatever follows takes it."""
+    return graph.add("GlobalAveragePool", x)
 
 
 def _up_sampling(graph: _Graph, layer: keras.Layer, x: str) -> str:
@@ -201,7 +218,9 @@ _WRITERS: dict[type, Callable[..., str]] = {
     layers.Conv2DTranspose: _conv_transpose,
     layers.BatchNormalization: _batch_norm,
     layers.GroupNormalization: _group_norm,
-    layers.MaxPooling2D: _max_pool,
+    layers.ReLU: _relu,
+    layers.MaxPooling2D: _pool,
+    layers.AveragePooling2D: _pool,
     layers.UpSampling2D: _up_sampling,
     layers.ZeroPadding2D: _zero_padding,
     layers.Rescaling: _rescaling,
@@ -209,7 +228,7 @@ _WRITERS: dict[type, Callable[..., str]] = {
     layers.Reshape: _reshape,
     layers.Activation: _activated,
     layers.Dropout: lambda graph, layer, x: x,
-    layers.GlobalAveragePooling2D: lambda graph, layer, x: graph.add("GlobalAveragePool", x),
+    layers.GlobalAveragePooling2D: _global_average,
     layers.Add: lambda graph, layer, *xs: graph.add("Sum", *xs),
     layers.Multiply: lambda graph, layer, first, second: graph.add("Mul", first, second),
     layers.Concatenate: lambda graph, layer, *xs: graph.add("Concat", *xs, axis=1),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.model.encoders import as_it_knows_images
 from footprint_pipeline.model.spec import ARTICLE, DEFAULT, HEADS, UNetSpec
 from footprint_pipeline.model.unet import build_unet, describe, gflop
 
@@ -76,6 +77,15 @@ def test_a_named_encoder_takes_the_place_of_the_way_down(encoder: str, skips: in
     assert answer(model, 1, 64, 96, 3).shape == (1, 64, 96, 3)
     assert sum(isinstance(layer, keras.layers.Concatenate) for layer in model.layers[-60:]) == skips
     assert encoder in describe(spec, 1)
+
+
+@pytest.mark.parametrize("encoder", ["MobileNet", "ResNet50", "DenseNet121", "EfficientNetV2B0"])
+def test_an_encoder_is_handed_images_as_it_was_trained_on_them(encoder: str) -> None:
+    """From -1 to 1; blue first, less a mean; standardised; and as bytes."""
+    application = sys.modules[getattr(keras.applications, encoder).__module__]
+    images = np.random.default_rng(0).random((2, 4, 6, 3), np.float32)
+    handed = keras.ops.convert_to_numpy(as_it_knows_images(application)(images))
+    np.testing.assert_allclose(handed, application.preprocess_input(255 * images), rtol=1e-5, atol=1e-4)
 
 
 def test_an_encoder_that_does_not_exist_is_refused() -> None:

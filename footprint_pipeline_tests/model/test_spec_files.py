@@ -114,9 +114,11 @@ def test_changes_are_dotted_nested_or_both() -> None:
 
 def test_the_shipped_recipes_are_what_they_say() -> None:
     recipes = {path.stem: read_spec(path) for path in CONFIGS.glob("*.yaml")}
-    assert set(recipes) == {"default", "few_tiles", "article", "article_narrow", "quick"}
+    assert set(recipes) == {"default", "few_tiles", "pretrained", "article", "article_narrow", "quick"}
     assert recipes["default"] == TrainingSpec()
     assert recipes["few_tiles"] == replace(TrainingSpec(), batch_size=4)
+    pretrained = recipes["pretrained"].network
+    assert (pretrained.encoder, pretrained.encoder_weights) == ("MobileNet", "imagenet")
     assert yaml.safe_load((CONFIGS / "default.yaml").read_text()) == plain(TrainingSpec())  # it tells every field
 
     article = recipes["article"]

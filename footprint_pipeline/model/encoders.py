@@ -31,7 +31,7 @@ def encode(spec: UNetSpec, image: keras.KerasTensor) -> tuple[keras.KerasTensor,
     """
     name = spec.encoder or ""
     application = _application(name)
-    x = as_it_knows_images(application)(image)
+    x = as_it_knows_images(application, image)
     network = _network(application, name, spec.encoder_weights, input_tensor=x)
     # Which layer ends each resolution can be told of a fixed size only; `image` may be of any. Layers are counted from
     # the end, for they are the same there, but not their names.
@@ -51,17 +51,17 @@ def encode(spec: UNetSpec, image: keras.KerasTensor) -> tuple[keras.KerasTensor,
     return deepest, finer
 
 
-def as_it_knows_images(application: ModuleType) -> layers.Layer:
-    """Images in [0, 1] as the network takes them.
+def as_it_knows_images(application: ModuleType, image: keras.KerasTensor) -> keras.KerasTensor:
+    """An image in [0, 1] as the network takes it, without a weight, for those that are fetched are counted off.
 
-    `preprocess_input` scales, shifts and perhaps reverses the channels, each application in its own way; all are one
-    matrix and one offset a pixel.
+    `preprocess_input` scales and shifts, each application in its own way: one layer here, whose kind every export
+    knows, unless it reverses the channels, too.
     """
     black, *primaries = application.preprocess_input(255 * np.vstack([np.zeros(3), np.eye(3)]).astype(np.float32))
-    layer = layers.Conv2D(3, 1, trainable=False, name="as_the_encoder_knows_images")
-    layer.build((None, None, None, 3))
-    layer.set_weights([(np.array(primaries) - black)[None, None], black])
-    return layer
+    by_channel = np.array(primaries) - black
+    if not np.array_equal(by_channel, np.diag(np.diag(by_channel))):
+        return application.preprocess_input(layers.Rescaling(255.0)(image))
+    return layers.Rescaling(np.diag(by_channel).tolist(), black.tolist())(image)
 
 
 def _application(name: str) -> ModuleType:

@@ -1,5 +1,6 @@
 import dataclasses
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -84,13 +85,35 @@ def test_an_encoder_is_handed_images_as_it_was_trained_on_them(encoder: str) -> 
     """From -1 to 1; blue first, less a mean; standardised; and as bytes."""
     application = sys.modules[getattr(keras.applications, encoder).__module__]
     images = np.random.default_rng(0).random((2, 4, 6, 3), np.float32)
-    handed = keras.ops.convert_to_numpy(as_it_knows_images(application)(images))
-    np.testing.assert_allclose(handed, application.preprocess_input(255 * images), rtol=1e-5, atol=1e-4)
+    image = keras.Input((None, None, 3))
+    handed = keras.Model(image, as_it_knows_images(application, image))(images)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(handed), application.preprocess_input(255 * images), rtol=1e-5, atol=1e-4
+    )
 
 
 def test_an_encoder_that_does_not_exist_is_refused() -> None:
     with pytest.raises(SettingsError, match="no network called 'ResNet1'"):
         build_unet(UNetSpec(encoder="ResNet1"))
+
+
+@pytest.mark.parametrize("encoder", ["MobileNet", "EfficientNetB0"])
+def test_weights_that_are_fetched_are_those_of_the_way_down(
+    encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = getattr(keras.applications, encoder)
+    taught = build(include_top=False, weights=None)
+    taught.save_weights(tmp_path / "taught.weights.h5")
+    module = sys.modules[build.__module__]
+    monkeypatch.setattr(module.file_utils, "get_file", lambda *_, **__: str(tmp_path / "taught.weights.h5"))
+    model = build_unet(UNetSpec(width=2, encoder=encoder, encoder_weights="imagenet"))
+    convolutions = [
+        [layer for layer in network.layers if isinstance(layer, keras.layers.DepthwiseConv2D)]
+        for network in (taught, model)
+    ]
+    assert len(convolutions[0]) == len(convolutions[1]) > 10
+    for one, other in zip(*convolutions, strict=True):
+        np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(layer.kernel) for layer in (one, other)))
 
 
 def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

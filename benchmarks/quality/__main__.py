@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,9 @@ def latencies(networks: Sequence[UNetSpec]) -> dict[UNetSpec, float]:
     with tempfile.TemporaryDirectory() as scratch:
         runtimes = {}
         for number, network in enumerate(dict.fromkeys(networks)):
-            folder = export_openvino(build_unet(network), Path(scratch) / str(number)).parent
+            folder = export_openvino(
+                build_unet(replace(network, encoder_weights="random")), Path(scratch) / str(number)
+            ).parent
             keras.backend.clear_session()
             ModelSpec(
                 model_name="untrained", network="", tolerance=0.5, gsd_m=0.3, chip_size=TILE, stride=network.stride,

@@ -25,7 +25,7 @@ from footprint_pipeline.model.learner import Learner, build_learner
 from footprint_pipeline.model.memory import freed_memory_kept
 from footprint_pipeline.model.spec import FEWEST_CHIPS, TrainingSpec
 from footprint_pipeline.model.start import take_weights
-from footprint_pipeline.model.unet import build_unet
+from footprint_pipeline.model.unet import as_kept, build_unet
 from footprint_pipeline.model.watching import Watcher
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def train(
                     verbose=0,
                     shuffle=False,
                 )
-    trained = build_unet(replace(spec.network, encoder_weights="random"))  # in float32, whatever it was trained in
+    trained = as_kept(learner.network)
     trained.set_weights(conductor.best)
     return TrainingResult(trained, conductor.history, conductor.best_epoch, conductor.seconds, precision, devices)
 

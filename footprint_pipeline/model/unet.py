@@ -44,6 +44,21 @@ def build_unet(spec: UNetSpec, *, chip_size: int | None = None, for_training: bo
     return keras.Model(image, build.heads(x), name="unet")
 
 
+def as_kept(network: keras.Model) -> keras.Model:
+    """The same layers in float32 and all of them Keras's own, with random weights; it takes those of `network`.
+
+    Args:
+        network: from `build_unet`. It is copied and not built anew, for what an encoder is made of may depend on where
+            its weights came from.
+    """
+
+    def own(layer: keras.Operation) -> keras.Operation:
+        kind = layers.BatchNormalization if isinstance(layer, FusedBatchNormalization) else type(layer)
+        return kind.from_config(layer.get_config() | ({"dtype": "float32"} if isinstance(layer, layers.Layer) else {}))
+
+    return keras.models.clone_model(network, clone_function=own)
+
+
 def describe(spec: UNetSpec, parameters: int) -> str:
     """One line for people: 'U-Net, width 16, depth 4, batch norm, 1,945,313 parameters'."""
     parts = [f"width {spec.width}", f"depth {spec.depth}"]

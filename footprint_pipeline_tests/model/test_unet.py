@@ -9,7 +9,7 @@ import pytest
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.model.encoders import as_it_knows_images
 from footprint_pipeline.model.spec import ARTICLE, DEFAULT, HEADS, UNetSpec
-from footprint_pipeline.model.unet import build_unet, describe, gflop
+from footprint_pipeline.model.unet import as_kept, build_unet, describe, gflop
 
 SMALL = UNetSpec(width=2, depth=2, norm="batch")
 
@@ -114,6 +114,9 @@ def test_weights_that_are_fetched_are_those_of_the_way_down(
     assert len(convolutions[0]) == len(convolutions[1]) > 10
     for one, other in zip(*convolutions, strict=True):
         np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(layer.kernel) for layer in (one, other)))
+    kept = as_kept(model)
+    kept.set_weights(model.get_weights())
+    np.testing.assert_array_equal(answer(kept, 1, 32, 64, 3), answer(model, 1, 32, 64, 3))
 
 
 def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -27,7 +27,8 @@ def encode(spec: UNetSpec, image: keras.KerasTensor) -> tuple[keras.KerasTensor,
         None where it has none.
 
     Raises:
-        SettingsError: no such encoder, it does not get down to a stride of 32, or its weights cannot be fetched.
+        SettingsError: no such encoder, it does not get down to a stride of 32, it is another network for images of
+            another size, or its weights cannot be fetched.
     """
     name = spec.encoder or ""
     application = _application(name)
@@ -42,6 +43,12 @@ def encode(spec: UNetSpec, image: keras.KerasTensor) -> tuple[keras.KerasTensor,
         shape: tuple[int | None, ...] = getattr(layer.output, "shape", ())
         if len(shape) == 4 and (stride := sides.get(shape[1])):
             ends[stride] = from_end
+    first = min(ends.values(), default=-1)
+    if [type(layer) for layer in network.layers[first:]] != [type(layer) for layer in probe[first:]]:
+        raise SettingsError(
+            f"{name} is not the same network for images of every size.",
+            fix="Choose another encoder, EfficientNetV2B0 or ResNet50V2 for example.",
+        )
     *finer, deepest = (network.layers[ends[stride]].output if stride in ends else None for stride in _STRIDES)
     if deepest is None:
         raise SettingsError(

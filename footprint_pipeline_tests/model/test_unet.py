@@ -97,6 +97,16 @@ def test_an_encoder_that_does_not_exist_is_refused() -> None:
         build_unet(UNetSpec(encoder="ResNet1"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("encoder", "reason"),
+    [("NASNetMobile", "not the same network for images"), ("InceptionV3", "no layer at a stride")],
+)
+def test_an_encoder_that_does_not_fit_is_refused(encoder: str, reason: str) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        build_unet(UNetSpec(encoder=encoder, encoder_weights="random"))
+
+
 @pytest.mark.parametrize("encoder", ["MobileNet", "EfficientNetB0"])
 def test_weights_that_are_fetched_are_those_of_the_way_down(
     encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -94,8 +94,9 @@ class Fit:
         self._model = build_unet(spec.network, for_training=as_ours)
         keras.config.set_dtype_policy("float32")
         steps = 1_000_000
-        optimizer = build_optimizer(spec, total_steps=steps)[0]
-        if not as_ours:
+        if as_ours:
+            optimizer, _ = build_optimizer(spec, total_steps=steps)
+        else:
             optimizer = keras.optimizers.AdamW(
                 keras.optimizers.schedules.CosineDecay(spec.learning_rate, steps),
                 weight_decay=spec.weight_decay, global_clipnorm=spec.clip_norm,

@@ -100,9 +100,8 @@ def latencies(networks: Sequence[UNetSpec]) -> dict[UNetSpec, float]:
     with tempfile.TemporaryDirectory() as scratch:
         runtimes = {}
         for number, network in enumerate(dict.fromkeys(networks)):
-            folder = export_openvino(
-                build_unet(replace(network, encoder_weights="random")), Path(scratch) / str(number)
-            ).parent
+            untrained = build_unet(replace(network, encoder_weights="random"))
+            folder = export_openvino(untrained, Path(scratch) / str(number)).parent
             keras.backend.clear_session()
             ModelSpec(
                 model_name="untrained", network="", tolerance=0.5, gsd_m=0.3, chip_size=TILE, stride=network.stride,

@@ -101,10 +101,6 @@ def _activated(graph: _Graph, layer: keras.Layer, x: str) -> str:
             return graph.add("Sigmoid", x)
         case "silu":
             return graph.add("Mul", x, graph.add("Sigmoid", x))
-        case "hard_sigmoid":
-            return graph.add("HardSigmoid", x, alpha=1 / 6, beta=0.5)
-        case "hard_silu":
-            return graph.add("HardSwish", x)
     raise _unknown(layer)
 
 
@@ -165,11 +161,6 @@ def _pool(graph: _Graph, layer: keras.Layer, x: str) -> str:
     return graph.add(kind, x, kernel_shape=layer.pool_size, strides=layer.strides)
 
 
-def _global_average(graph: _Graph, layer: keras.Layer, x: str) -> str:
-    """(B, C) in Keras, or (B, 1, 1, C); (B, C, 1, 1) here, as whatever follows takes it."""
-    return graph.add("GlobalAveragePool", x)
-
-
 def _up_sampling(graph: _Graph, layer: keras.Layer, x: str) -> str:
     scales = graph.constant([1, 1, *layer.size])
     if layer.interpolation == "nearest":
@@ -228,7 +219,7 @@ _WRITERS: dict[type, Callable[..., str]] = {
     layers.Reshape: _reshape,
     layers.Activation: _activated,
     layers.Dropout: lambda graph, layer, x: x,
-    layers.GlobalAveragePooling2D: _global_average,
+    layers.GlobalAveragePooling2D: lambda graph, layer, x: graph.add("GlobalAveragePool", x),
     layers.Add: lambda graph, layer, *xs: graph.add("Sum", *xs),
     layers.Multiply: lambda graph, layer, first, second: graph.add("Mul", first, second),
     layers.Concatenate: lambda graph, layer, *xs: graph.add("Concat", *xs, axis=1),

@@ -64,8 +64,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore
 class _AdamW(keras.optimizers.AdamW):  # type: ignore[misc]  # keras has no types
     """Keras's AdamW, to the bit, with the decay of a weight in the step of that weight.
 
-    Keras goes over all weights for it first, and works the schedule out for each: a fifth of the time that TensorFlow
-    takes to begin.
+    Keras goes over all weights for it first, and works the schedule out for each, all of which TensorFlow traces before
+    it begins.
     """
 
     def __init__(self, rate: Schedule, *, weight_decay: float, **options: Any) -> None:

@@ -28,8 +28,8 @@ FAMILY = {
     "group norm": UNetSpec(width=16, depth=1, norm="group", upsampling="transpose"),
     "bilinear": UNetSpec(width=2, depth=1, upsampling="bilinear"),
 }
-ENCODERS = ("EfficientNetV2B0", "MobileNetV2", "DenseNet121")
-FAMILY |= {name: UNetSpec(width=2, norm="batch", encoder=name, encoder_weights="random") for name in ENCODERS}
+ENCODERS = ("MobileNet", "MobileNetV2", "EfficientNetB0", "EfficientNetV2B0", "ResNet50V2", "DenseNet121")
+FAMILY |= {name: UNetSpec(width=16, norm="batch", encoder=name, encoder_weights="random") for name in ENCODERS}
 
 
 def build(spec: UNetSpec) -> keras.Model:

@@ -92,7 +92,7 @@ def measure(quick: bool) -> list[Figure]:
             for name in scale.networks:
                 figures += steps(name, cache, scale, judged=on_gpu)
         if not on_gpu:
-            figures.append(keeping(cache, scale))
+            figures += [keeping(cache, scale), *arithmetic(cache, scale)]
         if quick or not on_gpu:
             figures += against_fit(scale.whole, Path(folder), rounds=scale.rounds)
             figures += resuming(scale.whole, Path(folder), in_process=quick)
@@ -132,8 +132,10 @@ class Step:
         rate: images a second, at a first glance.
     """
 
-    def __init__(self, network: UNetSpec, cache: TileCache, scale: Scale, *, batch_size: int) -> None:
-        spec = TrainingSpec(network, chip_size=scale.chip_size, batch_size=batch_size)
+    def __init__(
+        self, network: UNetSpec, cache: TileCache, scale: Scale, *, batch_size: int, precision: str = "auto"
+    ) -> None:
+        spec = TrainingSpec(network, chip_size=scale.chip_size, batch_size=batch_size, precision=precision)
         self._learner, _ = build_learner(spec, devices=choose_devices(1, batch_size=batch_size), total_steps=FOREVER)
         self._chips = TrainingChips(
             cache, spec.chip_size, batch_size, spec.augmentation, spec.seed, network.heads, np.uint8
@@ -179,6 +181,18 @@ def keeping(cache: TileCache, scale: Scale) -> Figure:
         f"{name}, {scale.chip_size}×{scale.chip_size}; peer: freed memory is not kept",
         ours, "images/s", peer, ours / peer,
     )  # fmt: skip
+
+
+def arithmetic(cache: TileCache, scale: Scale) -> list[Figure]:
+    """What bfloat16 is worth, on the last of the networks; nothing where a CPU is not trained in it."""
+    name, (network, batch_sizes) = list(scale.networks.items())[-1]
+    steps = [Step(network, cache, scale, batch_size=batch_sizes[-1], precision=each) for each in ("auto", "float32")]
+    if steps[0].dtype == "float32":
+        return []
+    with freed_memory_kept():
+        ours, peer = median_in_turn(*(step.resident for step in steps), rounds=scale.rounds)
+    what = f"{name}, {scale.chip_size}×{scale.chip_size}, {steps[0].dtype}; peer: float32"
+    return [Figure(what, ours, "images/s", peer, ours / peer)]
 
 
 def best_step(network: UNetSpec, cache: TileCache, scale: Scale, batch_sizes: tuple[int, ...]) -> Step:

@@ -9,6 +9,7 @@ from footprint_pipeline.dataset.batches import FixedChips, TrainingChips
 from footprint_pipeline.dataset.cache import TileCache
 from footprint_pipeline.errors import SettingsError, TrainingError
 from footprint_pipeline.model.conductor import Conductor
+from footprint_pipeline.model.devices import choose_precision
 from footprint_pipeline.model.learner import arrays, build_learner
 from footprint_pipeline.model.losses import build_loss
 from footprint_pipeline.model.spec import ARTICLE, TrainingSpec, UNetSpec
@@ -202,6 +203,28 @@ def test_a_chip_size_that_does_not_fit_is_refused_before_anything_starts(cache: 
 def test_more_gpus_than_there_are_are_refused(cache: TileCache, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="3 GPUs are asked for; tensorflow sees cpu:0"):
         train(toy_spec(gpus=3), cache, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ("fpu sse2 avx2", "float32"),
+        ("fpu avx2 avx512f avx512_vnni avx_vnni", "float32"),
+        ("fpu avx2 avx512f avx512_bf16", "mixed_bfloat16"),
+        ("fpu avx512_fp16 amx_bf16 amx_tile", "mixed_bfloat16"),
+    ],
+)
+def test_bfloat16_is_chosen_where_the_cpu_multiplies_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, precision: str
+) -> None:
+    """By its flags, unless a spec says otherwise."""
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t: none\n", encoding="utf-8")
+    monkeypatch.setattr("footprint_pipeline.model.devices._CPU", tmp_path / "cpuinfo")
+    assert choose_precision("auto", ("cpu:0",)) == precision
+    assert choose_precision("float32", ("cpu:0",)) == "float32"
+    assert choose_precision("auto", ("gpu:0",)) == "mixed_bfloat16"
+    monkeypatch.setattr("footprint_pipeline.model.devices._CPU", tmp_path / "none")  # as on macOS
+    assert choose_precision("auto", ("cpu:0",)) == "float32"
 
 
 def test_what_is_trained_in_bfloat16_comes_out_in_float32(cache: TileCache, tmp_path: Path) -> None:

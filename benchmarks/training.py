@@ -83,7 +83,7 @@ QUICK = Scale(
 
 def measure(quick: bool) -> list[Figure]:
     """The engine's step; on a CPU what is around it, too."""
-    on_gpu = not choose_devices(1, batch_size=1)[0].startswith("cpu")
+    on_gpu = not choose_devices(0, batch_size=1)[0].startswith("cpu")
     scale = QUICK if quick else GPU if on_gpu else CPU
     figures = []
     with tempfile.TemporaryDirectory() as folder:
@@ -136,7 +136,7 @@ class Step:
         self, network: UNetSpec, cache: TileCache, scale: Scale, *, batch_size: int, precision: str = "auto"
     ) -> None:
         spec = TrainingSpec(network, chip_size=scale.chip_size, batch_size=batch_size, precision=precision)
-        self._learner, _ = build_learner(spec, devices=choose_devices(1, batch_size=batch_size), total_steps=FOREVER)
+        self._learner, _ = build_learner(spec, devices=choose_devices(0, batch_size=1), total_steps=FOREVER)
         self._chips = TrainingChips(
             cache, spec.chip_size, batch_size, spec.augmentation, spec.seed, network.heads, np.uint8
         )

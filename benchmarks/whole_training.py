@@ -89,7 +89,7 @@ class Fit:
             as_ours: with this project's batch normalisation and optimizer; with Keras's own as one writes it
                 without, otherwise.
         """
-        devices = choose_devices(1, batch_size=spec.batch_size)
+        devices = choose_devices(0, batch_size=1)
         keras.config.set_dtype_policy(choose_precision(spec.precision, devices))
         self._model = build_unet(spec.network, for_training=as_ours)
         keras.config.set_dtype_policy("float32")

@@ -25,13 +25,21 @@ def test_every_row_is_a_recipe_of_its_own() -> None:
     assert {aoi for row in rows for aoi in (*row.aois, *row.keep)} <= set(split["aoi"])
 
 
-def test_a_row_keeps_the_first_training_tiles_of_an_area_and_its_test_tiles() -> None:
+@pytest.mark.parametrize(
+    ("limits", "used"),
+    [
+        ({"keep": {"A": 2}}, ["train", "test", "train", "test", "test", "train", "validation"]),
+        ({"keep": {"A": 1}, "apart": {"A": 2}}, ["train", "test", "guard", "test", "test", "train", "validation"]),
+        ({"keep": {"A": 0}}, ["test", "test", "test", "test", "test", "train", "validation"]),
+    ],
+)
+def test_a_row_learns_from_the_first_training_tiles_of_an_area_and_others_judge(
+    limits: dict[str, dict[str, int]], used: list[str]
+) -> None:
     splits = ["train", "test", "train", "train", "validation", "train", "validation"]
     table = pd.DataFrame({"aoi": [*"AAAAABB"], "tile_id": [*"1234567"], "split": splits})
 
-    used = Row("few", keep={"A": 2}).tiles(table)
-
-    assert used["split"].tolist() == ["train", "test", "train", "guard", "guard", "train", "validation"]
+    assert Row("few", **limits).tiles(table)["split"].tolist() == used
     assert table["split"].tolist() == splits
 
 

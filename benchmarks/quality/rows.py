@@ -7,11 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from footprint_pipeline.dataset.spec import GUARD
+from footprint_pipeline.dataset.spec import GUARD, SPLITS
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.model.spec import TrainingSpec
 from footprint_pipeline.model.spec_fields import change
 from footprint_pipeline.model.spec_files import read_mapping
+
+TEST = SPLITS[-1]
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Row:
         name: what it is called.
         about: what is different about it, in words.
         aois: areas to train on; all when empty.
-        keep: of these areas only so many of the training tiles are used, and none of the validation tiles.
+        keep: of these areas only the first so many training tiles are learned from; all others judge,
+        apart: but for those among the first so many, so that rows which keep more of them are judged alike.
         begin: name of the row whose network it starts from; None: from random weights.
         base: file of the recipe that it changes; None: the default recipe.
         spec: what it changes of the recipe.
@@ -34,6 +37,7 @@ class Row:
     about: str = ""
     aois: tuple[str, ...] = ()
     keep: Mapping[str, int] = field(default_factory=dict)
+    apart: Mapping[str, int] = field(default_factory=dict)
     begin: str | None = None
     base: str | None = None
     spec: Mapping[str, Any] = field(default_factory=dict)
@@ -50,15 +54,16 @@ class Row:
     def tiles(self, table: pd.DataFrame) -> pd.DataFrame:
         """The split of the table (`aoi`, `tile_id`, `split`) as this row uses it, in the same order.
 
-        Of an area that is to be kept in part, the first training tiles stay, in the table's order; what it does not
-        use goes to the guard.
+        Of an area that is to be kept in part, the first training tiles stay, in the table's order; those that are set
+        apart besides go to the guard.
         """
         table = table.copy()
         for aoi, most in self.keep.items():
             of_area = table["aoi"] == aoi
             teaching = of_area & (table["split"] == "train")
-            surplus = teaching & (teaching.cumsum() > most)
-            table.loc[surplus | (of_area & (table["split"] == "validation")), "split"] = GUARD
+            turn = teaching.cumsum().where(teaching, len(table) + 1)
+            table.loc[of_area & (turn > most), "split"] = GUARD
+            table.loc[of_area & (turn > max(most, self.apart.get(aoi, 0))), "split"] = TEST
         return table
 
 

@@ -73,7 +73,9 @@ class Bench:
 
     def _prepared(self, row: Row) -> Path:
         """A home whose lake holds every area, split as the row wants it."""
-        what = "-".join(f"{aoi}-{most}" for aoi, most in sorted(row.keep.items())) or "all"
+        limits = [f"{aoi}-{most}" for aoi, most in sorted(row.keep.items())]
+        limits += [f"{aoi}-of-{most}" for aoi, most in sorted(row.apart.items())]
+        what = "-".join(limits) or "all"
         home = self.folder / "prepared" / what
         table = home.with_suffix(".csv")
         done = home / "done"

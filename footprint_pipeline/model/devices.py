@@ -22,20 +22,20 @@ def choose_devices(gpus: int, *, batch_size: int) -> tuple[str, ...]:
     """The devices to train on, all of the best kind there is.
 
     Args:
-        gpus: how many; 0 takes all that can share a batch evenly.
+        gpus: how many; 0 takes all that can share a batch evenly, or the CPU where there is none.
         batch_size: chips a step, of all devices together.
 
     Returns:
-        Their names, such as `gpu:0`; a CPU when there is no accelerator.
+        Their names, such as `gpu:0`.
 
     Raises:
         SettingsError: there are not so many, or they cannot share a batch evenly.
     """
     found = _devices()
-    if gpus > len(found):
+    if gpus > (0 if found[0].startswith("cpu") else len(found)):
         raise SettingsError(
-            f"{gpus} GPUs are asked for; {keras.config.backend()} sees {', '.join(found)}.",
-            fix="Set gpus to 0 to take all there are.",
+            f"{gpus} GPU{'s' * (gpus > 1)} asked for; {keras.config.backend()} sees {', '.join(found)}.",
+            fix="Set gpus to 0 to take what there is.",
         )
     if gpus and batch_size % gpus:
         raise SettingsError(

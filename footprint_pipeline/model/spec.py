@@ -131,7 +131,7 @@ class TrainingSpec:
         gsd_m: resolution to work at, metres a pixel; the training tiles' median when None.
         precision: arithmetic; `auto` takes bfloat16 where the processor multiplies it fast.
         xla: compile the whole step with XLA. JAX always does; TensorFlow may gain on a GPU and loses on a CPU.
-        gpus: how many to train on; 0 takes all there are.
+        gpus: how many to train on; 0 takes all there are, or the CPU where there is none.
         seed: weights, order and augmentation.
     """
 

@@ -200,9 +200,11 @@ def test_a_chip_size_that_does_not_fit_is_refused_before_anything_starts(cache: 
     assert keras.config.dtype_policy().name == "float32"
 
 
-def test_more_gpus_than_there_are_are_refused(cache: TileCache, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="3 GPUs are asked for; tensorflow sees cpu:0"):
-        train(toy_spec(gpus=3), cache, tmp_path / "run")
+@pytest.mark.parametrize(("gpus", "asked"), [(1, "1 GPU asked for"), (3, "3 GPUs asked for")])
+def test_more_gpus_than_there_are_are_refused(cache: TileCache, tmp_path: Path, gpus: int, asked: str) -> None:
+    """A CPU is none: who names a number would else train on it for days."""
+    with pytest.raises(SettingsError, match=f"{asked}; tensorflow sees cpu:0"):
+        train(toy_spec(gpus=gpus, batch_size=3), cache, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

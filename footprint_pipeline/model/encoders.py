@@ -1,6 +1,5 @@
 """Encoders by name: any of `keras.applications` as the way down of a U-Net."""
 
-import logging
 import sys
 import warnings
 from types import FunctionType, ModuleType
@@ -12,8 +11,6 @@ from keras import layers
 
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.model.spec import UNetSpec
-
-log = logging.getLogger(__name__)
 
 _PROBE = 256
 _STRIDES = (2, 4, 8, 16, 32)
@@ -92,10 +89,7 @@ def _network(application: ModuleType, name: str, weights: str, **where: Any) -> 
             return build(include_top=False, weights="imagenet", **where)
     except Exception as error:  # Keras raises a bare Exception when a download fails
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if weights == "imagenet":
-            raise SettingsError(
-                f"{name}'s ImageNet weights cannot be fetched ({reason}).",
-                fix="Connect to the internet, put the file into ~/.keras/models, or choose encoder_weights: random.",
-            ) from None
-        log.warning("%s starts at random: its ImageNet weights cannot be fetched (%s)", name, reason)
-        return build(include_top=False, weights=None, **where)
+        raise SettingsError(
+            f"{name}'s ImageNet weights cannot be fetched ({reason}).",
+            fix="Connect to the internet, put the file into ~/.keras/models, or choose encoder_weights: random.",
+        ) from None

@@ -9,7 +9,7 @@ HEADS = ("building", "border", "contact")
 LOSSES = ("bce", "bce_dice", "bce_chip_dice", "focal_dice")
 NORMS = ("none", "batch", "group")
 UPSAMPLINGS = ("nearest", "bilinear", "transpose")
-ENCODER_WEIGHTS = ("random", "imagenet", "imagenet_if_reachable")
+ENCODER_WEIGHTS = ("imagenet", "random")
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "hold", "constant")
 FEWEST_CHIPS = 1000
@@ -38,7 +38,7 @@ class UNetSpec:
             heads, so that a block costs a quarter.
         encoder: a class of `keras.applications` that takes the place of the down blocks and of the bottleneck, such
             as `EfficientNetV2B0`; width and depth then tell of the way up alone. None: blocks of our own.
-        encoder_weights: `random`, `imagenet` (an error where they cannot be fetched) or `imagenet_if_reachable`.
+        encoder_weights: that it starts from: `imagenet`, an error where they cannot be fetched, or `random`.
         heads: what is told of each pixel: `building`, and perhaps `border` and `contact`, in this order.
 
     Raises:
@@ -53,7 +53,7 @@ class UNetSpec:
     upsampling: str = "nearest"
     stem: int = 1
     encoder: str | None = None
-    encoder_weights: str = "imagenet_if_reachable"
+    encoder_weights: str = "imagenet"
     heads: tuple[str, ...] = ("building",)
 
     def __post_init__(self) -> None:

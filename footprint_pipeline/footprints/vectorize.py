@@ -6,16 +6,18 @@ caller's business.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import cv2
 import numpy as np
 import shapely
-from contourpy import FillType, contour_generator
+from contourpy import FillType, LineType, SerialContourGenerator, ZInterp
 
 from footprint_pipeline.footprints.separate import separate
 
 _EDGE = 1e-6
+_MOST_KEPT_PX = 2**20
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,7 @@ def vectorize(
     if probability.size == 0 or not (probability > level).any():
         return Footprints(np.empty(0, object), np.empty(0, np.float32))
 
-    # Two rings around the raster, both on its edge: the first repeats the edge, the second is "no building".
-    # So a building that the raster cuts ends exactly on the edge.
-    height, width = probability.shape
-    field = cv2.copyMakeBorder(probability, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    field = cv2.copyMakeBorder(field, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=-1e6)
-    x = np.concatenate([[-_EDGE, 0.0], np.arange(width) + 0.5, [width, width + _EDGE]])
-    y = np.concatenate([[-_EDGE, 0.0], np.arange(height) + 0.5, [height, height + _EDGE]])
-    generator = contour_generator(x, y, field, fill_type=FillType.ChunkCombinedOffsetOffset)
-    (points,), (rings,), (outlines,) = generator.filled(float(level), np.inf)
-    polygons = _polygons(np.clip(points, 0.0, (width, height)), rings.astype(int), outlines.astype(int))
+    polygons = _outlined(probability, level)
     if reaching_into is not None:
         polygons = polygons[reach_into(polygons, reaching_into)]
     if simplify_px > 0:
@@ -92,6 +85,34 @@ def reach_into(polygons: np.ndarray, box: tuple[float, float, float, float]) -> 
     """Which polygons' bounds reach into a box (left, top, right, bottom), bool, shape (N,)."""
     left, top, right, bottom = shapely.bounds(polygons).reshape(-1, 4).T
     return (left < box[2]) & (right > box[0]) & (top < box[3]) & (bottom > box[1])
+
+
+def _outlined(probability: np.ndarray, level: np.float32) -> np.ndarray:
+    """Polygons of what is above a level, those without area dropped; not all of them need be valid."""
+    # Two rings around the raster, both on its edge: the first repeats the edge, the second is "no building".
+    # So a building that the raster cuts ends exactly on the edge.
+    height, width = probability.shape
+    field = cv2.copyMakeBorder(probability, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    field = cv2.copyMakeBorder(field, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=-1e6)
+    kept = height * width <= _MOST_KEPT_PX
+    x, y = _places(height, width) if kept else _places.__wrapped__(height, width)
+    # Not `contour_generator`, which looks for what is masked or no number, and takes longer than the outlines.
+    generator = SerialContourGenerator(
+        x, y, field.astype(np.float64), np.ma.nomask, corner_mask=False, line_type=LineType.Separate,
+        fill_type=FillType.ChunkCombinedOffsetOffset, quad_as_tri=False, z_interp=ZInterp.Linear,
+    )  # fmt: skip
+    (points,), (rings,), (outlines,) = generator.filled(float(level), np.inf)
+    return _polygons(np.clip(points, 0.0, (width, height)), rings.astype(int), outlines.astype(int))
+
+
+@lru_cache(maxsize=8)
+def _places(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where a raster's pixels and the two rings around it lie: x and y, float64, shape (height + 4, width + 4) each."""
+    x, y = (np.concatenate([[-_EDGE, 0.0], np.arange(size) + 0.5, [size, size + _EDGE]]) for size in (width, height))
+    grids = np.meshgrid(x, y)
+    for grid in grids:
+        grid.flags.writeable = False
+    return grids[0], grids[1]
 
 
 def _polygons(points: np.ndarray, rings: np.ndarray, outlines: np.ndarray) -> np.ndarray:

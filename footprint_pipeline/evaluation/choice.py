@@ -37,7 +37,7 @@ class Settled:
         article: what the article's rule would choose.
         seed_level: buildings that touch are told apart by interiors above it; None: they are not.
         min_area_m2: smaller footprints are no buildings.
-        building_f1: SpaceNet's there, on the tiles measured, mean over AOIs.
+        building_f1: SpaceNet's there, on the tiles measured, as `building_sweep.mean_f1` has it.
         measured: what `building_sweep.measure_buildings` measured.
         calibration: the curve from a footprint's confidence to the share of such footprints that are buildings.
     """

@@ -138,7 +138,7 @@ def heat_map(settled: Settled) -> bytes:
         f"{aoi} ({int(of['tp'].iloc[0] + of['fn'].iloc[0]):,} buildings)": of for aoi, of in measured.groupby("aoi")
     }
     if len(panels) > 1:
-        panels = {"mean over AOIs": mean_f1(measured), **panels}
+        panels = {"mean over AOIs, by √buildings": mean_f1(measured), **panels}
     across = min(len(panels), 3) or 1
     down = -(-len(panels) // across) or 1
     figure, axes = plt.subplots(down, across, figsize=(12, 3.6 * down), layout="constrained", squeeze=False)

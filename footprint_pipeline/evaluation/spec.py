@@ -22,8 +22,8 @@ class SweepSpec:
         rule: `building_f1`: the highest building F1 of the tolerances that cost pixels at most the slack.
             `median_then_std`: the article's, of the five highest median pixel F1s the one with the lowest deviation.
             `pooled_pixel_f1`: the highest pixel F1 of all tiles taken as one.
-        slack: how far the median and the pooled pixel F1 of a choice for building F1, both means over AOIs, may be
-            below the highest there is; 1 gives pixels no say.
+        slack: how far the median and the pooled pixel F1 of a choice for building F1 may be below the highest there is,
+            both means over AOIs by the root of their building pixels; 1 gives pixels no say.
         tolerances: the choice is among so many tolerances at most.
         seed_levels: and these levels, where the network tells interiors; not separating is tried as well.
         min_areas_m2: and these areas, square metres; smaller footprints are no buildings, and the service leaves them

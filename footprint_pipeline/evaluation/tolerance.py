@@ -5,6 +5,7 @@ one pass over the pixels. What belongs here: the sweep, and the rules that ask p
 buildings too.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -275,15 +276,16 @@ def highest_pooled(table: SweepTable) -> Choice:
 def harmless(table: SweepTable, *, slack: float) -> np.ndarray:
     """Positions of the tolerances whose median and pooled F1 are both at most `slack` below the highest there is.
 
-    Both are means over AOIs, so that an AOI of few tiles counts as much as one of many; those without a building have
-    no say. Where there is no such tolerance, those nearest to it. Ascending, never empty.
+    Both are means over AOIs, which count by the root of their building pixels: an AOI of few tiles has a say, but no
+    more than it can know. Where there is no such tolerance, those nearest to it. Ascending, never empty.
 
     Raises:
         DatasetError: no tile has a building.
     """
     areas = [area for area in table.by_aoi() if area.with_buildings.any()] or [table]
-    median = np.mean([_median_and_std(area)[0] for area in areas], axis=0)
-    pooled = np.mean([area.pooled_f1 for area in areas], axis=0)
+    weights = [math.sqrt((area.true_positives[:, 0] + area.false_negatives[:, 0]).sum()) for area in areas]
+    median = np.average([_median_and_std(area)[0] for area in areas], axis=0, weights=weights)
+    pooled = np.average([area.pooled_f1 for area in areas], axis=0, weights=weights)
     loss = np.maximum(median.max() - median, pooled.max() - pooled)
     return np.flatnonzero(loss <= max(slack, loss.min()))
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import shapely
@@ -53,16 +55,17 @@ def test_harmless_tolerances_cost_neither_the_median_nor_the_whole() -> None:
     assert harmless(torn, slack=0.003).tolist() == [1]
 
 
-def test_an_area_of_one_tile_counts_as_much_as_one_of_nine() -> None:
+def test_an_area_of_few_buildings_has_a_say_but_less() -> None:
+    """Pixels found of a hundred a tile: many tiles like the first tolerance, one tile of another city the last."""
     steps = np.array([0.2, 0.4, 0.6])
-    hits = np.array([[90, 80, 70]] * 9 + [[20, 60, 90]])
-    for aois, best in (((), 0), (("A",) * 9 + ("B",), 2), (("A",) * 5 + ("B",) * 5, 0)):
-        table = SweepTable(steps, hits, np.zeros_like(hits), 100 - hits, aois)
+    for tiles, few, best in ((4, [20, 70, 90], 1), (144, [20, 70, 90], 0), (1, [20, 60, 99], 2), (4, [20, 20, 21], 0)):
+        hits = np.array([[90, 80, 60]] * tiles + [few])
+        table = SweepTable(steps, hits, np.zeros_like(hits), 100 - hits, ("A",) * tiles + ("B",))
         assert harmless(table, slack=0.0).tolist() == [best]
     empty = np.zeros((1, 3), int)
     with_a_desert = SweepTable(
-        steps, np.vstack([hits, empty]), np.vstack([0 * hits, empty]), np.vstack([100 - hits, empty]),
-        ("A",) * 10 + ("Desert",),
+        steps, np.vstack([hits[:4], empty]), np.vstack([0 * hits[:4], empty]), np.vstack([100 - hits[:4], empty]),
+        ("A",) * 4 + ("Desert",),
     )  # fmt: skip
     assert harmless(with_a_desert, slack=0.0).tolist() == [0]
 
@@ -148,14 +151,15 @@ def test_buildings_are_measured_by_area_and_where_nothing_is_chosen() -> None:
     assert (of_setting["tp"] + of_setting["fn"] == 2).all()
 
 
-def test_building_f1_is_the_mean_over_cities() -> None:
+def test_building_f1_is_the_mean_over_cities_by_the_root_of_their_buildings() -> None:
     right, wrong = two_that_touch(yard=0.1, seam=0.4), two_that_touch(yard=0.1, seam=0.9, aoi="Rio")
     at = {"tolerances": [0.3, 0.5], "seed_levels": [None, 0.5], "min_areas_m2": [0.0]}
-    f1 = mean_f1(measure_buildings([right, right, wrong], **at))
+    f1 = mean_f1(measure_buildings([right] * 4 + [wrong], **at))
     whole = measure_buildings([wrong], tolerances=[0.3], seed_levels=[None], min_areas_m2=[0.0])["f1"][0]
     assert len(f1) == 4
-    assert f1[f1["seed_level"] == 0.5]["f1"].tolist() == pytest.approx([(1 + whole) / 2] * 2)
+    assert f1[f1["seed_level"] == 0.5]["f1"].tolist() == pytest.approx([(2 + whole) / 3] * 2)
     assert f1[f1["seed_level"].isna()]["f1"].tolist() == pytest.approx([whole] * 2)
+    assert mean_f1(measure_buildings([replace(right, buildings=right.buildings[:0])], **at))["f1"].tolist() == [0.0] * 4
 
 
 @pytest.mark.parametrize("size", [SIZE, (60, 100)])

@@ -8,6 +8,7 @@ own model, after the fork (`preload_app` stays off).
 
 # ruff: noqa: N999 - gunicorn's own name for it
 import logging
+import os
 import sys
 
 from footprint_pipeline.errors import SettingsError
@@ -32,6 +33,8 @@ graceful_timeout = 10  # for answers under way; an idle keep-alive connection ho
 control_socket_disable = True
 accesslog = "-"
 access_log_format = '%(h)s "%(r)s" %(s)s %(b)s %(M)sms'
+
+os.environ.setdefault("GDAL_CACHEMAX", "64")  # MB of decoded blocks; GDAL's own limit is a share of the whole machine
 
 _UNUSED = ("boto3", "openvino.tools.ovc")
 """What rasterio and OpenVINO import where it is installed, for longer than they take themselves. The container has no

@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ _MOST_READ_PX = 2048**2
 _DATE_TAGS = ("ACQUISITIONDATETIME", "ACQUISITION_DATETIME", "ACQUISITION_DATE", "TIFFTAG_DATETIME")
 _ALONE = {"driver": "GTiff", "OVERVIEW_LEVEL": "NONE"}
 """Whatever a file says, GDAL opens no other one then."""
+_MOST_IDLE = 16
 _REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_TIMEOUT": 20, "GDAL_HTTP_MAX_RETRY": 2}
 
 
@@ -68,6 +71,7 @@ class GeoTiffImagery:
         be_discreet()
         self._environment = _REMOTE if "://" in self._path else {}
         self._options = _ALONE if untrusted else {}
+        self._idle: dict[int | None, list[DatasetReader]] | None = None if untrusted else {}
         try:
             with rasterio.Env(**self._environment), rasterio.open(self._path, **self._options) as source:
                 if source.crs is None or source.count < 3:
@@ -110,9 +114,8 @@ class GeoTiffImagery:
         decimation = _decimation(x, y)
         level = self._overview(decimation)
         factor = 1 if level is None else self._overviews[level]
-        options: dict[str, Any] = self._options if level is None else {"overview_level": level}
         try:
-            with rasterio.Env(**self._environment), rasterio.open(self._path, **options) as source:
+            with self._opened(level) as source:
                 # GDAL rounds the sides of an overview up, each by itself.
                 down, across = (np.float32(side / own) for side, own in zip(source.shape, self._shape, strict=True))
                 read = self._read(source, x * across, y * down)
@@ -130,6 +133,29 @@ class GeoTiffImagery:
             raise no_imagery(self, bounds_3857)
         grid_m = (bounds_3857.right - bounds_3857.left) / width * ground_scale(bounds_3857)
         return Patch(pixels, valid, self.name, gsd_m=grid_m / decimation * factor, date=self.date)
+
+    @contextmanager
+    def _opened(self, level: int | None) -> Iterator[DatasetReader]:
+        """The raster, or an overview of it, for one thread, and then for the next.
+
+        GDAL forgets what it has decoded when a file is closed, and neighbouring areas share blocks.
+        """
+        idle = [] if self._idle is None else self._idle.setdefault(level, [])
+        with rasterio.Env(**self._environment):
+            try:
+                source = idle.pop()
+            except IndexError:
+                options: dict[str, Any] = self._options if level is None else {"overview_level": level}
+                source = rasterio.open(self._path, **options)
+            try:
+                yield source
+            except BaseException:
+                source.close()
+                raise
+            if self._idle is None or len(idle) >= _MOST_IDLE:
+                source.close()
+            else:
+                idle.append(source)
 
     def _reaches(self, area_wgs84: Bounds) -> bool:
         """Whether the raster and an area may overlap, whichever turn of the globe their longitudes are of."""

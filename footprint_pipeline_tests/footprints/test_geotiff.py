@@ -1,4 +1,5 @@
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,34 @@ def test_a_remote_files_token_stays_out_of_logs_and_errors(tmp_path: Path, caplo
     logged = [record.getMessage() for record in caplog.records]
     assert any("city.tif?…" in line for line in logged)
     assert not [text for text in (*logged, patch.source, str(error.value), repr(imagery)) if token in text]
+
+
+def test_threads_share_what_is_open_and_an_upload_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = noise(3, 512, 512)
+    trusted = raster(tmp_path / "city.tif", image, compress="deflate", tiled=True, blockxsize=64, blockysize=64)
+    upload = GeoTiffImagery(tmp_path / "city.tif", untrusted=True)
+    opened: list[rasterio.DatasetReader] = []
+    rasterio_open = rasterio.open
+    monkeypatch.setattr(
+        rasterio, "open", lambda *args, **options: opened.append(rasterio_open(*args, **options)) or opened[-1]
+    )
+    left, bottom, right, top = AREA
+    shift = (right - left) / 512
+
+    def read(column: int) -> np.ndarray:
+        area = Bounds(left + column * shift, bottom, left + (column + 128) * shift, top)
+        return trusted.read(area, 512, 128).pixels
+
+    with ThreadPoolExecutor(4) as threads:
+        for column, pixels in enumerate(threads.map(read, range(384))):
+            assert np.array_equal(pixels, image[:, :, column : column + 128].transpose(1, 2, 0))
+    assert 1 <= len(opened) <= 4
+    assert not any(source.closed for source in opened)
+    opened.clear()
+    upload.read(AREA, 512, 512)
+    assert [source.closed for source in opened] == [True]
 
 
 def test_another_projection_lands_in_the_same_place(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class GeoTiffImagery:
         be_discreet()
         self._environment = _REMOTE if "://" in self._path else {}
         self._options = _ALONE if untrusted else {}
-        self._idle: dict[int | None, list[DatasetReader]] | None = None if untrusted else {}
+        self._idle: dict[tuple[int | None, str], list[DatasetReader]] | None = None if untrusted else {}
         try:
             with rasterio.Env(**self._environment), rasterio.open(self._path, **self._options) as source:
                 if source.crs is None or source.count < 3:
@@ -140,7 +140,7 @@ class GeoTiffImagery:
 
         GDAL forgets what it has decoded when a file is closed, and neighbouring areas share blocks.
         """
-        idle = [] if self._idle is None else self._idle.setdefault(level, [])
+        idle = [] if self._idle is None else self._idle.setdefault((level, _state(self._path)), [])
         with rasterio.Env(**self._environment):
             try:
                 source = idle.pop()
@@ -209,6 +209,15 @@ class GeoTiffImagery:
         """The coarsest overview that is still no coarser than the grid; None for the raster itself."""
         usable = [level for level, factor in enumerate(self._overviews) if factor <= decimation * 1.001]
         return usable[-1] if usable else None
+
+
+def _state(path: str) -> str:
+    """Changes when a file on disk does; the same for all that is elsewhere."""
+    try:
+        told = Path(path).stat()
+    except OSError:
+        return ""
+    return f"{told.st_ino} {told.st_mtime_ns} {told.st_size}"
 
 
 def _decimation(x: np.ndarray, y: np.ndarray) -> float:

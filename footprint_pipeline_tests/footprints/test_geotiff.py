@@ -204,6 +204,10 @@ def test_threads_share_what_is_open_and_an_upload_leaves_nothing_open(
             assert np.array_equal(pixels, image[:, :, column : column + 128].transpose(1, 2, 0))
     assert 1 <= len(opened) <= 4
     assert not any(source.closed for source in opened)
+    other = noise(3, 512, 512)[:, ::-1]
+    raster(tmp_path / "new.tif", other).read(AREA, 8, 8)
+    (tmp_path / "new.tif").rename(tmp_path / "city.tif")
+    assert np.array_equal(trusted.read(AREA, 512, 512).pixels, other.transpose(1, 2, 0))
     opened.clear()
     upload.read(AREA, 512, 512)
     assert [source.closed for source in opened] == [True]

@@ -71,7 +71,8 @@ class GeoTiffImagery:
         be_discreet()
         self._environment = _REMOTE if "://" in self._path else {}
         self._options = _ALONE if untrusted else {}
-        self._idle: dict[tuple[int | None, str], list[DatasetReader]] | None = None if untrusted else {}
+        self._keeps_open, self._state = not untrusted, _state(self._path)
+        self._idle: dict[int | None, list[DatasetReader]] = {}
         try:
             with rasterio.Env(**self._environment), rasterio.open(self._path, **self._options) as source:
                 if source.crs is None or source.count < 3:
@@ -140,7 +141,9 @@ class GeoTiffImagery:
 
         GDAL forgets what it has decoded when a file is closed, and neighbouring areas share blocks.
         """
-        idle = [] if self._idle is None else self._idle.setdefault((level, _state(self._path)), [])
+        if (state := _state(self._path)) != self._state:  # those of the former file close when nobody reads them
+            self._idle, self._state = {}, state
+        idle = self._idle.setdefault(level, [])
         with rasterio.Env(**self._environment):
             try:
                 source = idle.pop()
@@ -152,10 +155,10 @@ class GeoTiffImagery:
             except BaseException:
                 source.close()
                 raise
-            if self._idle is None or len(idle) >= _MOST_IDLE:
-                source.close()
-            else:
+            if self._keeps_open and len(idle) < _MOST_IDLE:
                 idle.append(source)
+            else:
+                source.close()
 
     def _reaches(self, area_wgs84: Bounds) -> bool:
         """Whether the raster and an area may overlap, whichever turn of the globe their longitudes are of."""

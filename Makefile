@@ -12,12 +12,16 @@ UV := $(BIN)/uv
 export FOOTPRINT_HOME := $(HOME_DIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run ui serve test check bench format lock clean
+.PHONY: help install gpu run ui serve test check bench format lock clean
 
 help: ## list what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(RUN_STAMP) ## make .venv and install everything from the hashed lock file
+
+gpu: | $(UV) ## the same with TensorFlow for NVIDIA's GPUs and their CUDA, on Linux
+	@$(call install,gpu)
+	@rm -f $(DEV_STAMP) && touch $(RUN_STAMP)
 
 run: $(RUN_STAMP) ## the whole chain on a generated city, offline: data, training, registry, footprints
 	$(BIN)/footprint run --spec configs/quick.yaml --max-minutes $(DEMO_MINUTES)

@@ -72,7 +72,7 @@ class Lake:
 
     @property
     def checkpoints(self) -> Path:
-        """Weights of trainings under way, one folder an MLflow run."""
+        """Weights of trainings under way, one folder a digest of what is trained."""
         return self.home / "checkpoints"
 
     @property

@@ -97,7 +97,7 @@ class Feature(_Answer):
     """A building."""
 
     type: Literal["Feature"]
-    id: str = Field(pattern="^[0-9a-f]{16}$", description="stays as long as outline and model version do")
+    id: str = Field(pattern="^[0-9a-f]{16}$", description="stays while the centroid, to two metres, and the model do")
     geometry: PolygonGeometry
     properties: FootprintProperties
 

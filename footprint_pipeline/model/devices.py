@@ -35,7 +35,7 @@ def choose_devices(gpus: int, *, batch_size: int) -> tuple[str, ...]:
     if gpus > (0 if found[0].startswith("cpu") else len(found)):
         raise SettingsError(
             f"{gpus} GPU{'s' * (gpus > 1)} asked for; {keras.config.backend()} sees {', '.join(found)}.",
-            fix="Set gpus to 0 to take what there is.",
+            fix="Set gpus to 0 to take what there is; for NVIDIA's GPUs install requirements/gpu.lock (make gpu).",
         )
     if gpus and batch_size % gpus:
         raise SettingsError(

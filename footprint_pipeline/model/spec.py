@@ -105,7 +105,8 @@ class TrainingSpec:
     Attributes:
         network: what to build.
         augmentation: how chips are changed.
-        loss: `bce` (the article's), `bce_dice` or `focal_dice`.
+        loss: `bce` (the article's), `bce_dice` (and soft Dice over the batch), `bce_chip_dice` (over each chip) or
+            `focal_dice`.
         head_weights: how much the loss of each head counts, in the order of the network's heads; the last one counts
             for all heads that are left.
         optimizer: `adamw` or `sgd`.

@@ -9,9 +9,9 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import keras
 import numpy as np
 import pandas as pd
 
@@ -34,6 +34,9 @@ from footprint_pipeline.stages.judging import of_one_training, of_split
 from footprint_pipeline.stages.precisions import compare_precisions
 from footprint_pipeline.stages.promotion import LEARNED, Tiles, promote_if_better
 from footprint_pipeline.stages.scoring import load_polygons, score_exported
+
+if TYPE_CHECKING:
+    import keras
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +157,7 @@ def training_domain(tiles: pd.DataFrame, *, gsd_m: float) -> DomainReference | N
     return DomainReference.of(counted, gsds_m=np.sqrt(tiles["gsd_x_m"] * tiles["gsd_y_m"]))
 
 
-def _export_onnx(network: keras.Model, folder: Path, *, chip_size: int) -> str:
+def _export_onnx(network: "keras.Model", folder: Path, *, chip_size: int) -> str:
     """Write the network as ONNX, or say why it cannot be."""
     try:
         export_onnx(network, folder, chip_size=chip_size)

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -89,12 +89,12 @@ def unpack(
 ) -> Unpacked:
     """Unpack archives that belong together into one folder, which appears when all is done.
 
-    A second call with the same archives, for as many tiles or fewer, returns at once. Two processes that unpack
-    into the same folder do so one after the other.
+    A second call with the same archives and names, for as many tiles or fewer, returns at once. Two processes that
+    unpack into the same folder do so one after the other.
 
     Args:
         archives: .tar.gz files, on the disk or arriving; archives within them are unpacked as well.
-        into: the folder; replaced when it was unpacked from other archives or for fewer tiles.
+        into: the folder; replaced when it was unpacked from other archives, by other names or for fewer tiles.
         tiles: write the first so many tiles, in the order of the archives, and read no further than it takes to
             have these and their labels: a summary table, or a GeoJSON file for each.
         patterns: names of the files, where they are not SpaceNet's.
@@ -107,7 +107,7 @@ def unpack(
     """
     given = [Archive.at(archive) if isinstance(archive, Path) else archive for archive in archives]
     with _alone(into):
-        known = unpacked_before(given, into, tiles=tiles)
+        known = unpacked_before(given, into, tiles=tiles, patterns=patterns)
         if known is not None:
             return known
         if tiles is None:
@@ -122,6 +122,7 @@ def unpack(
             limit = None if unpacked.complete and job.tile_ids == job.written_ids else tiles
             marker = {
                 "archives": [archive.identity for archive in given],
+                "patterns": _told(patterns),
                 "tiles": limit,
                 "tile_ids": sorted(job.tile_ids),
                 "complete": unpacked.complete,
@@ -131,12 +132,23 @@ def unpack(
     return unpacked
 
 
-def unpacked_before(archives: Sequence[Archive], into: Path, *, tiles: int | None) -> Unpacked | None:
-    """What an earlier call left in a folder, if it is of these archives and has so many tiles."""
+def unpacked_before(
+    archives: Sequence[Archive], into: Path, *, tiles: int | None, patterns: Patterns | None = None
+) -> Unpacked | None:
+    """What an earlier call left in a folder, if it is of these archives and names and has so many tiles."""
     marker = _marker(into)
-    if marker and has_unpacked(into, tiles=tiles) and marker["archives"] == [archive.identity for archive in archives]:
+    if (
+        marker
+        and has_unpacked(into, tiles=tiles)
+        and marker["archives"] == [archive.identity for archive in archives]
+        and marker.get("patterns") == _told(patterns)
+    ):
         return Unpacked(into, frozenset(marker["tile_ids"]), marker["complete"])
     return None
+
+
+def _told(patterns: Patterns | None) -> dict[str, str | None] | None:
+    return None if patterns is None else asdict(patterns)
 
 
 def has_unpacked(into: Path, *, tiles: int | None) -> bool:

@@ -175,7 +175,7 @@ def _fetch_archives(source: Source, aoi: Aoi, into: Path, tiles: int | None, s3:
     if tiles is not None:  # the smallest first: labels, say, which are then there when the tiles begin
         archives.sort(key=lambda archive: archive.size)
     folder = _folder(source, into)
-    if tiles is None and unpacked_before(archives, folder, tiles=None) is None:
+    if tiles is None and unpacked_before(archives, folder, tiles=None, patterns=aoi.patterns) is None:
         _download(source, list(arriving.values()))
     unpacked = unpack(archives, folder, tiles=tiles, patterns=aoi.patterns, needed=source.unpacked)
     layout = discover(

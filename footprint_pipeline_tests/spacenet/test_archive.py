@@ -7,6 +7,7 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -151,6 +152,22 @@ def test_files_of_other_names_by_their_patterns(tmp_path: Path) -> None:
     ]
     with pytest.raises(SourceError, match=r"holds no files of the patterns in aois\.yaml; found 2 \.tif"):
         unpack([archive], tmp_path / "none", patterns=Patterns("pictures/{tile}.tif", summary="labels.csv"))
+
+
+def test_patterns_that_are_corrected_take_other_files(tmp_path: Path) -> None:
+    for name in ("imagery/r1.tif", "outlines/r1.geojson", "second/r1.geojson"):
+        (tmp_path / "town" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "town" / name).write_text("{}")
+    archive, into = write_tar(tmp_path / "town.tar.gz", tmp_path, ["town"]), tmp_path / "out"
+    wrong = Patterns("images/{tile}.tif", "outlines/{tile}.geojson")
+    assert unpack([archive], into, patterns=wrong).tile_ids == frozenset()
+    right = replace(wrong, images="imagery/{tile}.tif")
+    assert unpack([archive], into, patterns=right).tile_ids == {"r1"}
+    before = into.stat().st_ino
+    unpack([archive], into, patterns=right)
+    assert into.stat().st_ino == before
+    unpack([archive], into, patterns=replace(right, labels="second/{tile}.geojson"))
+    assert files(into) == ["town/imagery/r1.tif", "town/second/r1.geojson"]
 
 
 def test_a_second_call_does_nothing_unless_more_is_asked_for(tmp_path: Path) -> None:

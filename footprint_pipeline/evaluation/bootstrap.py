@@ -89,17 +89,21 @@ def resampled(tiles: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> dict
         times = np.zeros((min(_AT_ONCE, draws - start), len(tiles)), np.int64)
         for members in areas:
             times[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), len(times))
-        by_area = [_building_f1(times[:, members] @ buildings[members]) for members in areas]
-        found["building_f1"].append(np.mean(by_area, axis=0))
+        counts = np.stack([times[:, members] @ buildings[members] for members in areas])
+        found["building_f1"].append(_building_f1(counts))
         found["pooled_pixel_f1"].append(pixel_f1(*(times @ pixels).T))
         found["median_tile_f1"].append(_median(f1[order], times[:, order]))
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def _building_f1(counts: np.ndarray) -> np.ndarray:
-    """F1 of counts, shape (draws, 3); 0 where there is nothing at all, as `BuildingScore` has it."""
-    tp, fp, fn = counts.T
-    return 2 * tp / np.maximum(2 * tp + fp + fn, 1)
+    """Mean over AOIs of the F1 of counts, shape (AOIs, draws, 3); shape (draws,).
+
+    As `scoring.summarize` has it, an AOI with nothing at all does not count; where all are such it is 0.
+    """
+    tp, fp, fn = np.moveaxis(counts, -1, 0)
+    f1 = 2 * tp / np.maximum(2 * tp + fp + fn, 1)
+    return f1.sum(axis=0) / np.maximum((tp + fp + fn > 0).sum(axis=0), 1)
 
 
 def _median(ascending: np.ndarray, times: np.ndarray) -> np.ndarray:

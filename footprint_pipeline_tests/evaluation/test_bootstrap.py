@@ -34,6 +34,15 @@ def test_a_draw_scores_what_the_drawn_tiles_score() -> None:
         assert {name: figures[name][draw] for name in FIGURES} == pytest.approx(drawn.metrics())
 
 
+def test_an_area_with_nothing_in_it_changes_no_draw_of_buildings() -> None:
+    tiles = scored(8)
+    nothing = tiles[tiles["aoi"] == "B"].index
+    for kind in ("tp", "fp", "fn"):
+        tiles.loc[nothing, f"building_{kind}"] = 0
+    assert intervals(tiles)["building_f1"].median == pytest.approx(summarize(tiles).building_f1, abs=0.02)
+    assert summarize(tiles).building_f1 == summarize(tiles.drop(nothing)).building_f1 > 0.3
+
+
 def test_the_interval_holds_the_figure_and_narrows_with_tiles() -> None:
     few, many = scored(2), scored(2, tiles=640)
     for name, value in summarize(few).metrics().items():

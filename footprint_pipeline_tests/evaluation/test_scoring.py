@@ -172,6 +172,14 @@ def test_cities_count_the_same_for_buildings_and_pixels_for_pixels() -> None:
     assert rio["median_tile_f1"] == pytest.approx(np.mean([100 / 120, 20 / 60]))
 
 
+def test_a_city_with_nothing_in_it_and_nothing_claimed_says_nothing_of_buildings() -> None:
+    rio, empty = ("Rio", 50, 10, 10, 8, 2, 0), ("Empty", 0, 0, 0, 0, 0, 0)
+    assert scoring.summarize(tiles(rio, empty)).building_f1 == scoring.summarize(tiles(rio)).building_f1
+    claimed = ("Empty", 0, 9, 0, 0, 1, 0)
+    assert scoring.summarize(tiles(rio, claimed)).building_f1 == scoring.summarize(tiles(rio)).building_f1 / 2
+    assert scoring.summarize(tiles(empty)).building_f1 == 0.0
+
+
 def test_tiles_without_building_pixels_have_no_median() -> None:
     scores = scoring.summarize(tiles(("Rio", 0, 5, 0, 0, 1, 0)))
     assert (scores.median_tile_f1, scores.pooled_pixel_f1, scores.building_f1) == (0.0, 0.0, 0.0)

@@ -22,6 +22,7 @@ class LabelCounts(BaseModel):
         rejected: labels listed in `labels_rejected.csv`.
         slivers: polygons without an area to speak of, dropped.
         outside: labels wholly outside their tile, dropped.
+        too_small: labels left out because of `PolygonSpec.min_area_m2`.
         clipped: labels cut at their tile's edge.
         unlabelled: ids of the tiles without any row or label file.
     """
@@ -36,6 +37,7 @@ class LabelCounts(BaseModel):
     outside: int
     clipped: int
     unlabelled: tuple[str, ...]
+    too_small: int = 0
 
 
 def label_counts_path(folder: AoiFolder) -> Path:

@@ -247,6 +247,16 @@ def test_labels_outside_their_tile_are_lost(aoi: AoiFolder) -> None:
     assert "3 of 36 labels are lost" in check(aoi, "few_labels_are_lost").description
 
 
+@pytest.mark.parametrize(
+    ("what", "name"), [({"outside": 3}, "few_labels_are_lost"), ({"repaired": 4}, "few_labels_were_repaired")]
+)
+def test_labels_that_are_too_small_by_choice_are_no_loss(aoi: AoiFolder, what: dict[str, int], name: str) -> None:
+    write_label_counts(COUNTS.model_copy(update=what), label_counts_path(aoi))
+    assert not check(aoi, name).passed
+    write_label_counts(COUNTS.model_copy(update={**what, "too_small": 300}), label_counts_path(aoi))
+    assert check(aoi, name).passed
+
+
 def test_many_slivers_are_lost_buildings_and_a_few_are_not(aoi: AoiFolder) -> None:
     write_label_counts(COUNTS.model_copy(update={"slivers": 1}), label_counts_path(aoi))
     assert check(aoi, "few_labels_are_lost").passed

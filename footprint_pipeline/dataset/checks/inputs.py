@@ -143,7 +143,7 @@ def few_labels_are_lost(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
     # Labels of tiles that the AOI does not have are no loss to it.
     here = rejected[rejected["tile_id"].isin(prepared.grids.index)]
     lost = len(here) + counts.outside
-    labels = len(prepared.polygons) + lost
+    labels = len(prepared.polygons) + counts.too_small + lost
     problems = []
     if lost > spec.max_lost_share * labels:
         why = ", ".join(f"{reason} ({n})" for reason, n in here["reason"].value_counts().head(3).items())
@@ -176,10 +176,10 @@ def few_labels_are_lost(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
 def few_labels_were_repaired(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
     """Were nearly all labels valid polygons as they came?"""
     try:
-        repaired = prepared.label_counts.repaired
+        counts = prepared.label_counts
     except DatasetError as error:
         return _unrecorded(error)
-    labels = len(prepared.polygons)
+    repaired, labels = counts.repaired, len(prepared.polygons) + counts.too_small
     too_many = repaired > spec.max_repaired_share * labels
     said = f"{repaired} of {labels} labels crossed themselves and were repaired"
     return Finding(

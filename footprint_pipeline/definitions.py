@@ -48,7 +48,7 @@ def build_definitions(
         asset_checks=data_checks(aois),
         jobs=build_jobs(),
         schedules=build_schedules(settings),
-        sensors=build_sensors(),
+        sensors=build_sensors(aois),
         resources={
             "workplace": Workplace(home=str(home)),
             "io_manager": JsonRecords(folder=str(home / "records")),

@@ -79,8 +79,12 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     return [weekly_retraining, daily_drift]
 
 
-def build_sensors() -> list[dg.SensorDefinition]:
-    """`new_tiles`, `changed_sources` and `drifted_inputs`."""
+def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
+    """`new_tiles`, `changed_sources` and `drifted_inputs`.
+
+    Args:
+        aois: the AOIs that Dagster knows.
+    """
 
     @dg.sensor(
         name="new_tiles",
@@ -117,6 +121,9 @@ def build_sensors() -> list[dg.SensorDefinition]:
         seen: dict[str, str] = {}
         requests: list[dg.RunRequest] = []
         for name in Lake(workplace.settings.home.absolute()).prepared():
+            if not aois.has_partition_key(name):
+                log.warning("%s was added after these definitions were loaded: reload them to have it looked at", name)
+                continue
             try:
                 seen[name] = fingerprint(workplace.aoi(name), settings=workplace.settings)
             except FootprintError as error:
@@ -179,15 +186,14 @@ def prepared_digest(home: Path) -> str | None:
 
 
 def last_prepared(instance: dg.DagsterInstance, aoi: str) -> dict[str, Any]:
-    """The config of the assets that were last made for an AOI, by asset."""
-    configs = {}
+    """The config of the assets that were last made for an AOI, and of their checks, by op."""
+    configs: dict[str, Any] = {}
     for asset in PREPARING_ASSETS:
         wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[aoi])
         made = instance.fetch_materializations(wanted, limit=1).records
         run = instance.get_run_by_id(made[0].run_id) if made else None
         ops: Any = dict(run.run_config).get("ops", {}) if run else {}
-        if asset in ops:
-            configs[asset] = ops[asset]
+        configs |= {op: ops[op] for op in (asset, f"{asset}_checks") if op in ops}
     return configs
 
 
@@ -199,7 +205,7 @@ def _training(
     Args:
         settings: say the recipe.
         run_key: what Dagster starts once.
-        like: config by asset, of an AOI that is prepared before.
+        like: config by op, of an AOI that is prepared before.
         of: that AOI.
     """
     ops, recipe = dict(like or {}), settings.retrain_spec

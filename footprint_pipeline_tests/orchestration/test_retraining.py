@@ -15,7 +15,8 @@ from footprint_pipeline.handover import TrainedUnet
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.assets.training import TrainingConfig
 from footprint_pipeline.orchestration.local import prepare_home
-from footprint_pipeline.orchestration.retraining import RETRIES, training_under_way
+from footprint_pipeline.orchestration.resources import Workplace
+from footprint_pipeline.orchestration.retraining import RETRIES, build_sensors, training_under_way
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.synthetic.city import CitySpec, write_city
 from footprint_pipeline_tests.areas import add_aoi
@@ -177,12 +178,44 @@ def test_an_object_that_is_another_one_now_starts_the_chain_for_its_area(
     assert look(settings, instance, "changed_sources", cursor)[0] == []
 
 
+def test_an_area_that_dagster_does_not_know_yet_holds_up_no_other(
+    settings: Settings, instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
+) -> None:
+    folders = [settings.home / name for name in ("first", "second")]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        (folder / "tile.tif").write_bytes(b"one")
+        add_aoi(settings.home, f"AOI_{number}_Town", str(folder))
+        manifest = Lake(settings.home).aoi(f"AOI_{number}_Town").manifest
+        manifest.parent.mkdir(parents=True)
+        manifest.touch()
+    loaded = dg.StaticPartitionsDefinition(["AOI_1_Town"])
+    (sensor,) = (each for each in build_sensors(loaded) if each.name == "changed_sources")
+
+    def tick(cursor: str | None) -> dg.SensorResult:
+        resources = {"workplace": Workplace(home=str(settings.home))}
+        with dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources) as context:
+            return sensor(context)
+
+    cursor = tick(None).cursor
+    for folder in folders:
+        (folder / "tile.tif").write_bytes(b"three")
+    assert [request.partition_key for request in tick(cursor).run_requests] == ["AOI_1_Town"]
+    assert "AOI_0_Town was added after these definitions were loaded" in caplog.text
+
+
 def test_an_area_is_prepared_again_as_it_was(
     settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     town = write_city(settings.home / "town", CitySpec(rows=1, columns=6, tile_height=96, tile_width=96)).folder
     add_aoi(settings.home, "AOI_7_Town", str(town))
-    config = {"ops": {"image_tiles": {"config": {"tiles": 5}}, "split_manifests": {"config": {"by": "tile"}}}}
+    config = {
+        "ops": {
+            "image_tiles": {"config": {"tiles": 5}},
+            "image_tiles_checks": {"config": {"min_side_px": 90}},
+            "split_manifests": {"config": {"by": "tile"}},
+        }
+    }
     job = build_definitions(settings).resolve_job_def("dataset")
     assert job.execute_in_process(instance=instance, partition_key="AOI_7_Town", run_config=config).success
     _, cursor = look(settings, instance, "changed_sources")
@@ -192,6 +225,7 @@ def test_an_area_is_prepared_again_as_it_was(
     monkeypatch.setenv("FOOTPRINT_RETRAIN_SPEC", str(recipe))
     ((asked,), _) = look(settings, instance, "changed_sources", cursor)
     assert asked.run_config["ops"]["image_tiles"]["config"]["tiles"] == 5
+    assert asked.run_config["ops"]["image_tiles_checks"]["config"]["min_side_px"] == 90
     assert asked.run_config["ops"]["split_manifests"]["config"]["by"] == "tile"
     assert asked.run_config["ops"]["trained_unet"]["config"] == {"spec_file": str(recipe)}
     assert dg.validate_run_config(build_definitions(settings).resolve_job_def("whole_chain"), asked.run_config)

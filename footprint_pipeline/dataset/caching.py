@@ -24,13 +24,13 @@ from footprint_pipeline.dataset.cache import CHANNELS, VALID, TileCache
 from footprint_pipeline.dataset.masks import read_mask_bands
 from footprint_pipeline.dataset.spec import GUARD, MaskSpec
 from footprint_pipeline.dataset.splits import digest
-from footprint_pipeline.dataset.tiles import TileRow, normalization, read_tile
+from footprint_pipeline.dataset.tiles import TileRow, as_learned, read_tile
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_folder, locked
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 3
+_FORMAT = 4
 _BANDS = "bands.json"
 _KEPT_CACHES = 3
 _SAY_EVERY_S = 5.0
@@ -200,7 +200,7 @@ def _read(row: _ManifestRow, bands: dict[str, np.ndarray], size: tuple[int, int]
                 f"{row.tile_id}: image is {image.shape[:2]}, mask is {band.shape}.", fix="Materialize mask_tiles again."
             )
         labels |= (_most(band, size) & seen) * np.uint8(CHANNELS[name])
-    return np.ascontiguousarray(resample(normalization(row).to_uint8(image), size)), labels
+    return np.ascontiguousarray(resample(as_learned(row, image, valid), size)), labels
 
 
 def _most(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

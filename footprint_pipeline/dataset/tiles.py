@@ -169,6 +169,18 @@ def read_tile_index(path: Path) -> gpd.GeoDataFrame:
     return table
 
 
+def as_learned(row: TileRow, image: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """A tile as networks see it: uint8, shape (H, W, 3), black where there is no imagery, as the service has it.
+
+    Args:
+        row: says how the tile is stretched.
+        image: from `read_tile`.
+        valid: from `read_tile`.
+    """
+    seen = normalization(row).to_uint8(image)
+    return seen if valid.all() else np.where(valid[..., None], seen, np.uint8(0))
+
+
 def normalization(row: TileRow) -> Normalization:
     """The normalisation of a row of the index or of a manifest."""
     return Normalization.model_validate({"low": tuple(row.low), "high": tuple(row.high), "gamma": row.gamma})

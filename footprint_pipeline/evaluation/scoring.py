@@ -17,7 +17,7 @@ import shapely
 
 from footprint_pipeline.dataset.caching import grid_size, resample
 from footprint_pipeline.dataset.masks import read_mask
-from footprint_pipeline.dataset.tiles import normalization, read_tile
+from footprint_pipeline.dataset.tiles import as_learned, read_tile
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation.buildings import BuildingScore, Scene, match_buildings
 from footprint_pipeline.evaluation.calibration import Reliability, reliability
@@ -107,7 +107,7 @@ class TestScores:
         by_aoi: one row an AOI: `aoi`, `tiles`, the three figures, building precision and recall.
         median_tile_f1: median over the tiles with building pixels of their pixel F1 (the article's figure).
         pooled_pixel_f1: pixel F1 of all tiles taken as one.
-        building_f1: SpaceNet's, mean over AOIs.
+        building_f1: SpaceNet's, mean over the AOIs where there is a building or one was claimed.
         proposals: one row a footprint: `aoi`, `tile_id`, `confidence`, `area_m2` and `right`, whether it is a building.
         buildings: one row a building: `aoi`, `tile_id`, `area_m2` and `found`.
         pixels: how often the probability of a pixel came true.
@@ -154,9 +154,8 @@ def predict_tiles(
     """
     for done, row in enumerate(manifest.itertuples(), start=1):
         image, valid = read_tile(Path(row.path))
-        scale = normalization(row)
-        size = grid_size(row, gsd_m)
-        at_gsd = resample(scale.to_uint8(image), size).astype(np.float32) / np.float32(255)
+        size, seen = grid_size(row, gsd_m), as_learned(row, image, valid)
+        at_gsd = resample(seen, size).astype(np.float32) / np.float32(255)
         told = predict_probability(at_gsd, infer, stride=stride, flips=flips)
         probability = np.clip(resample(np.ascontiguousarray(told[..., 0]), image.shape[:2]), 0.0, 1.0)
         probability[~valid] = 0.0
@@ -164,7 +163,7 @@ def predict_tiles(
         yield TilePrediction(
             tile_id=row.tile_id,
             aoi=row.aoi,
-            image=scale.to_uint8(image),
+            image=seen,
             truth=np.where(valid, read_mask(Path(row.mask_path)), 0),
             valid=valid,
             probability=probability,
@@ -273,7 +272,7 @@ def summarize(tiles: pd.DataFrame) -> TestScores:
         by_aoi=by_aoi,
         median_tile_f1=_median(tiles),
         pooled_pixel_f1=_pooled(tiles),
-        building_f1=float(by_aoi["building_f1"].mean()),
+        building_f1=_mean_over_aois(by_aoi),
     )
 
 
@@ -290,6 +289,12 @@ def _aoi_row(aoi: str, tiles: pd.DataFrame) -> dict[str, object]:
         "buildings": score.true_positives + score.false_negatives,
         "proposals": score.true_positives + score.false_positives,
     }
+
+
+def _mean_over_aois(by_aoi: pd.DataFrame) -> float:
+    """Building F1; an AOI where there is no building and none was claimed says nothing."""
+    telling = by_aoi[by_aoi["buildings"] + by_aoi["proposals"] > 0]
+    return float(telling["building_f1"].mean()) if len(telling) else 0.0
 
 
 def _median(tiles: pd.DataFrame) -> float:

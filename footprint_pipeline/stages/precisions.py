@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from footprint_pipeline.dataset.caching import grid_size, resample
-from footprint_pipeline.dataset.tiles import normalization, read_tile
+from footprint_pipeline.dataset.tiles import as_learned, read_tile
 from footprint_pipeline.errors import ModelError
 from footprint_pipeline.evaluation.scoring import TestScores
 from footprint_pipeline.footprints.runtime import Runtime, has_bfloat16
@@ -130,8 +130,7 @@ def calibration_chips(tiles: pd.DataFrame, spec: ModelSpec) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     chips = []
     for row in tiles.iloc[spread(len(tiles), CHIPS)].itertuples():
-        image, _ = read_tile(Path(row.path))
-        image = resample(normalization(row).to_uint8(image), grid_size(row, spec.gsd_m))
+        image = resample(as_learned(row, *read_tile(Path(row.path))), grid_size(row, spec.gsd_m))
         top, left = (int(rng.integers(max(0, side - spec.chip_size) + 1)) for side in image.shape[:2])
         chip = image[top : top + spec.chip_size, left : left + spec.chip_size].astype(np.float32) / np.float32(255)
         missing = [(0, -side % spec.stride) for side in chip.shape[:2]]

@@ -196,6 +196,21 @@ def test_where_there_is_no_imagery_there_is_no_label(make_city: Callable[..., Ci
     assert np.array_equal(labels[:, 20:] & BUILDING, building[:, 20:])
 
 
+def test_what_a_file_calls_no_imagery_is_black_as_in_the_service(
+    make_city: Callable[..., City], tmp_path: Path
+) -> None:
+    manifest = shared_out(make_city(masks=MaskSpec()))
+    with rasterio.open(manifest["path"][0]) as image:
+        pixels, profile = image.read(), image.profile
+    pixels[:, :, :20] = 255
+    with rasterio.open(manifest["path"][0], "w", **{**profile, "nodata": 255}) as image:
+        image.write(pixels)
+    seen, labels = build_cache(manifest, tmp_path / "cache", gsd_m=model_gsd(manifest)).tile(0)
+    assert not seen[:, :20].any()
+    assert not labels[:, :20].any()
+    assert seen[:, 20:].all(axis=2).mean() > 0.9
+
+
 def test_any_number_of_threads_makes_the_same_cache(manifest: pd.DataFrame, tmp_path: Path) -> None:
     one, many = (build_cache(manifest, tmp_path / str(n), gsd_m=0.7, threads=n) for n in (1, 5))
     assert np.array_equal(one.images, many.images)

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from footprint_pipeline.dataset.splits import digest
+from footprint_pipeline.dataset.masks import read_mask_index
 from footprint_pipeline.errors import RegistryError, SettingsError, TrainingError
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.model.checkpoints import alone_in
@@ -65,7 +66,7 @@ def search(
     """
     lake = Lake(settings.home.absolute())
     manifest = load_manifest(lake, aois)
-    made_from = _digest(spec, digest(manifest))
+    made_from = _digest(spec, _contents(lake, manifest))
     study = study or f"search-{made_from[:8]}"
     if not re.fullmatch(r"\w[\w.-]*", study):
         raise SettingsError(f"A study cannot be called {study!r}.", fix="Use letters, digits, '_', '-' and '.'.")
@@ -140,6 +141,14 @@ def _suggest(trial: optuna.Trial, name: str, axis: Range | Choices) -> Any:
 
 def _is_out_of_memory(error: Exception) -> bool:
     return type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _contents(lake: Lake, manifest: pd.DataFrame) -> str:
+    """Another digest for other tiles, splits, labels, bands of masks or normalisations: what trials are compared on."""
+    told = manifest[["aoi", "tile_id", "split", "buildings", "coverage", "low", "high", "gamma", "valid_share"]]
+    masks = [read_mask_index(lake.aoi(aoi).masks) for aoi in sorted(manifest["aoi"].unique())]
+    tables = (told.sort_values(["aoi", "tile_id"]), *(index.sort_values("tile_id") for index in masks))
+    return hashlib.sha256("".join(table.to_json(orient="values") for table in tables).encode()).hexdigest()
 
 
 def _digest(spec: SearchSpec, data: str) -> str:

@@ -125,9 +125,11 @@ def _against_peers(home: Path, polygons: gpd.GeoDataFrame, tiles: gpd.GeoDataFra
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             list(pool.map(lambda row: _write(masks[row.tile_id], row, plain, "deflate"), rows))
 
-    ours_s, solaris_s, plain_s = in_turn(
-        lambda: write_masks(polygons, tiles, ours, spec=_BUILDING_ALONE), solaris, only_write, rounds=rounds
-    )
+    def anew() -> None:
+        with tempfile.TemporaryDirectory(dir=home) as folder:  # what is there and does not change is not written
+            write_masks(polygons, tiles, Path(folder), spec=_BUILDING_ALONE)
+
+    ours_s, solaris_s, plain_s = in_turn(anew, solaris, only_write, rounds=rounds)
     differing = sum(int((read_mask(mask_path(theirs, name)) != mask).sum()) for name, mask in masks.items())
     assert differing <= 1e-6 * sum(mask.size for mask in masks.values()), differing  # of rounding in degrees
     each = 1e3 / len(rows)

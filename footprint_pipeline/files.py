@@ -31,6 +31,17 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_if_other(target: Path, content: bytes) -> None:
+    """Write a file unless it holds just that: what is made of it, and goes by its date, need not be made again."""
+    try:
+        if target.stat().st_size == len(content) and target.read_bytes() == content:
+            return
+    except OSError:
+        pass  # there is none, or none to be read
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+
+
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place when the block ends without an error."""

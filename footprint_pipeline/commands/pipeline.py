@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from footprint_pipeline.commands.lines import command_for, score_lines
+from footprint_pipeline.dataset.spec import SPLITS
 from footprint_pipeline.dataset.split_table import read_split_table
 from footprint_pipeline.dataset.splits import read_manifests, split_summary
-from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.errors import DatasetError, SettingsError
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.local import run_job
 from footprint_pipeline.settings import Settings
@@ -39,6 +40,7 @@ def run(
     for area in areas:
         _materialize_dataset(settings, area, data)
     names = sorted(area.name for area in areas)
+    check_all_splits(Lake(settings.home.absolute()), names)
     config = {"trained_unet": {"aois": names, **training}, "tolerance_sweep": sweep}
     records = run_job("model", settings, config=config)
     evaluation, registered = records["test_evaluation"], records["registered_model"]
@@ -71,6 +73,16 @@ def run(
             f"Ask:   {serve}  a map to click on, and the same over HTTP, on http://127.0.0.1:{settings.port}",
         ],
     }
+
+
+def check_all_splits(lake: Lake, names: Sequence[str]) -> None:
+    """Make sure, before hours are spent, that there are tiles to train, to tune and to judge by."""
+    splits = set(read_manifests([lake.aoi(name).manifest for name in names])["split"])
+    if lacking := [split for split in SPLITS if split not in splits]:
+        raise DatasetError(
+            f"{', '.join(names)}: no tile is of the split {' or '.join(lacking)}.",
+            fix="Take more tiles or another --split-seed, or name some in the table of --assign.",
+        )
 
 
 def prepare(

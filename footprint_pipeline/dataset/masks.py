@@ -35,7 +35,7 @@ from footprint_pipeline.dataset.geotiff import encode
 from footprint_pipeline.dataset.rasterize import covered_pixels, rasterize_polygons
 from footprint_pipeline.dataset.spec import MaskSpec
 from footprint_pipeline.errors import DatasetError
-from footprint_pipeline.files import atomic_path
+from footprint_pipeline.files import atomic_path, write_if_other
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,8 @@ def write_masks(
 ) -> MaskSummary:
     """Write `<folder>/<tile_id>.tif` for every tile, also for those without a building, and then the index.
 
-    Masks in the folder that belong to no tile of the tile index are removed. Each file is written atomically.
+    Masks in the folder that belong to no tile of the tile index are removed. Each file is written atomically, and one
+    that would not change is left as it is, with its date: training knows its tiles by that.
 
     Args:
         polygons: the polygon table.
@@ -113,7 +114,7 @@ def write_masks(
         progress: called with (done, total).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / INDEX_NAME).unlink(missing_ok=True)
+    disown_masks(folder)
     on_grid = polygons["geometry_px"].to_numpy()
     rows_of = polygons.groupby("tile_id").indices
     nothing = np.empty(0, int)
@@ -121,8 +122,7 @@ def write_masks(
     def write(tile: _TileRow) -> list[int]:
         mask = draw_mask(on_grid[rows_of.get(tile.tile_id, nothing)], tile, spec=spec)
         content = encode(mask, crs=tile.crs, transform=tile.transform, names=spec.bands, tags=asdict(spec))
-        with atomic_path(mask_path(folder, tile.tile_id)) as temporary:
-            temporary.write_bytes(content)
+        write_if_other(mask_path(folder, tile.tile_id), content)
         return [int(np.count_nonzero(band)) for band in mask]
 
     counts = []
@@ -142,6 +142,11 @@ def write_masks(
     with atomic_path(folder / INDEX_NAME) as temporary:
         index.to_parquet(temporary, index=False)
     return MaskSummary(len(tiles), int(index["building_pixels"].sum()), int(pixels.sum()))
+
+
+def disown_masks(folder: Path) -> None:
+    """Let nobody take the masks in a folder for complete until they are drawn again."""
+    (folder / INDEX_NAME).unlink(missing_ok=True)
 
 
 def mask_path(folder: Path, tile_id: str) -> Path:
@@ -176,7 +181,7 @@ def read_mask_index(folder: Path) -> pd.DataFrame:
         DatasetError: there is none, so the masks are not complete, or it lists other masks than there are.
     """
     path = folder / INDEX_NAME
-    fix = "Materialize mask_tiles for this AOI (again)."
+    fix = "Materialize mask_tiles for this AOI again, or footprint prepare it."
     if not path.exists():
         raise DatasetError(f"{path}: there is no index of the masks, so they are not complete.", fix=fix)
     index = pd.read_parquet(path)

@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from footprint_pipeline.dataset.label_counts import LabelCounts, label_counts_path, write_label_counts
-from footprint_pipeline.dataset.masks import MaskSummary, read_mask_index, write_masks
+from footprint_pipeline.dataset.masks import MaskSummary, disown_masks, read_mask_index, write_masks
 from footprint_pipeline.dataset.polygons import (
     PolygonTable,
     build_polygon_table,
@@ -94,10 +94,12 @@ def collect_polygons(
         slivers=labels.slivers,
         outside=polygons.outside,
         clipped=polygons.clipped,
+        too_small=polygons.too_small,
         unlabelled=labels.unlabelled,
     )
     with atomic_path(folder.rejected_labels) as temporary:
         labels.rejected.to_csv(temporary, index=False)
+    disown_masks(folder.masks)  # they were drawn from what is replaced now
     write_polygon_table(polygons.table, folder.polygons)
     write_label_counts(counts, label_counts_path(folder))
     log.info("%s: %d buildings", folder.folder.name, len(polygons.table))

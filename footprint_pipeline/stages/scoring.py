@@ -7,10 +7,11 @@ from pathlib import Path
 import geopandas as gpd
 import pandas as pd
 
-from footprint_pipeline.dataset.masks import mask_path
+from footprint_pipeline.dataset.masks import mask_path, read_mask_index
 from footprint_pipeline.dataset.polygons import read_polygon_table
 from footprint_pipeline.dataset.splits import read_manifests
 from footprint_pipeline.dataset.tiles import read_tile_index
+from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation.scoring import TestScores, TilePrediction, predict_tiles, score_tiles
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.lake import AoiFolder, Lake
@@ -102,13 +103,26 @@ def load_manifest(lake: Lake, aois: list[str]) -> pd.DataFrame:
     """The split manifests of these AOIs as one table; of every prepared AOI when the list is empty.
 
     Raises:
-        DatasetError: an AOI is not prepared, or none is.
+        DatasetError: an AOI is not prepared, or none is; or its masks are not those of its labels, for preparing it
+            again was interrupted.
     """
-    return read_manifests([lake.aoi(name).manifest for name in dict.fromkeys(aois or lake.prepared())])
+    areas = [lake.aoi(name) for name in dict.fromkeys(aois or lake.prepared())]
+    manifest = read_manifests([area.manifest for area in areas])
+    for area in areas:
+        read_mask_index(area.masks)
+    return manifest
 
 
 def load_polygons(lake: Lake, manifest: pd.DataFrame) -> gpd.GeoDataFrame:
-    """The polygon tables of the manifest's AOIs as one table."""
+    """The polygon tables of the manifest's AOIs as one table.
+
+    Raises:
+        DatasetError: there is no tile, so that there is nothing to judge.
+    """
+    if manifest.empty:
+        raise DatasetError(
+            "There is no tile to judge by.", fix="Prepare an AOI with tiles of the splits validation and test."
+        )
     tables = [read_polygon_table(lake.aoi(aoi).polygons) for aoi in sorted(manifest["aoi"].unique())]
     return pd.concat(tables, ignore_index=True)
 

@@ -6,15 +6,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from footprint_pipeline.commands import pipeline
+from footprint_pipeline.dataset.spec import SplitSpec
+from footprint_pipeline.dataset.splits import write_manifest
 from footprint_pipeline.errors import DatasetError, SettingsError
+from footprint_pipeline.lake import Lake
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.areas import Aoi
 from footprint_pipeline.spacenet.catalog import BUILT_IN, load_catalog
+from footprint_pipeline.stages.promotion import held_out
 from footprint_pipeline_tests.areas import add_aoi
 from footprint_pipeline_tests.spacenet.conftest import write_spacenet1
+from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
 
 
 def data(assigned: Path | None = None) -> dict[str, dict[str, Any]]:
@@ -36,6 +42,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return records
 
     monkeypatch.setattr(pipeline, "run_job", job)
+    monkeypatch.setattr(pipeline, "check_all_splits", lambda lake, names: None)
     return run
 
 
@@ -44,6 +51,18 @@ def run(settings: Settings, *sources: object, aois: tuple[str, ...] = (), assign
         settings, sources=tuple(map(str, sources)), aois=aois, data=data(assigned), training={"weights": None}, sweep={}
     )
     return "\n".join(answer["_lines"])
+
+
+def test_what_could_not_be_judged_is_not_trained_on(tmp_path: Path) -> None:
+    folder = prepare_city(tmp_path)
+    pipeline.check_all_splits(Lake(tmp_path), [AOI])
+    manifest = pd.read_parquet(folder.manifest)
+    write_manifest(manifest[manifest["split"] != "test"], folder.manifest, SplitSpec())
+    with pytest.raises(DatasetError, match=f"{AOI}: no tile is of the split test") as caught:
+        pipeline.check_all_splits(Lake(tmp_path), [AOI])
+    assert "--assign" in caught.value.fix
+    with pytest.raises(DatasetError, match="no tile to judge by"):
+        held_out(Settings(home=tmp_path))
 
 
 def test_two_sources_of_one_name_are_refused_and_named(tmp_path: Path, jobs: list[str]) -> None:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -111,6 +112,20 @@ def test_masks_of_tiles_that_are_gone_are_removed_and_others_replaced(tmp_path: 
     assert read_mask(folder / "a.tif").sum() == 9
     write_masks(gpd.GeoDataFrame(table.iloc[:0]), tiles, folder)
     assert read_mask(folder / "a.tif").sum() == 0
+
+
+def test_masks_that_do_not_change_keep_their_date(tmp_path: Path) -> None:
+    image = np.full((20, 20, 3), 80, np.uint8)
+    tiles = index_tiles([(name, write_image(tmp_path / f"{name}.tif", image)) for name in "ab"], aoi="Rio").table
+    square = on_ground(shapely.box(2, 2, 5, 5), degrees())
+    folder = tmp_path / "masks"
+    write_masks(build_polygon_table(labels([("a", 1, square), ("b", 1, square)]), tiles).table, tiles, folder)
+    for name in "ab":
+        os.utime(folder / f"{name}.tif", (1, 1))
+    write_masks(build_polygon_table(labels([("a", 1, square)]), tiles).table, tiles, folder)
+    assert (folder / "a.tif").stat().st_mtime == 1
+    assert (folder / "b.tif").stat().st_mtime > 1
+    assert [read_mask(folder / f"{name}.tif").sum() for name in "ab"] == [9, 0]
 
 
 def tile_of(height: int, width: int, *, gsd_x_m: float = 0.5, gsd_y_m: float = 0.5) -> SimpleNamespace:

@@ -277,29 +277,37 @@ def test_a_second_equal_model_is_registered_and_does_not_replace_the_champion(
     assert client.get_model_version_by_alias("building-footprints", "challenger").version == "2"
 
 
-def test_ctrl_c_ends_a_training_cleanly_and_keeps_what_was_prepared(tmp_path: Path, city: CitySummary) -> None:
+def test_ctrl_c_ends_a_training_cleanly_and_the_same_command_goes_on(tmp_path: Path, city: CitySummary) -> None:
     home = tmp_path / "home"
-    with subprocess.Popen(
-        [
-            Path(sys.executable).with_name("footprint"), "run", "--source", city.folder, "--aoi", "Renamed",
-            "--home", home,
-            "--width", "4", "--size", "64", "--epochs", "500", "--patience", "500",
-            "--chips-per-epoch", "96",
-        ],
-        stderr=subprocess.PIPE, text=True, start_new_session=True, env=clean_environment(),
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        seen = []
-        for line in process.stderr:
-            seen.append(line)
-            if "epoch 2/500" in line:
-                process.send_signal(signal.SIGINT)
-                break
-        seen += process.stderr.readlines()
-    assert process.wait(60) == 130, "".join(seen)
-    assert "What was finished is kept" in seen[-1]
-    assert "Traceback" not in "".join(seen)
+
+    def interrupted(when: str) -> str:
+        """What the command says when Ctrl-C is pressed as it says this."""
+        with subprocess.Popen(
+            [
+                Path(sys.executable).with_name("footprint"), "run", "--source", city.folder, "--aoi", "Renamed",
+                "--home", home,
+                "--width", "4", "--size", "64", "--epochs", "500", "--patience", "500",
+                "--chips-per-epoch", "96",
+            ],
+            stderr=subprocess.PIPE, text=True, start_new_session=True, env=clean_environment(),
+        ) as process:  # fmt: skip
+            assert process.stderr is not None
+            seen = []
+            for line in process.stderr:
+                seen.append(line)
+                if when in line:
+                    process.send_signal(signal.SIGINT)
+                    break
+            seen += process.stderr.readlines()
+        assert process.wait(60) == 130, "".join(seen)
+        assert "What was finished is kept" in seen[-1]
+        assert "Traceback" not in "".join(seen)
+        return "".join(seen)
+
+    interrupted("epoch 2/500")
     assert (home / "lake" / "Renamed" / "split_manifest.parquet").exists()
+    again = interrupted("Going on after epoch")
+    assert "Caching" not in again
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("building-footprints").experiment_id])
     assert [run.info.status for run in runs] == ["KILLED"]

@@ -32,6 +32,7 @@ class TrainedUnet(_Record):
     validation_loss: float
     seconds: float
     precision: str
+    weights: str | None = None
 
 
 class ToleranceSweep(_Record):

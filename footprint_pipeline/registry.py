@@ -4,6 +4,7 @@ A version holds the Keras model; in a folder of its own under `serving/` the exp
 `onnx/` the same network as ONNX. It works with mlflow-skinny, so the service needs nothing more.
 """
 
+import logging
 import os
 import re
 import shutil
@@ -27,6 +28,8 @@ from footprint_pipeline.errors import NoSuchVersionError, RegistryError
 from footprint_pipeline.files import atomic_folder, atomic_path
 from footprint_pipeline.footprints.spec import SPEC_FILE, ModelSpec
 
+log = logging.getLogger(__name__)
+
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 EXPORTS = "exports"
@@ -39,6 +42,8 @@ ONNX_FOLDER = "onnx"
 _ONNX_FILE = "model.onnx"
 CARD_FOLDER = "card"
 """Artifact folder of a version that holds `model_card.html`."""
+LEARNED = "training_tiles.csv"
+"""Beside an exported model: `aoi` and `tile_id` of every tile that it has learned from."""
 WITHOUT_ONNX = "without_onnx"
 """Tag of a version that has none: why."""
 
@@ -150,11 +155,19 @@ class Registry:
     def pull_keras(self, *, version: str, into: Path) -> Path:
         """Download the Keras model of a version into a folder, and return the `.keras` file.
 
+        What it has learned from comes along, where that is known; see `learned_beside`.
+
         Raises:
             RegistryError: no such version, or the registry cannot be reached.
         """
         found = self._find(alias=None, version=version)
-        return self._pull_file(found, "data", into / f"{self.model_name}-{found.version}.keras", "Keras model")
+        path = self._pull_file(found, "data", into / f"{self.model_name}-{found.version}.keras", "Keras model")
+        try:
+            learned = f"{_folder(found, SERVING_FOLDER)}/{LEARNED}"
+            self._pull_file(found, learned, learned_beside(path), "list of training tiles")
+        except RegistryError as error:
+            log.warning("%s What it is trained on further is judged as if it had learned from none.", error.problem)
+        return path
 
     def pull_onnx(self, *, version: str, into: Path) -> list[Path]:
         """Download a version as ONNX into a folder: `model.onnx`, and `spec.json`, which says how it is used.
@@ -272,6 +285,11 @@ class Registry:
             f"The model registry at {where} does not answer as it should ({first_line(error)}).",
             fix="Check that it runs and that MLFLOW_TRACKING_URI names it.",
         )
+
+
+def learned_beside(weights: Path) -> Path:
+    """Where it is written which tiles a `.keras` file has learned from; there is no such file where nobody knows."""
+    return weights.with_suffix(f".{LEARNED}")
 
 
 def _folder(found: ModelVersion, name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from footprint_pipeline.commands.lines import score_lines
 from footprint_pipeline.errors import DatasetError, SettingsError
 from footprint_pipeline.footprints.runtime import Runtime
-from footprint_pipeline.registry import CHAMPION, Registered, Registry
+from footprint_pipeline.registry import CHAMPION, Registered, Registry, learned_beside
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.sources import resolve_source
 from footprint_pipeline.stages.promotion import Tiles, held_out, learned_by
@@ -29,7 +29,8 @@ def export(settings: Settings, *, kind: str, alias: str | None, version: str | N
     elif kind == "onnx":
         written = registry.pull_onnx(version=found.version, into=out)
     else:
-        written = [registry.pull_keras(version=found.version, into=out)]
+        written = [path := registry.pull_keras(version=found.version, into=out)]
+        written += [learned for learned in [learned_beside(path)] if learned.exists()]
     return {
         "version": found.version,
         "files": [str(path) for path in written],

@@ -167,8 +167,9 @@ def log_files(run_id: str, files: dict[str, bytes]) -> None:
             client.log_artifact(run_id, str(local), str(Path(name).parent) if "/" in name else None)
 
 
-def read_file(run_id: str, name: str) -> bytes | None:
+def read_file(tracking_uri: str, run_id: str, name: str) -> bytes | None:
     """An artifact of a run; None when it has no such one."""
+    mlflow.set_tracking_uri(tracking_uri)
     client = mlflow.MlflowClient()
     if name not in [each.path for each in client.list_artifacts(run_id, str(PurePosixPath(name).parent))]:
         return None

@@ -69,6 +69,7 @@ def model_card(
                 if swept.seed_level is None
                 else f"told apart at level {swept.seed_level:.2f}",
                 "orientations averaged": str(swept.flips),
+                **({"began from": trained.weights} if trained.weights else {}),
                 "trained": f"{trained.epochs} epochs in {trained.seconds / 60:.1f} minutes, {trained.precision}",
                 **{f"stretch of {aoi}": scale.describe() for aoi, scale in trained.normalization.items()},
             },
@@ -81,6 +82,6 @@ def model_card(
             calibration=swept.calibration,
             worst=sheet(ends[:middle][:END_TILES]),
             best=sheet(ends[middle:][-END_TILES:]),
-            box_plot=tracking.read_file(trained.run_id, BOX_PLOT),
+            box_plot=tracking.read_file(settings.mlflow_uri, trained.run_id, BOX_PLOT),
         ),
     )

@@ -3,6 +3,7 @@
 Imports Keras and MLflow, so whoever must stay light imports it inside a function.
 """
 
+import io
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ from footprint_pipeline.model.training import keras_infer
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.card import BOX_PLOT, CARD, END_TILES, model_card
 from footprint_pipeline.stages.scoring import load_manifest, load_polygons, said
+from footprint_pipeline.stages.weights import LEARNED_BEFORE, NOTHING_LEARNED, keys, read_learned
 
 log = logging.getLogger(__name__)
 
@@ -244,8 +246,10 @@ def of_one_training(trained: TrainedUnet, swept: ToleranceSweep, evaluation: Tes
 def of_split(settings: Settings, trained: TrainedUnet, split: str) -> pd.DataFrame:
     """The tiles of a split, provided that it is still the one trained on.
 
+    Of the test split those are left out that the weights have learned from with which the training began.
+
     Raises:
-        DatasetError: the split has changed since.
+        DatasetError: the split has changed since, or no test tile is left.
     """
     manifest = load_manifest(Lake(settings.home.absolute()), list(trained.aois))
     if digest(manifest) != trained.split_digest:
@@ -253,7 +257,23 @@ def of_split(settings: Settings, trained: TrainedUnet, split: str) -> pd.DataFra
             f"The split has changed since run {trained.run_id} was trained: its test tiles may be training tiles now.",
             fix="Materialize trained_unet again.",
         )
-    return manifest[manifest["split"] == split]
+    tiles = manifest[manifest["split"] == split]
+    if split != "test" or tiles.empty:
+        return tiles
+    known = keys(learned_before(settings, trained))
+    fair = tiles[[key not in known for key in zip(tiles["aoi"], tiles["tile_id"], strict=True)]]
+    if fair.empty:
+        raise DatasetError(
+            f"The weights that run {trained.run_id} began from have learned from every test tile.",
+            fix="Split the tiles as they were for those weights, or begin from others.",
+        )
+    return fair
+
+
+def learned_before(settings: Settings, trained: TrainedUnet) -> pd.DataFrame:
+    """`aoi` and `tile_id` of the tiles that had taught the weights which a training began from, as far as known."""
+    listed = tracking.read_file(settings.mlflow_uri, trained.run_id, LEARNED_BEFORE) if trained.weights else None
+    return read_learned(io.BytesIO(listed)) if listed else NOTHING_LEARNED
 
 
 def _keep_spread(shown: list[tuple[float, TilePrediction]], prediction: TilePrediction, f1: float) -> None:

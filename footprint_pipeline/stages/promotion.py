@@ -21,14 +21,13 @@ from footprint_pipeline.evaluation.spec import PromotionSpec
 from footprint_pipeline.files import locked
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.lake import Lake
-from footprint_pipeline.registry import CHALLENGER, CHAMPION, Registered, Registry
+from footprint_pipeline.registry import CHALLENGER, CHAMPION, LEARNED, Registered, Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.scoring import load_manifest, load_polygons, predict_exported, score_exported
+from footprint_pipeline.stages.weights import NOTHING_LEARNED, keys, read_learned
 
 log = logging.getLogger(__name__)
 
-LEARNED = "training_tiles.csv"
-"""Beside an exported model: `aoi` and `tile_id` of every tile that it was trained on."""
 FORMER = "former_champion"
 """Tag of a version that was promoted: the version it took the place of, or `none`."""
 
@@ -56,7 +55,7 @@ class Tiles:
 
     def unknown_to(self, learned: pd.DataFrame) -> "Tiles":
         """Those that a model which learned from these (`aoi`, `tile_id`) has not seen."""
-        seen = set(zip(learned["aoi"], learned["tile_id"], strict=True))
+        seen = keys(learned)
         kept = [key not in seen for key in zip(self.manifest["aoi"], self.manifest["tile_id"], strict=True)]
         return Tiles(self.manifest[kept], self.polygons)
 
@@ -91,9 +90,9 @@ def score_version(settings: Settings, version: str, tiles: Tiles) -> TestScores:
 
 
 def learned_by(settings: Settings, version: str) -> pd.DataFrame:
-    """`aoi` and `tile_id` of the tiles that a version was trained on; none of a version that does not tell."""
+    """`aoi` and `tile_id` of the tiles that a version has learned from; none of a version that does not tell."""
     path = _pulled(settings, version) / LEARNED
-    return pd.read_csv(path, dtype=str) if path.exists() else pd.DataFrame(columns=["aoi", "tile_id"])
+    return read_learned(path) if path.exists() else NOTHING_LEARNED
 
 
 def promote_if_better(

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from footprint_pipeline.dataset.caching import grid_size, resample
-from footprint_pipeline.dataset.tiles import TileRow, normalization, read_tile
+from footprint_pipeline.dataset.tiles import TileRow, as_learned, read_tile
 from footprint_pipeline.evaluation.spec import PromotionSpec
 from footprint_pipeline.footprints.domain import DomainReference, brightness_counts
 from footprint_pipeline.footprints.runtime import Runtime
@@ -27,12 +27,20 @@ from footprint_pipeline.many import spread
 from footprint_pipeline.model import tracking
 from footprint_pipeline.model.export import export_onnx, export_openvino, load_keras
 from footprint_pipeline.model.onnx_graph import UnknownLayerError
-from footprint_pipeline.registry import CARD_FOLDER, EXPORTS, ONNX_FOLDER, SERVING_FOLDER, WITHOUT_ONNX, Registry
+from footprint_pipeline.registry import (
+    CARD_FOLDER,
+    EXPORTS,
+    LEARNED,
+    ONNX_FOLDER,
+    SERVING_FOLDER,
+    WITHOUT_ONNX,
+    Registry,
+)
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.card import CARD
-from footprint_pipeline.stages.judging import of_one_training, of_split
+from footprint_pipeline.stages.judging import learned_before, of_one_training, of_split
 from footprint_pipeline.stages.precisions import compare_precisions
-from footprint_pipeline.stages.promotion import LEARNED, Tiles, promote_if_better
+from footprint_pipeline.stages.promotion import Tiles, promote_if_better
 from footprint_pipeline.stages.scoring import load_polygons, score_exported
 
 if TYPE_CHECKING:
@@ -89,7 +97,8 @@ def register_model(
         network = load_keras(tracking.download_keras(settings.mlflow_uri, trained.model_id, Path(scratch)))
         exported = Path(scratch) / SERVING_FOLDER
         export_openvino(network, exported, chip_size=trained.chip_size)
-        taught[["aoi", "tile_id"]].to_csv(exported / LEARNED, index=False)
+        learned = pd.concat([taught[["aoi", "tile_id"]], learned_before(settings, trained)]).drop_duplicates()
+        learned.to_csv(exported / LEARNED, index=False)
         without_onnx = _export_onnx(network, Path(scratch) / ONNX_FOLDER, chip_size=trained.chip_size)
         spec.write(exported)
         precisions = compare_precisions(
@@ -101,7 +110,7 @@ def register_model(
         if precisions.tiles < len(test):
             log.info("Scoring the candidate on all %d test tiles", len(test))
             scores = score_exported(Runtime(exported), test, tiles.polygons)
-        if card := tracking.read_file(trained.run_id, CARD):
+        if card := tracking.read_file(settings.mlflow_uri, trained.run_id, CARD):
             with_card = Path(scratch) / CARD_FOLDER
             with_card.mkdir()
             (with_card / Path(CARD).name).write_bytes(card)
@@ -149,7 +158,7 @@ def training_domain(tiles: pd.DataFrame, *, gsd_m: float) -> DomainReference | N
         image, valid = read_tile(Path(row.path))
         size = grid_size(row, gsd_m)
         seen = resample(valid.astype(np.uint8) * np.uint8(255), size) > 127
-        return brightness_counts(resample(normalization(row).to_uint8(image), size), seen)
+        return brightness_counts(resample(as_learned(row, image, valid), size), seen)
 
     sample = tiles.iloc[spread(len(tiles), DOMAIN_TILES)]
     with ThreadPoolExecutor() as pool:

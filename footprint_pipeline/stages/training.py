@@ -42,6 +42,7 @@ from footprint_pipeline.model.unet import describe
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.live import ToCaller, ToMlflow, ToTensorBoard, bar_or_lines
 from footprint_pipeline.stages.scoring import load_manifest
+from footprint_pipeline.stages.weights import LEARNED_BEFORE, NOTHING_LEARNED, learned_by_weights
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +96,10 @@ def train_unet(
         **spec.flat(), "aois": ",".join(names), "split_digest": stamp, "gsd_m": round(gsd_m, 4),
         **{f"tiles.{split}": count for split, count in tiles.items()},
     }  # fmt: skip
+    learned = NOTHING_LEARNED
     if weights is not None:
         params["weights"] = weights.name
+        learned = learned_by_weights(weights, manifest)
     key = checkpoint_key(
         spec=asdict(spec), split=stamp, aois=names, gsd_m=gsd_m, tiles=_contents(cache), parent=parent_run_id,
         weights=hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
@@ -115,7 +118,8 @@ def train_unet(
             parent_run_id=parent_run_id,
         ) as run:
             remember_run(folder, run.run_id)
-            tracking.log_files(run.run_id, {"training/spec.yaml": to_yaml(spec).encode()})
+            before = {} if learned.empty else {LEARNED_BEFORE: learned.to_csv(index=False).encode()}
+            tracking.log_files(run.run_id, {"training/spec.yaml": to_yaml(spec).encode(), **before})
             with EventFile(lake.home / "tensorboard" / run.run_id) as events:
                 watchers = [ToMlflow(run), ToTensorBoard(events), bar_or_lines(progress)]
                 if on_epoch is not None:
@@ -145,6 +149,7 @@ def train_unet(
         validation_loss=result.history[result.best_epoch]["val_loss"],
         seconds=result.seconds,
         precision=result.precision,
+        weights=weights and weights.name,
     )
     return trained, result.history
 

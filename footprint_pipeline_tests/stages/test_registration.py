@@ -8,6 +8,7 @@ import mlflow
 import numpy as np
 import onnxruntime
 import openvino as ov
+import pandas as pd
 import pytest
 from openvino import opset13 as ops
 
@@ -27,13 +28,15 @@ from footprint_pipeline.model import tracking
 from footprint_pipeline.model.export import load_keras
 from footprint_pipeline.model.spec import HEADS, UNetSpec
 from footprint_pipeline.model.unet import build_unet
-from footprint_pipeline.registry import Registry
+from footprint_pipeline.registry import Registry, learned_beside
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages import precisions
+from footprint_pipeline.stages.judging import of_split
 from footprint_pipeline.stages.precisions import calibration_chips, choose, compare_precisions
 from footprint_pipeline.stages.promotion import learned_by
 from footprint_pipeline.stages.registration import register_model, training_domain
 from footprint_pipeline.stages.scoring import load_manifest, load_polygons
+from footprint_pipeline.stages.weights import LEARNED_BEFORE, learned_by_weights
 from footprint_pipeline_tests.footprints.red_city import write_model
 from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
 
@@ -135,7 +138,8 @@ def test_every_format_comes_out_complete(
         assert sorted(answer["files"]) == sorted(str(path) for path in (tmp_path / kind).iterdir())
         return sorted(path.name for path in (tmp_path / kind).iterdir())
 
-    assert files("keras") == [f"building-footprints-{first.version}.keras"]
+    name = f"building-footprints-{first.version}"
+    assert files("keras") == [f"{name}.keras", f"{name}.training_tiles.csv"]
     assert files("onnx") == ["model.onnx", "spec.json"]
     assert files("openvino") == [
         "model.bin", "model.xml", "model_int8.bin", "model_int8.xml", "selftest.npz", "spec.json", "training_tiles.csv",
@@ -143,7 +147,7 @@ def test_every_format_comes_out_complete(
 
     batch = np.random.default_rng(0).random((1, 64, 32, 3), np.float32)
     ours = keras.ops.convert_to_numpy(network(batch, training=False))
-    theirs = keras.ops.convert_to_numpy(load_keras(next((tmp_path / "keras").iterdir()))(batch, training=False))
+    theirs = keras.ops.convert_to_numpy(load_keras(tmp_path / "keras" / f"{name}.keras")(batch, training=False))
     session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])
     assert np.abs(theirs - ours).max() < 1e-6
     assert np.abs(session.run(None, {"image": batch})[0] - ours).max() < 1e-4
@@ -265,6 +269,36 @@ def test_a_network_that_is_registered_again_leaves_what_serves_as_it_is(
         pulled = ModelSpec.read(registry.pull(version=version, into=tmp_path))
         exported = ModelSpec.read(registry.pull_onnx(version=version, into=tmp_path / f"onnx-{version}")[1].parent)
         assert (pulled.tolerance, pulled.flips) == (exported.tolerance, exported.flips) == chosen
+
+
+def test_what_taught_the_weights_that_a_training_began_from_does_not_judge_it(
+    settings: Settings, network: keras.Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = load_manifest(Lake(settings.home), [])
+    test = manifest.loc[manifest["split"] == "test", "tile_id"].tolist()
+    assert len(test) > 1
+    weights = tmp_path / "former.keras"
+    weights.touch()
+    assert learned_by_weights(weights, manifest).empty
+    known = pd.DataFrame({"aoi": [AOI, "Elsewhere"], "tile_id": [test[0], "007"]})
+    known.to_csv(learned_beside(weights), index=False)
+    assert learned_by_weights(weights, manifest).equals(known)
+    assert f"former.keras has learned from 1 of the {len(test)} test tiles" in caplog.text
+
+    trained = log(settings, network, weights="former.keras")
+    tracking.log_files(trained.run_id, {LEARNED_BEFORE: known.to_csv(index=False).encode()})
+    assert of_split(settings, trained, "test")["tile_id"].tolist() == test[1:]
+    version = register_as(settings, trained).version
+    learned = learned_by(settings, version)
+    assert {(AOI, test[0]), ("Elsewhere", "007")} < set(learned.itertuples(index=False, name=None))
+    again = Registry(settings.mlflow_uri, settings.model_name).pull_keras(version=version, into=tmp_path / "again")
+    assert learned_by_weights(again, manifest).equals(learned)
+
+    every = pd.DataFrame({"aoi": AOI, "tile_id": test})
+    trained = log(settings, network, weights="former.keras")
+    tracking.log_files(trained.run_id, {LEARNED_BEFORE: every.to_csv(index=False).encode()})
+    with pytest.raises(DatasetError, match="have learned from every test tile"):
+        of_split(settings, trained, "test")
 
 
 def test_what_belongs_to_another_training_is_not_registered(settings: Settings, network: keras.Model) -> None:

@@ -12,7 +12,12 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from footprint_pipeline.dataset.augmentation import AugmentationSpec
-from footprint_pipeline.errors import TrainingError
+from footprint_pipeline.dataset.caching import build_cache
+from footprint_pipeline.dataset.masks import write_masks
+from footprint_pipeline.dataset.polygons import read_polygon_table
+from footprint_pipeline.dataset.spec import MaskSpec, SplitSpec
+from footprint_pipeline.dataset.tiles import read_tile_index
+from footprint_pipeline.errors import DatasetError, TrainingError
 from footprint_pipeline.evaluation.reports import FOUND, MISSED, WRONG
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.model.checkpoints import alone_in
@@ -20,7 +25,11 @@ from footprint_pipeline.model.spec import TrainingSpec, UNetSpec
 from footprint_pipeline.model.spec_files import read_spec
 from footprint_pipeline.model.watching import Shown
 from footprint_pipeline.settings import Settings
+from footprint_pipeline.spacenet.sources import resolve_source
+from footprint_pipeline.stages.data import collect_polygons, draw_masks, fetch_tiles, split_tiles
 from footprint_pipeline.stages.live import bar_or_lines, validation_picture
+from footprint_pipeline.stages.scoring import load_manifest
+from footprint_pipeline.stages.search import _contents
 from footprint_pipeline.stages.training import train_unet
 from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
 
@@ -40,6 +49,44 @@ def nobody_minds_sigterm() -> Iterator[None]:
     former = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGTERM, former)
+
+
+def test_masks_that_are_not_those_of_the_labels_are_not_learned(tmp_path: Path) -> None:
+    folder = prepare_city(tmp_path)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    polygons, tiles = read_polygon_table(folder.polygons), read_tile_index(folder.tiles)
+    with pytest.raises(KeyboardInterrupt):
+        write_masks(polygons, tiles, folder.masks, spec=MaskSpec(border_m=2.0), progress=stop)
+    with pytest.raises(DatasetError, match="not complete"):
+        train_unet(Settings(home=tmp_path), SPEC, [], tags={})
+    draw_masks(folder)
+    load_manifest(Lake(tmp_path), [])
+    collect_polygons(folder, skip_bad_labels=False)  # other labels, and the masks of the former ones
+    with pytest.raises(DatasetError, match="not complete"):
+        load_manifest(Lake(tmp_path), [])
+
+
+def test_what_is_prepared_again_as_it_was_is_the_same_to_a_training(tmp_path: Path) -> None:
+    def cached() -> tuple[Path, str]:
+        manifest = load_manifest(Lake(tmp_path), [])
+        cache = build_cache(manifest, tmp_path / "cache", gsd_m=0.5)
+        return Path(str(cache.images.filename)), _contents(Lake(tmp_path), manifest)
+
+    folder = prepare_city(tmp_path)
+    before = cached()
+    fetch_tiles(
+        Settings(home=tmp_path), resolve_source(str(tmp_path / "source"), tmp_path), folder, tiles=None,
+        on_bad_tile="fail",
+    )  # fmt: skip
+    collect_polygons(folder, skip_bad_labels=False)
+    draw_masks(folder)
+    split_tiles(folder, SplitSpec())
+    assert cached() == before
+    draw_masks(folder, MaskSpec(border_m=1.0))
+    assert not {*cached()} & {*before}
 
 
 @pytest.mark.slow

@@ -85,7 +85,9 @@ class GeoTiffImagery:
                 self._bands = _rgb_bands(source.colorinterp)
                 self._declares_mask = MaskFlags.all_valid not in source.mask_flag_enums[self._bands[0] - 1]
                 self.date = date or _date({**source.tags(), **source.tags(ns="IMAGERY")})
-                self.extent_wgs84 = _from_west_to_east(transform_bounds(source.crs, "EPSG:4326", *source.bounds))
+                self.extent_wgs84 = _from_west_to_east(
+                    transform_bounds(source.crs, "EPSG:4326", *_upright(source.bounds))
+                )
                 self._middle, _ = source.transform * (source.width / 2, source.height / 2)
         except RasterioError:
             raise SettingsError(
@@ -98,12 +100,14 @@ class GeoTiffImagery:
         """See `Imagery.zooms`. Without overviews a coarse tile is made of all the pixels in it, so there is a limit."""
         known = 18
         tile = tile_at(*self.extent_wgs84.centre, known)
-        decimation = _decimation(*self._places(tile.bounds_3857, _MAP_TILE_PX, _MAP_TILE_PX))
-        finest = min(max(known + math.ceil(math.log2(decimation) - 0.01), 0), 24)
+        steps = footsteps(*self._places(tile.bounds_3857, _MAP_TILE_PX, _MAP_TILE_PX))
+        finest = min(max(known + math.ceil(math.log2(max(steps)) - 0.01), 0), 24)
         for zoom in range(finest - 1, -1, -1):
-            at_zoom = decimation * 2.0 ** (known - zoom)
-            factor = max((factor for factor in self._overviews if factor <= at_zoom), default=1)
-            if math.prod(min(_MAP_TILE_PX * at_zoom, side) / factor for side in self._shape) > _MOST_READ_PX:
+            at_zoom = [step * 2.0 ** (known - zoom) for step in steps]
+            level = self._overview(min(at_zoom))
+            factor = 1 if level is None else self._overviews[level]
+            sides = zip(at_zoom, reversed(self._shape), strict=True)
+            if math.prod(min(_MAP_TILE_PX * step, side) / factor for step, side in sides) > _MOST_READ_PX:
                 return zoom + 1, finest
         return 0, finest
 
@@ -112,8 +116,8 @@ class GeoTiffImagery:
         if not self._reaches(to_wgs84(bounds_3857)):
             raise no_imagery(self, bounds_3857)
         x, y = self._places(bounds_3857, height, width)
-        decimation = _decimation(x, y)
-        level = self._overview(decimation)
+        steps = footsteps(x, y)
+        level = self._overview(min(steps))  # pixels in degrees are no squares on the ground
         factor = 1 if level is None else self._overviews[level]
         try:
             with self._opened(level) as source:
@@ -133,7 +137,7 @@ class GeoTiffImagery:
         if not valid.any():
             raise no_imagery(self, bounds_3857)
         grid_m = (bounds_3857.right - bounds_3857.left) / width * ground_scale(bounds_3857)
-        return Patch(pixels, valid, self.name, gsd_m=grid_m / decimation * factor, date=self.date)
+        return Patch(pixels, valid, self.name, gsd_m=grid_m / math.sqrt(math.prod(steps)) * factor, date=self.date)
 
     @contextmanager
     def _opened(self, level: int | None) -> Iterator[DatasetReader]:
@@ -223,14 +227,15 @@ def _state(path: str) -> str:
     return f"{told.st_ino} {told.st_mtime_ns} {told.st_size}"
 
 
-def _decimation(x: np.ndarray, y: np.ndarray) -> float:
-    """How many of the file's pixels there are from one column of a grid to the next; of each its place, (H, W)."""
-    return math.hypot(*((along[:, -1] - along[:, 0]).mean() for along in (x, y))) / max(x.shape[1] - 1, 1)
-
-
 def _near(longitude: float, others: np.ndarray | float) -> Any:
     """Other longitudes, each of the turn that brings it closest to one, degrees."""
     return longitude + (others - longitude + 180.0) % 360.0 - 180.0
+
+
+def _upright(bounds: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """The same of a raster whose rows run from south to north, or its columns from east to west."""
+    left, bottom, right, top = bounds
+    return min(left, right), min(bottom, top), max(left, right), max(bottom, top)
 
 
 def _from_west_to_east(bounds_wgs84: tuple[float, float, float, float]) -> Bounds:

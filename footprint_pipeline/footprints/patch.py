@@ -26,7 +26,8 @@ class Patch:
         pixels: red, green, blue in the provider's own dtype, shape (H, W, 3).
         valid: where there is imagery, bool, shape (H, W).
         source: where the pixels come from, for people; holds no secret.
-        gsd_m: ground sample distance of what was read, before it was resampled, metres a pixel; None where not known.
+        gsd_m: ground sample distance of what was read, before it was resampled, metres a pixel, the geometric mean of
+            both axes as of training tiles; None where not known.
         date: when the imagery was taken, as the source says it; None where it does not.
     """
 

@@ -117,6 +117,42 @@ def test_a_patch_tells_the_resolution_it_was_read_at(tmp_path: Path) -> None:
         assert GeoTiffImagery(path).read(AREA, pixels, pixels).gsd_m == pytest.approx(factor * own, rel=1e-3)
 
 
+def test_pixels_that_are_no_squares_on_the_ground_are_not_read_coarser_than_the_grid(tmp_path: Path) -> None:
+    """Square degrees at 60° of latitude are half as wide as high."""
+    degrees = 0.5 / 111_412
+    path = tmp_path / "north.tif"
+    write_raster(path, noise(3, 512, 1024), from_origin(20, 60, degrees, degrees), "EPSG:4326", tiled=True)
+    with rasterio.open(path, "r+") as target:
+        target.build_overviews([2, 4], Resampling.average)
+    imagery = GeoTiffImagery(path)
+    left, top = project(20 + 100 * degrees, 60 - 100 * degrees)
+    side = 128 / np.cos(np.radians(60))  # on the ground 128 m
+    area = Bounds(left, top - side, left + side, top)
+    assert imagery.read(area, 256, 256).gsd_m == pytest.approx(0.5 / 2**0.5, rel=0.01)
+    assert imagery.read(area, 128, 128).gsd_m == pytest.approx(1.0 / 2**0.5, rel=0.01)
+    assert imagery.zooms[1] == tile_zoom_of(0.25, latitude=60)
+
+
+def tile_zoom_of(gsd_m: float, *, latitude: float) -> int:
+    """The coarsest zoom whose pixels are no wider than that on the ground."""
+    return int(np.ceil(np.log2(40_075_017 * np.cos(np.radians(latitude)) / 256 / gsd_m) - 0.01))
+
+
+@pytest.mark.parametrize("flip", [(1, -1), (-1, -1), (-1, 1)])
+def test_rows_from_south_to_north_and_columns_from_east_to_west(tmp_path: Path, flip: tuple[int, int]) -> None:
+    image = noise(3, 64, 64)
+    extent = to_wgs84(AREA)
+    usual = from_bounds(*extent, 64, 64)
+    write_raster(tmp_path / "usual.tif", image, usual, "EPSG:4326")
+    expected = GeoTiffImagery(tmp_path / "usual.tif")
+    turned = usual * Affine.translation(64 * (flip[0] < 0), 64 * (flip[1] < 0)) * Affine.scale(*flip)
+    write_raster(tmp_path / "turned.tif", image[:, :: flip[1], :: flip[0]], turned, "EPSG:4326")
+    imagery = GeoTiffImagery(tmp_path / "turned.tif")
+    assert imagery.extent_wgs84 == pytest.approx(expected.extent_wgs84)
+    assert imagery.zooms == expected.zooms
+    assert np.array_equal(imagery.read(AREA, 64, 64).pixels, expected.read(AREA, 64, 64).pixels)
+
+
 def test_a_rectangle_across_the_antimeridian_tells_its_resolution_too(tmp_path: Path) -> None:
     area = tile_at(180, 0, 18).bounds_3857
     write_raster(tmp_path / "east.tif", noise(3, 64, 64), from_bounds(*to_wgs84(area), 64, 64), "EPSG:4326")

@@ -69,5 +69,5 @@ def _until(expires: str, date: str) -> float:
     """Seconds between the provider's own two dates, so that no clocks are compared; 0 where either is none."""
     try:
         return max(0.0, (parsedate_to_datetime(expires) - parsedate_to_datetime(date)).total_seconds())
-    except (ValueError, TypeError):  # as in `Expires: 0`
+    except (ValueError, TypeError, OverflowError):  # as in `Expires: 0`, or in the year 99999999999
         return 0.0

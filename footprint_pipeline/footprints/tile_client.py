@@ -26,6 +26,8 @@ TIMEOUT_S = (5.0, 20.0)
 PARALLEL = 8
 NOTHING_S = 3600.0
 """How long at most it is remembered that there is no imagery at a tile."""
+_FOR_ANYONE = {"user-agent", "referer", "accept", "accept-language"}
+"""Headers that whoever is redirected to may see."""
 PAUSE_S = 30.0
 """How long a provider that failed is left alone where kept tiles can stand in."""
 
@@ -60,6 +62,14 @@ class TileClient:
         self._asked_again_at = 0.0
         be_discreet(template.path_pattern())
 
+    def has(self, tile: Tile) -> bool:
+        """Whether a tile is kept and nobody need be asked for it."""
+        return self._serves(self._cache.get(self._source, tile))
+
+    def _serves(self, kept: Entry | None) -> bool:
+        now = self._cache.clock()
+        return kept is not None and (kept.fresh(now) or (kept.stands_in(now) and now < self._asked_again_at))
+
     def image(self, tile: Tile) -> np.ndarray | None:
         """RGBA uint8 of a tile, shape (S, S, 4), or None where the provider has no imagery.
 
@@ -68,7 +78,7 @@ class TileClient:
         """
         now = self._cache.clock()
         kept = self._cache.get(self._source, tile)
-        if kept is not None and (kept.fresh(now) or (kept.stands_in(now) and now < self._asked_again_at)):
+        if kept is not None and self._serves(kept):
             return self._decoded(tile, kept.body)
         try:
             response = self._ask(tile, kept)
@@ -149,9 +159,23 @@ class _FailedError(ImageryError):
     """The provider is down or busy; what was kept may stand in."""
 
 
+class _Session(requests.Session):  # type: ignore[misc]  # requests has no types
+    """A session whose own headers, which may hold a key, are for the host that it asks alone: redirects lead away."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        super().__init__()
+        self._private = [name for name in headers if name.lower() not in _FOR_ANYONE]
+        self.headers.update({"User-Agent": "footprint-pipeline", **headers})
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        super().rebuild_auth(prepared_request, response)
+        if self.should_strip_auth(response.request.url, prepared_request.url):
+            for name in self._private:
+                prepared_request.headers.pop(name, None)
+
+
 def _session(headers: dict[str, str], retries: int) -> requests.Session:
-    session = requests.Session()
-    session.headers.update({"User-Agent": "footprint-pipeline", **headers})
+    session = _Session(headers)
     retry = Retry(
         retries,
         backoff_factor=0.2,

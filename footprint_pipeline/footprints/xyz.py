@@ -95,7 +95,8 @@ class XyzImagery:
             cache=cache or TileCache(),
             identity=without_secrets(identity or template),
         )
-        self._pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="tiles")
+        self._fetching = ThreadPoolExecutor(PARALLEL, thread_name_prefix="tiles")
+        self._decoding = ThreadPoolExecutor(PARALLEL, thread_name_prefix="kept-tiles")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
@@ -110,7 +111,7 @@ class XyzImagery:
         """Pixels of a rectangle on a grid of `height` × `width`; see `Imagery.read`."""
         zoom = self._zoom(bounds_3857, width)
         tiles = list(tiles_covering(bounds_3857, zoom))
-        images = dict(zip(tiles, self._pool.map(self._image, tiles), strict=True))
+        images = self._images(tiles)
         found = [image.shape[0] for image in images.values() if image is not None]
         if not found:
             raise no_imagery(self, bounds_3857)
@@ -154,10 +155,17 @@ class XyzImagery:
                 self._tile_px = image.shape[0]
         return nearest(self._tile_px or 256)
 
+    def _images(self, tiles: Sequence[Tile]) -> dict[Tile, np.ndarray | None]:
+        """Each tile's image. Those that are kept do not wait behind those that a provider is asked for."""
+        images = {
+            tile: (self._decoding if self._client.has(_on_earth(tile)) else self._fetching).submit(self._image, tile)
+            for tile in tiles
+        }
+        return {tile: image.result() for tile, image in images.items()}
+
     def _image(self, tile: Tile) -> np.ndarray | None:
         """RGBA uint8 of a tile, shape (S, S, 4), or None where there is no imagery."""
-        count = 2**tile.z
-        return self._client.image(Tile(tile.z, tile.x % count, tile.y)) if 0 <= tile.y < count else None
+        return self._client.image(_on_earth(tile)) if 0 <= tile.y < 2**tile.z else None
 
 
 class MapboxImagery(XyzImagery):
@@ -197,6 +205,11 @@ class MapboxImagery(XyzImagery):
             date=date,
             cache=cache,
         )
+
+
+def _on_earth(tile: Tile) -> Tile:
+    """The tile that lies there on the globe, whichever turn of it is meant."""
+    return Tile(tile.z, tile.x % 2**tile.z, tile.y)
 
 
 def _mosaic(images: dict[Tile, np.ndarray | None], side_px: int) -> tuple[np.ndarray, np.ndarray]:

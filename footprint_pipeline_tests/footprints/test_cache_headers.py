@@ -21,6 +21,7 @@ DATES = {"Date": "Thu, 01 Jan 2026 00:00:00 GMT", "Expires": "Thu, 01 Jan 2026 0
         (DATES, Freshness(3600, GRACE_S)),
         ({**DATES, "Expires": "0"}, Freshness(0, GRACE_S)),
         ({"Expires": DATES["Expires"]}, Freshness(0, GRACE_S)),
+        ({**DATES, "Expires": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, Freshness(0, GRACE_S)),
         ({"Cache-Control": "max-age=60, stale-if-error=5"}, Freshness(60, 5)),
         ({"Cache-Control": "max-age=60, must-revalidate"}, Freshness(60, 0)),
         ({"Cache-Control": "max-age=60, proxy-revalidate, stale-if-error=5"}, Freshness(60, 0)),

@@ -1,5 +1,8 @@
 import logging
+import threading
+import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from footprint_pipeline.footprints import xyz
 from footprint_pipeline.footprints.imagery import GeoTiffImagery, open_imagery
 from footprint_pipeline.footprints.mercator import Bounds, Tile, tile_at, to_wgs84
 from footprint_pipeline.footprints.patch import TooCoarseError, check_resolution
+from footprint_pipeline.footprints.tile_client import PARALLEL
 from footprint_pipeline.footprints.xyz import MapboxImagery, XyzImagery
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import Answers, TileServer, http_server, png, write_city
@@ -63,6 +67,54 @@ def test_the_tiles_own_pixels_come_back_and_are_fetched_once() -> None:
             assert np.array_equal(patch.pixels, np.hstack([images[0], images[1]]))
     assert len(answers.asked) == 2
     assert all(headers["X-Key"] == "abc" for _, headers in answers.asked)
+
+
+def test_what_is_kept_does_not_wait_for_a_provider_that_hangs() -> None:
+    class Hanging(TileServer):
+        hangs = threading.Event()
+        released = threading.Event()
+
+        def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+            if self.hangs.is_set():
+                self.released.wait(30)
+            return super().answer(path)
+
+    with http_server(Hanging([])) as server:
+        imagery = XyzImagery(server.address + "/{z}/{x}/{y}.png", max_zoom=18)
+        imagery.read(AREA, 256, 256)
+        server.hangs.set()
+        asked = len(server.asked)
+        with ThreadPoolExecutor(2 * PARALLEL) as others:
+            try:
+                elsewhere = (Tile(18, HERE.x + 9 + number, HERE.y) for number in range(2 * PARALLEL))
+                looks = [others.submit(imagery.read, tile.bounds_3857, 256, 256) for tile in elsewhere]
+                while len(server.asked) < asked + PARALLEL:  # all that ask are hanging
+                    time.sleep(0.01)
+                with ThreadPoolExecutor(1) as mine:
+                    assert mine.submit(imagery.read, AREA, 256, 256).result(timeout=10).valid.all()
+            finally:
+                server.released.set()
+            assert all(look.result().valid.all() for look in looks)
+
+
+def test_a_key_in_a_header_is_for_its_host_alone() -> None:
+    with http_server(TileServer([])) as other:
+
+        class Elsewhere(Answers):
+            def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+                if path.startswith("/here"):
+                    return 302, b"", {"Location": path.removeprefix("/here")}
+                return 302, b"", {"Location": other.address.replace("127.0.0.1", "localhost") + path}
+
+        with http_server(Elsewhere()) as server:
+            headers = {"X-Api-Key": TOKEN, "Referer": "https://maps.example.org/"}
+            imagery = XyzImagery(server.address + "/here/{z}/{x}/{y}.png", headers=headers, max_zoom=18)
+            assert imagery.read(AREA, 256, 256).valid.all()
+        assert len(server.asked) == 2
+        assert all(headers["X-Api-Key"] == TOKEN for _, headers in server.asked)
+    ((_, seen),) = other.asked
+    assert "X-Api-Key" not in seen
+    assert seen["Referer"] == "https://maps.example.org/"
 
 
 def test_missing_and_transparent_tiles_are_no_imagery() -> None:

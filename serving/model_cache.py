@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 _RECORD = "current-{model}@{alias}.json"
 _ABANDONED_S = 3600.0
-"""Age at which a download that is not whole is nobody's any more."""
+"""Age at which what no record names is nobody's any more: a download, or a version that another service is loading."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class ModelCache:
             records = filter(None, map(_read, self.folder.glob(_RECORD.format(model="*", alias="*"))))
             keep = {name for record in records for name in (record.folder, record.before)}
             for path in self.folder.iterdir():
-                arriving = path.name.startswith(".") and time.time() - path.stat().st_mtime < _ABANDONED_S
-                if path.is_dir() and path.name not in keep and not arriving:
+                young = time.time() - path.stat().st_mtime < _ABANDONED_S
+                if path.is_dir() and path.name not in keep and not young:
                     shutil.rmtree(path, ignore_errors=True)
         except OSError as error:
             log.warning("The cache %s cannot be kept (%s)", self.folder, error)

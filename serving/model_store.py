@@ -284,6 +284,7 @@ class ModelStore:
         while True:
             folder = self._registry.pull(version=version, into=self._cache.folder, onnx=has_cuda())
             try:
+                folder.touch()  # others that share the cache see that somebody wants it
                 return folder, self._opened(folder)
             except ModelError:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,7 @@ import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, IncompleteRead
 from string import punctuation
@@ -22,6 +22,8 @@ from footprint_pipeline.errors import ImageryError, RequestError
 from serving.encoded_image import MAX_BYTES
 
 TIMEOUT_S = 20.0
+_LAST_32_BITS = (ipaddress.ip_network("::/96"), ipaddress.ip_network("64:ff9b::/96"))
+"""IPv6 networks whose addresses end in the IPv4 address that they lead to: compatible ones, and those of NAT64."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -42,7 +44,7 @@ def fetch_image(url: str, *, hosts: frozenset[str]) -> bytes:
         ImageryError: the host does not answer, or not in time.
     """
     parts, port = _allowed(url, hosts)
-    return _download(parts, _address(parts, port), port)
+    return _download(parts, _addresses(parts, port), port)
 
 
 def _allowed(url: str, hosts: frozenset[str]) -> tuple[SplitResult, int]:
@@ -67,7 +69,7 @@ def _allowed(url: str, hosts: frozenset[str]) -> tuple[SplitResult, int]:
     return parts, port or (443 if parts.scheme == "https" else 80)
 
 
-def _address(parts: SplitResult, port: int) -> str:
+def _addresses(parts: SplitResult, port: int) -> list[str]:
     host = parts.hostname or ""
     try:
         answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -79,21 +81,29 @@ def _address(parts: SplitResult, port: int) -> str:
             f"image_url: {host} is not a public address.",
             fix="Only public hosts, or localhost itself, can be allowed by FOOTPRINT_IMAGE_URL_HOSTS.",
         )
-    return addresses[0]
+    return addresses
 
 
 def _is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return (mapped or ip).is_global and not ip.is_multicast
+    return all(each.is_global and not each.is_multicast for each in (_carried(ip), ip) if each is not None)
 
 
-def _download(parts: SplitResult, address: str, port: int) -> bytes:
+def _carried(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 address leads to: mapped, compatible, 6to4 or NAT64."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return None
+    if any(ip in network for network in _LAST_32_BITS):
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour
+
+
+def _download(parts: SplitResult, addresses: Sequence[str], port: int) -> bytes:
     host = parts.hostname or ""
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     deadline = time.monotonic() + TIMEOUT_S
     try:
-        with _connected(parts, address, port, deadline) as connection:
+        with _connected(parts, addresses, port, deadline) as connection:
             asking = HTTPConnection(host, port)
             asking.sock = _Hurried(connection, deadline)
             headers = {"Host": parts.netloc, "User-Agent": "footprint-pipeline"}
@@ -121,9 +131,9 @@ def _download(parts: SplitResult, address: str, port: int) -> bytes:
 
 
 @contextmanager
-def _connected(parts: SplitResult, address: str, port: int, deadline: float) -> Iterator[socket.socket]:
-    """A connection to an address; over https, the certificate must be the host's."""
-    with socket.create_connection((address, port), timeout=_left(deadline)) as connection:
+def _connected(parts: SplitResult, addresses: Sequence[str], port: int, deadline: float) -> Iterator[socket.socket]:
+    """A connection to the first of the addresses that answers; over https, the certificate must be the host's."""
+    with _first_that_answers(addresses, port, deadline) as connection:
         if parts.scheme == "http":
             yield connection
             return
@@ -131,6 +141,16 @@ def _connected(parts: SplitResult, address: str, port: int, deadline: float) -> 
         connection.settimeout(_left(deadline))
         with tls.wrap_socket(connection, server_hostname=parts.hostname) as secured:
             yield secured
+
+
+def _first_that_answers(addresses: Sequence[str], port: int, deadline: float) -> socket.socket:
+    for number, address in enumerate(addresses):
+        share_s = _left(deadline) / (len(addresses) - number)  # one that is silent leaves time for the others
+        try:
+            return socket.create_connection((address, port), timeout=share_s)
+        except OSError as error:
+            failure = error
+    raise failure
 
 
 def _left(deadline: float) -> float:

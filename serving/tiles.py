@@ -116,7 +116,7 @@ def _tile(predictions: Predictions, tile: Tile, media: str, draw: Callable[[_Ask
     query = from_arguments(TileQuery, request.args)
     imagery = predictions.sources.choose(query.imagery)
     etag = _etag(predictions.store.current(), tile, query, imagery, media)
-    if request.if_none_match.contains_weak(etag):
+    if not request.if_none_match.star_tag and request.if_none_match.contains_weak(etag):
         return _cacheable(Response(status=304), etag)
     with predictions.model() as model:
         # Where nothing is remembered, more than the tile would be predicted in vain.

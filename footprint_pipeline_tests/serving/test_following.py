@@ -1,5 +1,6 @@
 """The service follows its alias in a real registry: swaps, refusals, and starts without one."""
 
+import os
 import shutil
 import socket
 import threading
@@ -20,6 +21,7 @@ from footprint_pipeline.registry import CHAMPION, Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import write_model
 from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM, FakeRegistry, HangingRegistry, wait_for
+from serving import model_store
 from serving.app import create_app
 from serving.model_cache import ModelCache
 from serving.model_store import ModelStore
@@ -251,5 +253,25 @@ def test_services_that_follow_other_aliases_leave_each_other_their_models(tmp_pa
     for cache, version in ((first, "1"), (second, "5"), (first, "2"), (second, "6"), (second, "6"), (first, "3")):
         (tmp_path / version).mkdir(exist_ok=True)
         cache.remember(version, tmp_path / version)
+        os.utime(tmp_path / version, (0, 0))
     assert (first.last().version, second.last().version) == ("3", "6")
     assert versions_in(tmp_path) == ["2", "3", "5", "6"]
+
+
+def test_a_version_that_another_service_is_loading_stays(
+    model_folder: Path, make_store: Callable[..., ModelStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = FakeRegistry(model_folder)
+    other = ModelCache(tmp_path / "cache", model_name=registry.model_name, alias="challenger")
+    opened = model_store.open_runtime
+
+    def slowly(folder: Path, **options: object) -> Runtime:
+        (tmp_path / "cache" / "9").mkdir()
+        other.remember("9", tmp_path / "cache" / "9")
+        return opened(folder, **options)
+
+    folder = registry.pull(version="3", into=tmp_path / "cache")
+    os.utime(folder, (0, 0))  # pulled long ago, by whoever shares the cache
+    monkeypatch.setattr(model_store, "open_runtime", slowly)
+    assert make_store(registry).refresh().outcome == "swapped"
+    assert folder.is_dir()

@@ -85,7 +85,19 @@ def test_other_urls_are_forbidden(open_client: FlaskClient, url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["10.0.0.1", "127.0.0.1", "169.254.169.254", "192.168.1.1", "::1", "fe80::1%eth0", "::ffff:10.0.0.1"]
+    "address",
+    [
+        "10.0.0.1",
+        "127.0.0.1",
+        "169.254.169.254",
+        "192.168.1.1",
+        "::1",
+        "fe80::1%eth0",
+        "::ffff:10.0.0.1",
+        "::10.0.0.1",
+        "64:ff9b::a00:1",
+        "2002:7f00:1::",
+    ],
 )
 def test_a_listed_host_must_be_public(open_client: FlaskClient, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     def resolve(host: str, port: int, **_: object) -> list[tuple]:
@@ -116,6 +128,22 @@ def test_the_connection_goes_to_the_address_that_was_checked(
     assert server.asked[0][1]["Host"] == f"images.example.com:{port}"
 
 
+def test_a_host_is_reached_by_whichever_of_its_addresses_answers(
+    open_client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with http_server(serve(png(PICTURE))) as server:
+        port = int(server.address.rsplit(":", 1)[1])
+        monkeypatch.setattr(remote_image, "_addresses", lambda parts, port: ["127.0.0.2", "127.0.0.1"])
+        assert ask(open_client, f"http://images.example.com:{port}/a.png").status_code == 200
+        monkeypatch.setattr(remote_image, "_addresses", lambda parts, port: ["127.0.0.2", "127.0.0.3"])
+        assert_problem(ask(open_client, f"http://images.example.com:{port}/a.png"), 502, "ConnectionRefusedError")
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"])
+def test_public_is_public_in_whatever_form(address: str) -> None:
+    assert remote_image._is_public(address)
+
+
 @pytest.mark.parametrize(("certified", "status"), [("images.example.com", 200), ("elsewhere.example.com", 502)])
 def test_over_https_the_pinned_host_must_prove_its_name(
     open_client: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, certified: str, status: int
@@ -123,7 +151,7 @@ def test_over_https_the_pinned_host_must_prove_its_name(
     certificate = self_signed(certified, tmp_path / "host.pem")
     monkeypatch.setattr(remote_image.certs, "where", lambda: str(certificate))
     monkeypatch.setattr(remote_image, "_is_public", lambda address: True)
-    monkeypatch.setattr(remote_image, "_address", lambda parts, port: "127.0.0.1")
+    monkeypatch.setattr(remote_image, "_addresses", lambda parts, port: ["127.0.0.1"])
     with http_server(serve(png(PICTURE)), certificate=certificate) as server:
         port = server.address.rsplit(":", 1)[1]
         assert ask(open_client, f"https://images.example.com:{port}/a.png").status_code == status

@@ -193,6 +193,7 @@ def test_who_has_a_tile_is_told_so_without_a_prediction(
         assert (again.status_code, again.data, again.headers["ETag"]) == (304, b"", etag)
         assert "Cache-Control" in again.headers
     assert counted.read_times == reads
+    assert client.get("/v1/tiles/2/0/0.png", headers={"If-None-Match": "*"}).status_code == 422
     others = [url(CENTRE[1], form), url(CENTRE[0], form, "?tolerance=0.9"), url(CENTRE[0], form, "?min_area_m2=9")]
     for other in others:
         answer = client.get(other, headers={"If-None-Match": etag})

@@ -1,11 +1,13 @@
 """The map, as people use it: with a mouse, a finger, a keyboard; and what it says when there is nothing to show."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import flask
 import pyarrow.parquet
 import pyogrio
 import pytest
@@ -15,9 +17,10 @@ from playwright.sync_api import Browser, Page, expect
 from shapely.geometry import box
 
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
+from footprint_pipeline.footprints.mercator import Bounds
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.browser.conftest import FAINT, SMALL, X, Y, visit
-from footprint_pipeline_tests.footprints.red_city import DEGREE_M, write_model
+from footprint_pipeline_tests.footprints.red_city import DEGREE_M, roof, write_city, write_model
 from footprint_pipeline_tests.serving.conftest import AREA, ROOF, FakeRegistry
 from serving.app import create_app
 from serving.map.page import DOWNLOADS
@@ -224,6 +227,59 @@ def test_it_says_plainly_why_there_is_nothing(
         ).to_be_hidden()
         if "48.8" in fragment:
             expect(page.locator("#note")).to_have_text("There is no imagery in view.")
+
+
+def test_a_link_that_is_followed_ends_the_question_before(
+    browser: Browser, start: Callable[..., str], store: ModelStore, city: GeoTiffImagery
+) -> None:
+    app = create_app(Settings(), store=store, imagery=city)
+    answering, asked = threading.Event(), []
+
+    @app.before_request
+    def wait() -> None:
+        if flask.request.path == "/v1/footprints":
+            asked.append(flask.request.json)
+            answering.wait(10)
+
+    with visit(browser, start(app)) as page:
+        opened(page)
+        click_map(page)
+        expect(page.locator("#status")).to_contain_text("Looking")
+        page.evaluate(f"() => {{ location.hash = '#at=18/{GROUND}' }}")
+        expect(page.locator("#status")).to_have_text("")
+        answering.set()
+        page.wait_for_timeout(300)
+        assert "&area=" not in page.url
+        assert page.locator("#panel").get_attribute("aria-busy") is None
+        click_map(page)
+        found(page)
+        times = len(asked)
+        slide(page, "Tolerance", 0.8)  # it is asked for soon
+        page.evaluate(f"() => {{ location.hash = '#at=18/{GROUND}' }}")
+        page.wait_for_timeout(600)
+        assert all(question["bbox"] for question in asked)
+        assert len(asked) == times
+        expect(page.locator("#status")).to_have_text("")
+        expect(page.locator("#problem")).to_be_hidden()
+
+
+def test_imagery_across_the_antimeridian_is_seen_and_asked_about_on_both_sides(
+    browser: Browser, start: Callable[..., str], store: ModelStore, tmp_path: Path
+) -> None:
+    south, north = -0.001, 0.001
+    roofs = [roof(180 + off, 0, 24, 15) for off in (-0.0006, 0.0006)]
+    path = write_city(tmp_path / "fiji.tif", Bounds(179.9985, south, 180.0015, north), roofs)
+    address = start(create_app(Settings(), store=store, imagery=GeoTiffImagery(path)))
+    for longitude in (180.0006, -179.9994, 179.9994):
+        with visit(browser, f"{address}#at=20/0/{longitude}") as page:
+            opened(page)
+            expect(page.locator("#note")).to_be_hidden()
+            click_map(page)
+            found(page, "1 building")
+            click_map(page)  # on the building, which is drawn where it was asked about
+            expect(page.locator(".leaflet-popup")).to_contain_text("Model version 3")
+            (west, _, east, _) = map(float, page.url.split("area=")[1].split("&")[0].split(","))
+            assert -180 <= west < east <= 180
 
 
 def test_fragments_that_make_no_sense_do_no_harm(browser: Browser, service: str) -> None:

@@ -140,6 +140,16 @@ function question(minArea) {
   return { bbox: area, tolerance, min_area_m2: minArea, outline, imagery };
 }
 
+// Longitudes of Leaflet go on beyond the antimeridian: the same place has one in every turn of the globe.
+function turned(bounds, degrees) {
+  return L.latLngBounds([bounds.getSouth(), bounds.getWest() + degrees], [bounds.getNorth(), bounds.getEast() + degrees]);
+}
+
+// By how much bounds must be turned to meet others, degrees; undefined where they never do.
+function turnToMeet(bounds, others) {
+  return [0, -360, 360].find((degrees) => turned(bounds, degrees).intersects(others));
+}
+
 // Bounds of Leaflet → what the service takes: within the world, to a centimetre.
 function boxOf(bounds) {
   const [low, high] = [WORLD.getSouthWest(), WORLD.getNorthEast()];
@@ -154,7 +164,13 @@ function around(latlng) {
   return askAbout(bounds);
 }
 
-function askAbout(bounds) {
+function askAbout(asked) {
+  const turn = -360 * Math.round(asked.getCenter().lng / 360);
+  const bounds = turned(asked, turn);
+  if (turn) { // answers are of the first turn: the view goes there
+    const { lat, lng } = map.getCenter();
+    map.setView([lat, lng + turn], map.getZoom(), { animate: false });
+  }
   view.area = boxOf(bounds);
   forget();
   const [west, south, east, north] = view.area;
@@ -165,8 +181,7 @@ function askAbout(bounds) {
 
 // The same area, once more: as the tolerance has changed, say.
 async function askAgain() {
-  clearTimeout(later);
-  asking?.abort();
+  stopAsking();
   const mine = asking = new AbortController();
   tellProblem(null);
   tell("Looking for buildings …");
@@ -189,14 +204,23 @@ async function askAgain() {
 
 let later = null;
 
+function stopAsking() {
+  clearTimeout(later);
+  asking?.abort();
+  asking = null;
+  $("panel").removeAttribute("aria-busy");
+}
+
 function askSoon() {
   if (!view.area) return;
   clearTimeout(later);
   later = setTimeout(askAgain, 300);
 }
 
-// What is on the map of the area before.
+// What is on the map of the area before, and what was asked about it.
 function forget() {
+  stopAsking();
+  tell("");
   footprints.clear();
   for (const layer of [areaLayer, maskLayer]) layer?.remove();
   areaLayer = maskLayer = null;
@@ -206,8 +230,10 @@ function forget() {
 
 function showMask() {
   const area = areaLayer.getBounds();
-  const extent = extentOf(sources.find(({ name }) => name === view.imagery)) || area;
-  if (!area.intersects(extent)) return;
+  const whole = extentOf(sources.find(({ name }) => name === view.imagery)) || area;
+  const turn = turnToMeet(whole, area);
+  if (turn === undefined) return;
+  const extent = turned(whole, turn);
   const bounds = L.latLngBounds(
     [Math.max(area.getSouth(), extent.getSouth()), Math.max(area.getWest(), extent.getWest())],
     [Math.min(area.getNorth(), extent.getNorth()), Math.min(area.getEast(), extent.getEast())],
@@ -247,10 +273,15 @@ function showImagery() {
   for (const layer of [imageryLayer, extentLayer]) layer?.remove();
   extentLayer = null;
   const bounds = extentOf(source);
-  if (bounds) extentLayer = L.rectangle(bounds, { color: "#8a8f98", weight: 1, fill: false, interactive: false }).addTo(map);
+  const across = bounds && !WORLD.contains(bounds); // on both edges of the world
+  if (bounds) {
+    const frame = { color: "#8a8f98", weight: 1, fill: false, interactive: false };
+    const turns = across ? [0, -360] : [0];
+    extentLayer = L.layerGroup(turns.map((turn) => L.rectangle(turned(bounds, turn), frame))).addTo(map);
+  }
   imageryLayer = new ImageryLayer({
     imagery: source.name, attribution: credit(source), minZoom: source.min_zoom, maxNativeZoom: source.max_zoom, maxZoom: 22,
-    ...(bounds ? { bounds } : {}),
+    ...(bounds && !across ? { bounds } : {}),
   });
   watch(imageryLayer, "imagery", tellImagery);
   imageryLayer.addTo(map);
@@ -260,7 +291,7 @@ function tellImagery() {
   const source = sources.find(({ name }) => name === view.imagery);
   const bounds = extentOf(source);
   if (map.getZoom() < source.min_zoom) note("imagery", "Zoom in to see the imagery.");
-  else if ((bounds && !bounds.intersects(map.getBounds())) || !imageryLayer.shows()) note("imagery", "There is no imagery in view.");
+  else if ((bounds && turnToMeet(bounds, map.getBounds()) === undefined) || !imageryLayer.shows()) note("imagery", "There is no imagery in view.");
   else note("imagery", "");
 }
 
@@ -363,13 +394,13 @@ CLASSES.forEach(({ told, colour, dashArray }) => {
   item.appendChild(document.createElement("output"));
 });
 
-map.on("click", ({ latlng }) => { if (ready && !pen.active) around(latlng.wrap()); });
+map.on("click", ({ latlng }) => { if (ready && !pen.active) around(latlng); });
 map.on("moveend", () => {
   remember();
   if (imageryLayer && !imageryLayer.isLoading() && !imageryLayer.failed) tellImagery();
 });
 map.getContainer().addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && event.target === map.getContainer() && ready) around(map.getCenter().wrap());
+  if (event.key === "Enter" && event.target === map.getContainer() && ready) around(map.getCenter());
 });
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") pen.stop(); });
 $("draw").addEventListener("click", () => pen.toggle());
@@ -396,7 +427,7 @@ $("imagery").addEventListener("change", () => {
   view.imagery = $("imagery").value;
   showImagery();
   const extent = extentOf(sources.find(({ name }) => name === view.imagery));
-  if (extent && !extent.intersects(map.getBounds())) map.fitBounds(extent);
+  if (extent && turnToMeet(extent, map.getBounds()) === undefined) map.fitBounds(extent);
   remember();
   if (view.area) askAbout(areaLayer.getBounds());
 });

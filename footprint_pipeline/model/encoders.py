@@ -64,7 +64,8 @@ def as_it_knows_images(application: ModuleType, image: keras.KerasTensor) -> ker
     black, *primaries = application.preprocess_input(255 * np.vstack([np.zeros(3), np.eye(3)]).astype(np.float32))
     by_channel = np.array(primaries) - black
     if not np.array_equal(by_channel, np.diag(np.diag(by_channel))):
-        return application.preprocess_input(layers.Rescaling(255.0)(image))
+        # In float32 whatever the policy is, for the means that are taken off become constants of the graph.
+        return application.preprocess_input(layers.Rescaling(255.0, dtype="float32")(image))
     return layers.Rescaling(np.diag(by_channel).tolist(), black.tolist())(image)
 
 

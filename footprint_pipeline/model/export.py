@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 import openvino as ov
 
-from footprint_pipeline.errors import ModelError
+from footprint_pipeline.errors import FootprintError, ModelError
 from footprint_pipeline.files import atomic_path
 from footprint_pipeline.footprints.runtime import MODEL_FILE, ONNX_FILE
 from footprint_pipeline.footprints.selftest import write_selftest
@@ -67,16 +67,29 @@ def export_openvino(model: keras.Model, folder: Path, *, chip_size: int = _PROBE
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / MODEL_FILE
     try:
+        _write_openvino(model, path)
+        _check(model, path, chip_size)
+    except (FootprintError, OSError):
+        raise
+    except Exception as error:  # OpenVINO's own are of many kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise ModelError(
+            f"The network cannot be exported to OpenVINO ({type(error).__name__}: {reason[:200]}).",
+            fix="Train another network, or the same in float32 (precision: float32).",
+        ) from error
+    write_selftest(folder, lambda image: _keras_answer(model, image))
+    return path
+
+
+def _write_openvino(model: keras.Model, path: Path) -> None:
+    try:
         ov.save_model(ov.Core().read_model(onnx_model(model).SerializeToString()), path, compress_to_fp16=False)
     except UnknownLayerError as unknown:
         log.info("%s; Keras exports it to OpenVINO", unknown.problem)
         if keras.config.backend() == "tensorflow":
             model.export(str(path), format="openvino", verbose=False)
         else:
-            _export_by_tensorflow(model, folder)
-    _check(model, path, chip_size)
-    write_selftest(folder, lambda image: _keras_answer(model, image))
-    return path
+            _export_by_tensorflow(model, path.parent)
 
 
 def export_onnx(model: keras.Model, folder: Path, *, chip_size: int = _PROBE) -> Path:

@@ -53,6 +53,8 @@ def as_kept(network: keras.Model) -> keras.Model:
     """
 
     def own(layer: keras.Operation) -> keras.Operation:
+        if isinstance(layer, keras.Sequential):  # whose own input would stay of the arithmetic that it was built in
+            return keras.Sequential([own(inner) for inner in layer.layers], name=layer.name)
         kind = layers.BatchNormalization if isinstance(layer, FusedBatchNormalization) else type(layer)
         return kind.from_config(layer.get_config() | ({"dtype": "float32"} if isinstance(layer, layers.Layer) else {}))
 
@@ -61,11 +63,9 @@ def as_kept(network: keras.Model) -> keras.Model:
 
 def describe(spec: UNetSpec, parameters: int) -> str:
     """One line for people: 'U-Net, width 16, depth 4, batch norm, 1,945,313 parameters'."""
-    parts = [f"width {spec.width}", f"depth {spec.depth}"]
+    parts = [f"width {spec.width}", f"depth {spec.depth}", *[f"stem {spec.stem}"] * (spec.stem > 1)]
     if spec.encoder:
         parts = [spec.encoder, f"width {spec.width}"]
-    if spec.stem > 1:
-        parts.append(f"stem {spec.stem}")
     if spec.residual:
         parts.append("residual")
     if spec.norm != "none":
@@ -161,5 +161,5 @@ class _Builder:
         if kind == "batch":
             x = self.batch_norm(momentum=0.9)(x)
         elif kind == "group":
-            x = layers.GroupNormalization(min(_GROUPS, filters))(x)
+            x = layers.GroupNormalization(math.gcd(_GROUPS, filters))(x)
         return layers.Activation("relu")(x) if relu else x

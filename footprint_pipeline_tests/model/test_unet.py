@@ -129,6 +129,22 @@ def test_weights_that_are_fetched_are_those_of_the_way_down(
     np.testing.assert_array_equal(answer(kept, 1, 32, 64, 3), answer(model, 1, 32, 64, 3))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["ResNet50", "ConvNeXtTiny"])
+def test_a_network_that_was_trained_in_bfloat16_is_kept_in_float32_to_its_last_constant(encoder: str) -> None:
+    """The one takes means off its images, the other has layers within layers."""
+    spec = UNetSpec(width=2, encoder=encoder, encoder_weights="random")
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        trained = build_unet(spec, for_training=True)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    kept, plain = as_kept(trained), build_unet(spec)
+    for network in (kept, plain):
+        network.set_weights(trained.get_weights())
+    np.testing.assert_allclose(answer(kept, 1, 32, 32, 3), answer(plain, 1, 32, 32, 3), atol=1e-6)
+
+
 def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(*args: object, **kwargs: object) -> str:
         raise Exception("URL fetch failure: Name or service not known")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from footprint_pipeline.errors import SettingsError
+
 
 @dataclass(frozen=True)
 class AugmentationSpec:
@@ -42,6 +44,19 @@ class AugmentationSpec:
     blur_share: float = 0.25
     gamma: float = 0.3
     grey_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", tuple(self.scale))  # YAML and JSON know lists only
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+            raise SettingsError(
+                f"augmentation.scale is {list(self.scale)}.", fix="Give two magnifications above 0, the smaller first."
+            )
+        for name in ("translate_px", "rotate_deg", "brightness", "contrast", "tint", "hue", "blur", "gamma"):
+            if not getattr(self, name) >= 0:
+                raise SettingsError(f"augmentation.{name} is {getattr(self, name)}.", fix="It must not be below zero.")
+        for name in ("blur_share", "grey_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingsError(f"augmentation.{name} is {getattr(self, name)}.", fix="It must be from 0 to 1.")
 
 
 NONE = AugmentationSpec(

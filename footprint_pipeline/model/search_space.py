@@ -59,8 +59,8 @@ class Choices:
 Space = Mapping[str, Range | Choices]
 """Dotted field → what it may be."""
 
-_IN_LOSS = ("loss", "head_weights", "network.heads", "batch_size")
-"""What the validation loss is measured by: Dice is taken over a batch."""
+_IN_LOSS = ("loss", "head_weights", "network.heads", "batch_size", "chip_size", "gsd_m")
+"""What the validation loss is measured by: Dice is taken over the chips of a batch."""
 
 DEFAULT_SPACE: Space = {
     "learning_rate": Range(3e-4, 1e-2, log=True),

@@ -14,6 +14,10 @@ OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "hold", "constant")
 FEWEST_CHIPS = 1000
 """Of a pass, unless a spec says otherwise: a few dozen tiles would else be left long before they are learned."""
+_LARGEST_STRIDE = 128
+"""Beyond, a network sees less of a tile of usual size than it shrinks it by."""
+_WITHOUT_ENCODER = ("depth", "stem", "dropout")
+"""What a network with an encoder of `keras.applications` does not have."""
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -37,7 +41,8 @@ class UNetSpec:
         stem: 1 works at the image's resolution from the first block on; 2 halves it first and doubles it at the
             heads, so that a block costs a quarter.
         encoder: a class of `keras.applications` that takes the place of the down blocks and of the bottleneck, such
-            as `EfficientNetV2B0`; width and depth then tell of the way up alone. None: blocks of our own.
+            as `EfficientNetV2B0`; width then tells of the way up alone, and depth, stem and dropout of nothing. None:
+            blocks of our own.
         encoder_weights: that it starts from: `imagenet`, an error where they cannot be fetched, or `random`.
         heads: what is told of each pixel: `building`, and perhaps `border` and `contact`, in this order.
 
@@ -63,6 +68,11 @@ class UNetSpec:
                 f"No network can be built from width {self.width}, depth {self.depth}, dropout {self.dropout}, "
                 f"stem {self.stem}.",
                 fix="Width and depth are at least 1, dropout is in [0, 1), stem is 1 or 2.",
+            )
+        if self.stride > _LARGEST_STRIDE:
+            raise SettingsError(
+                f"Depth {self.depth} with stem {self.stem} makes a stride of {self.stride} pixels.",
+                fix=f"Choose fewer blocks: {_LARGEST_STRIDE} pixels is the most.",
             )
         _check_known("norm", self.norm, NORMS)
         _check_known("upsampling", self.upsampling, UPSAMPLINGS)
@@ -105,7 +115,8 @@ class TrainingSpec:
     Attributes:
         network: what to build.
         augmentation: how chips are changed.
-        loss: `bce` (the article's), `bce_dice` (and soft Dice over the batch), `bce_chip_dice` (over each chip) or
+        loss: `bce` (the article's), `bce_dice` (and soft Dice over the batch, on
+            several GPUs over each one's share of it), `bce_chip_dice` (over each chip) or
             `focal_dice`.
         head_weights: how much the loss of each head counts, in the order of the network's heads; the last one counts
             for all heads that are left.
@@ -174,13 +185,15 @@ class TrainingSpec:
         ):  # fmt: skip
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}.", fix="It must be greater than zero.")
-        for name in ("weight_decay", "clip_norm", "gpus"):
+        for name in ("weight_decay", "clip_norm", "gpus", "seed"):
             if not getattr(self, name) >= 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}.", fix="It must not be below zero.")
         for name in ("warm_up", "momentum", "ema", "balance"):
             value = getattr(self, name)
             if not 0 <= value <= 1 or (value == 1 and name in ("momentum", "ema")):
                 raise SettingsError(f"{name} is {value}.", fix="It must be from 0 to 1; momentum and ema below 1.")
+        if self.seed >= 2**32:
+            raise SettingsError(f"seed is {self.seed}.", fix="It must be below 4294967296.")
         if not self.head_weights or min(self.head_weights) < 0 or self.head_weights[0] == 0:
             raise SettingsError(
                 f"head_weights are {list(self.head_weights)}.", fix="The first is above zero, none is below."
@@ -193,6 +206,9 @@ class TrainingSpec:
         for name, value in asdict(self).items():
             if isinstance(value, dict):
                 flat.update({f"{name}.{inner}": leaf for inner, leaf in value.items()})
+                if name == "network" and self.network.encoder:
+                    for unused in _WITHOUT_ENCODER:
+                        del flat[f"network.{unused}"]
             else:
                 flat[name] = value
         return flat

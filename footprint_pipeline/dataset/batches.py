@@ -135,7 +135,8 @@ def stream(
 class FixedChips:
     """Chips that cover the tiles of one split, unchanged, in a fixed order: what validation reads.
 
-    Attributes are those of `TrainingChips`, and `split`, and `limit`: how many chips at most.
+    Attributes are those of `TrainingChips`, and `split`; `limit`: how many chips at most; `multiple`: there are so many
+    or a multiple of it, some more than once if need be.
     """
 
     cache: TileCache
@@ -145,6 +146,7 @@ class FixedChips:
     limit: int = 256
     channels: tuple[str, ...] = ("building",)
     dtype: DTypeLike = np.float32
+    multiple: int = 1
 
     def __post_init__(self) -> None:
         _check_channels(self.channels)
@@ -157,7 +159,9 @@ class FixedChips:
             height, width = self.cache.tile(position)[1].shape
             for top in _starts(height, self.size):
                 found.extend((position, top, left) for left in _starts(width, self.size))
-        return [found[i] for i in spread(len(found), self.limit)]
+        if len(found) < self.multiple:
+            return (found * self.multiple)[: self.multiple] if found else []
+        return [found[i] for i in spread(len(found), min(len(found), self.limit) // self.multiple * self.multiple)]
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """As `TrainingChips.batch`; the last batch may be smaller."""

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -163,8 +163,9 @@ def batches_ahead(chips: TrainingChips, *, steps: int, epoch: int) -> Iterator[B
 
 def _validation_chips(spec: TrainingSpec, cache: TileCache, *, devices: int) -> FixedChips:
     """As many as the devices can share evenly."""
-    chips = FixedChips(cache, spec.chip_size, spec.batch_size, channels=spec.network.heads, dtype=np.uint8)
-    return replace(chips, limit=max(1, len(chips.windows) // devices * devices))
+    return FixedChips(
+        cache, spec.chip_size, spec.batch_size, channels=spec.network.heads, dtype=np.uint8, multiple=devices
+    )
 
 
 def _start_from(learner: Learner, spec: TrainingSpec, weights: Path) -> None:

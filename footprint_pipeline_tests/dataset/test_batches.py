@@ -274,3 +274,15 @@ def test_validation_is_thinned_evenly() -> None:
     assert len({position for position, _, _ in chips.windows}) >= 7
     assert len(chips) == 3
     assert [len(chips.batch(step)[0]) for step in range(3)] == [3, 3, 2]
+
+
+def test_validation_is_shared_evenly_however_few_its_chips_are() -> None:
+    cache = memory_cache(noisy("train", 0), noisy("validation", 1), noisy("validation", 2))
+    every = FixedChips(cache, 32, 8).windows
+    assert len(every) == 8
+    for multiple in (1, 3, 5, 8, 12, 20):
+        windows = FixedChips(cache, 32, 8, multiple=multiple).windows
+        assert len(windows) == max(8 // multiple, 1) * multiple
+        assert set(windows) <= set(every)
+    assert set(windows) == set(every)
+    assert FixedChips(memory_cache(noisy("train", 0)), 32, 8, multiple=4).windows == []

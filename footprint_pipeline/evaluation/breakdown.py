@@ -32,10 +32,10 @@ def by_coverage(scores: TestScores) -> pd.DataFrame:
     """Scores by how much of a tile is built up.
 
     Returns:
-        One row a class that has tiles: `from`, `to` (shares of the pixels), `tiles` and the three figures.
+        One row a class that has tiles: `from`, `to` (shares of the pixels with imagery), `tiles` and the three figures.
     """
     tiles = scores.tiles
-    share = (tiles["pixel_tp"] + tiles["pixel_fn"]) / tiles["pixels"]
+    share = (tiles["pixel_tp"] + tiles["pixel_fn"]) / tiles["pixels"].clip(lower=1)
     rows = []
     for low, high in pairwise(COVERAGE):
         members = tiles[(share >= low) & ((share < high) | (high == COVERAGE[-1]))]

@@ -103,7 +103,7 @@ class TestScores:
     """Scores of a network at one tolerance on a set of tiles.
 
     Attributes:
-        tiles: one row a tile: `tile_id`, `aoi`, pixel counts and F1, building counts and F1.
+        tiles: one row a tile: `tile_id`, `aoi`, `pixels` with imagery, pixel counts and F1, building counts and F1.
         by_aoi: one row an AOI: `aoi`, `tiles`, the three figures, building precision and recall.
         median_tile_f1: median over the tiles with building pixels of their pixel F1 (the article's figure).
         pooled_pixel_f1: pixel F1 of all tiles taken as one.
@@ -212,7 +212,8 @@ def score_tiles(
         f1 = float(pixel_f1(np.array(tp), np.array(fp), np.array(fn)))
         rows.append(
             {
-                "tile_id": prediction.tile_id, "aoi": prediction.aoi, "pixels": prediction.truth.size,
+                "tile_id": prediction.tile_id, "aoi": prediction.aoi,
+                "pixels": int(np.count_nonzero(prediction.valid)),
                 "pixel_tp": tp, "pixel_fp": fp, "pixel_fn": fn, "pixel_f1": f1,
                 "building_tp": counts.true_positives, "building_fp": counts.false_positives,
                 "building_fn": counts.false_negatives, "building_f1": counts.f1,
@@ -233,7 +234,7 @@ def score_tiles(
         buildings.append(
             pd.DataFrame({"area_m2": true_m2[there], "found": matches.found[there]}).assign(**where)[_BUILDINGS]
         )
-        probabilities += reliability(prediction.probability, prediction.truth)
+        probabilities += reliability(prediction.probability[prediction.valid], prediction.truth[prediction.valid])
         if on_tile is not None:
             on_tile(prediction, f1)
     if not rows:

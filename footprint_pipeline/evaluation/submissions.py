@@ -116,7 +116,7 @@ def score_submission(
         found.append(area[matches.found])
         missed.append(area[matches.there & ~matches.found])
         false.append(shapely.area(scene.proposals[matches.proposed & ~matches.right]))
-        aoi = _AOI.match(image)
+        aoi = _AOI.search(image)
         rows.append({"image": image, "aoi": aoi[0] if aoi else "all", **matches.score.row()})
     columns = list(BuildingScore().row())
     by_image = pd.DataFrame(rows, columns=["image", "aoi", *columns])
@@ -127,9 +127,10 @@ def score_submission(
         ],
         columns=["aoi", "images", *columns],
     )
+    telling = by_aoi[by_aoi[["tp", "fp", "fn"]].sum(axis=1) > 0]  # where nothing is and nothing is claimed, all is well
     sizes = by_size(*map(np.concatenate, (found, false, missed)), bounds=SIZES_PX)
     return SubmissionScore(
-        f1=float(by_aoi["f1"].mean()) if len(by_aoi) else 0.0,
+        f1=float(telling["f1"].mean()) if len(telling) else 0.0,
         by_aoi=by_aoi,
         by_size=sizes.rename(columns={"from": "from_px", "to": "to_px"}),
         by_image=by_image,

@@ -108,6 +108,14 @@ def test_areas_count_the_same_each_and_sizes_are_told_apart(tmp_path: Path) -> N
     ]  # fmt: skip
 
 
+def test_an_area_with_nothing_in_it_and_nothing_claimed_says_nothing(tmp_path: Path) -> None:
+    town, empty = ("RGB-PanSharpen_AOI_2_Vegas_img1", 1, HOUSE), ("RGB-PanSharpen_AOI_3_Paris_img1", -1, NOTHING)
+    score = scored(tmp_path, [town, empty], [town, empty])
+    assert score.by_aoi["aoi"].tolist() == ["AOI_2_Vegas", "AOI_3_Paris"]
+    assert score.f1 == 1.0
+    assert scored(tmp_path, [town, empty], [town, (empty[0], 1, HOUSE)]).f1 == 0.5
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

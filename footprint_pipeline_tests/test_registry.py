@@ -10,8 +10,9 @@ import keras
 import mlflow
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 
-from footprint_pipeline.errors import RegistryError
+from footprint_pipeline.errors import RegistryError, TrainingError
 from footprint_pipeline.footprints.normalization import UINT8
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.spec import ModelSpec
@@ -193,6 +194,31 @@ def test_the_keras_model_can_be_pulled_to_train_on(registry: Registry, trained: 
     assert path == tmp_path / "k" / f"{NAME}-2.keras"
     for ours, theirs in zip(trained.network.get_weights(), load_keras(path).get_weights(), strict=True):
         assert np.array_equal(ours, theirs)
+
+
+def test_that_mlflow_is_gone_does_not_hide_why_a_training_ends(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(*_: object) -> None:
+        raise MlflowException("the server is away")
+
+    def ends_with(error: BaseException) -> None:
+        with tracking.start_run(trained.uri, "tests", artifacts=None, params={}, tags={}):
+            monkeypatch.setattr(mlflow, "end_run", gone)
+            raise error
+
+    for error in (KeyboardInterrupt(), TrainingError("The loss is not a number.", fix="Lower the rate.")):
+        with pytest.raises(type(error)) as caught:
+            ends_with(error)
+        monkeypatch.undo()
+        mlflow.end_run()
+        assert caught.value is error
+        assert "the server is away" in caplog.text
+    with (
+        pytest.raises(RegistryError, match=r"does not answer as it should \(the server is away\)"),
+        tracking.start_run(trained.uri, "tests", artifacts=None, params={}, tags={}),
+    ):
+        gone()
 
 
 def test_a_version_without_an_exported_model_is_named(trained: Trained, registry: Registry, tmp_path: Path) -> None:

@@ -139,14 +139,28 @@ def start_run(
         if unfinished is None:
             mlflow.log_params(params)
         yield TrainingRun(run)
+    except MlflowException as error:
+        _end("FAILED")
+        raise RegistryError(
+            f"MLflow at {without_credentials(tracking_uri)} does not answer as it should ({first_line(error)}).",
+            fix="Check that it runs, then start the same again: what was finished is kept.",
+        ) from None
     except Exception:
-        mlflow.end_run("FAILED")
+        _end("FAILED")
         raise
     except BaseException:  # Ctrl-C, or Dagster ending the run
-        mlflow.end_run("KILLED")
+        _end("KILLED")
         raise
     else:
-        mlflow.end_run("FINISHED")
+        _end("FINISHED")
+
+
+def _end(status: str) -> None:
+    """End the run, as far as MLflow can be told: that it cannot must not hide why the run ends."""
+    try:
+        mlflow.end_run(status)
+    except MlflowException as error:
+        log.warning("MLflow cannot be told that the run has ended as %s (%s)", status, first_line(error))
 
 
 def _is_unfinished(run_id: str, experiment_id: str) -> bool:

@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from footprint_pipeline.dataset.masks import read_mask_index
-from footprint_pipeline.errors import RegistryError, SettingsError, TrainingError
+from footprint_pipeline.errors import FootprintError, RegistryError, SettingsError, TrainingError
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.model.checkpoints import alone_in
 from footprint_pipeline.model.search_space import OBJECTIVES, Choices, Range, SearchSpec, own_point, recipe_at
@@ -116,11 +116,14 @@ def _one_trial(
         recipe = recipe_at(spec, point)
         trained, history = train_unet(settings, recipe, aois, tags={**tags, **named}, parent_run_id=run_id)
     except Exception as error:
-        if not isinstance(error, TrainingError | SettingsError | MemoryError) and not _is_out_of_memory(error):
-            raise
+        of_the_point = isinstance(error, TrainingError | SettingsError | MemoryError) or _is_out_of_memory(error)
+        if not of_the_point and isinstance(error, FootprintError | MlflowException | OSError):
+            raise  # the same trial is begun again when the search goes on
         log.warning("Trial %d failed: %s", trial.number, first_line(error))
         trial.set_user_attr("error", first_line(error))
         study.tell(trial, state=TrialState.FAIL)
+        if not of_the_point:
+            raise
         return
     value = history[trained.best_epoch][spec.objective]
     for name, fact in (

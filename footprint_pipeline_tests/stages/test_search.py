@@ -13,6 +13,7 @@ from footprint_pipeline.model.search_space import Choices, Range, SearchSpec
 from footprint_pipeline.model.spec import TrainingSpec, UNetSpec
 from footprint_pipeline.model.spec_files import read_spec
 from footprint_pipeline.settings import Settings
+from footprint_pipeline.stages import search as search_module
 from footprint_pipeline.stages.search import open_journal, search
 from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
 
@@ -75,3 +76,26 @@ def test_trials_stand_side_by_side_and_the_same_search_goes_on(tmp_path: Path) -
         say(SearchSpec(base=BASE, space=SPACE, seed=3), tmp_path, 1, study=last.study)
     with pytest.raises(SettingsError, match="cannot be called"):
         say(spec, tmp_path, 1, study="../elsewhere")
+
+
+def test_a_trial_that_nobody_foresaw_does_not_hold_up_the_search_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_city(tmp_path)
+    spec = SearchSpec(base=BASE, space=SPACE, seed=2)
+
+    def fail(error: Exception) -> None:
+        def train(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(search_module, "train_unet", train)
+
+    fail(OSError("the disk is full"))  # nothing that another point would mend
+    for _ in range(2):
+        with pytest.raises(OSError, match="the disk is full"):
+            say(spec, tmp_path, 1)
+    fail(ValueError("these shapes do not go together"))
+    with pytest.raises(ValueError, match="shapes"):
+        say(spec, tmp_path, 1)
+    with pytest.raises(TrainingError, match=r"No trial of .* has succeeded: these shapes do not go together"):
+        say(spec, tmp_path, 1)

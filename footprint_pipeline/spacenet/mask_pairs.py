@@ -147,6 +147,11 @@ def import_pairs(
         if names:
             _log.warning("%d %s and are left out, %s the first", len(names), what, names[0])
     places = read_bounds(bounds) if bounds is not None else {}
+    if strange := sorted(places.keys() - {stem for stem, _, _ in pairs.found}):
+        _log.warning(
+            "%s: %d rows name no image that is imported, %s the first; %d images have no row and lie where they say",
+            bounds, len(strange), strange[0], sum(stem not in places for stem, _, _ in pairs.found),
+        )  # fmt: skip
     folder = out / spelt / "processedData" / "processedBuildingLabels"
     jobs: dict[str, _Job] = {}
     for stem, image, mask in pairs.found:

@@ -100,9 +100,15 @@ def read_bounds(path: Path) -> dict[str, Bounds]:
             raise SourceError(
                 f"{path}: {row['file']} cannot reach from {west}, {south} to {east}, {north}.", fix=_BOUNDS_FIX
             )
-        if found.setdefault(Path(row["file"]).stem, (west, south, east, north)) != (west, south, east, north):
+        if found.setdefault(image_name(row["file"]), (west, south, east, north)) != (west, south, east, north):
             raise SourceError(f"{path}: {row['file']} lies at two places.", fix="Leave one row for each image.")
     return found
+
+
+def image_name(file: str) -> str:
+    """The name of an image without its suffix, whether a table says that or not; `town.v1` has none."""
+    path = Path(file.strip())
+    return path.stem if path.suffix.lower() in _SUFFIXES else path.name
 
 
 def read_image(path: Path, *, bounds: Bounds | None, crs: str | None) -> PlacedImage:
@@ -140,13 +146,16 @@ def read_image(path: Path, *, bounds: Bounds | None, crs: str | None) -> PlacedI
 def read_building_mask(path: Path) -> np.ndarray:
     """Where a mask says building: bool, shape (H, W).
 
-    Anything above 0 in any of its colours; above 127 where the file is JPEG, whose edges ring.
+    Anything above 0 in any of its colours; above 127 where the file is JPEG, whose edges ring. A palette is looked up;
+    of one that is black throughout, any number above 0.
 
     Raises:
         SourceError: it cannot be read.
     """
     with _opened(path) as source:
         lossy = source.driver == "JPEG" or source.compression in _LOSSY
+        if source.colorinterp[0] == ColorInterp.palette and (looked_up := _looked_up(source)).any():
+            return np.asarray(looked_up.any(axis=0))
         return (source.read(_colours(source)) > (127 if lossy else 0)).any(axis=0)
 
 
@@ -164,12 +173,17 @@ def read_crs(text: str) -> rasterio.CRS:
 
 def _three_bands(source: rasterio.DatasetReader) -> np.ndarray:
     if source.colorinterp[0] == ColorInterp.palette:
-        table = np.zeros((256, 3), np.uint8)
-        for value, colour in source.colormap(1).items():
-            table[value] = colour[:3]
-        return np.ascontiguousarray(np.moveaxis(table[source.read(1)], -1, 0))
+        return _looked_up(source)
     colours = _colours(source)
     return source.read(colours[:3] if len(colours) >= 3 else colours[:1] * 3)
+
+
+def _looked_up(source: rasterio.DatasetReader) -> np.ndarray:
+    """The colours that a palette gives, uint8, shape (3, H, W)."""
+    table = np.zeros((256, 3), np.uint8)
+    for value, colour in source.colormap(1).items():
+        table[value] = colour[:3]
+    return np.ascontiguousarray(np.moveaxis(table[source.read(1)], -1, 0))
 
 
 def _colours(source: rasterio.DatasetReader) -> list[int]:

@@ -22,6 +22,7 @@ from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.labels import read_labels
 from footprint_pipeline.spacenet.layout import discover
 from footprint_pipeline.spacenet.mask_pairs import import_pairs, outlines
+from footprint_pipeline.spacenet.pair_files import read_building_mask
 from footprint_pipeline.spacenet.sources import resolve_source
 from footprint_pipeline.stages.data import collect_polygons, draw_masks, fetch_tiles, split_tiles
 
@@ -80,7 +81,7 @@ def three(tmp_path: Path) -> Path:
 
 def run(home: Path, **changes: object) -> dict:
     options = {"aoi": "Town", "bounds": home / "bounds.csv", "out": home / "out"} | changes
-    return import_masks(images=home / "images", masks=home / "masks", **options)
+    return import_masks(Settings(), images=home / "images", masks=home / "masks", **options)
 
 
 def test_what_is_imported_reads_back_to_the_pixel(three: Path) -> None:
@@ -104,6 +105,36 @@ def test_what_is_imported_reads_back_to_the_pixel(three: Path) -> None:
         of_tile = placed.table[placed.table["tile_id"] == row.tile_id]
         again = rasterize_polygons(of_tile["geometry_px"].to_numpy(), height=HEIGHT, width=WIDTH)
         assert np.array_equal(again == 1, expected)
+
+
+def test_rows_of_bounds_that_name_no_image_are_told_and_names_may_have_dots(
+    three: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair(three, "town.v1", 3)
+    table = write_bounds(three, "a", "b 1", "b-2", "town.v1")
+    table.write_text(table.read_text().replace("town.v1.png", "town.v1"))
+    assert run(three)["tiles"] == 4
+    assert "name no image" not in caplog.text
+    table.write_text(table.read_text().replace("a.png", "A.png"))
+    with pytest.raises(SourceError, match="has no georeference"):
+        run(three, out=three / "again")
+    assert "1 rows name no image that is imported, A the first; 1 images have no row" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    ("palette", "building"),
+    [([255, 255, 255, 0, 0, 0], 0), ([0, 0, 0, 255, 255, 255], 1), ([0, 0, 0, 128, 0, 0], 1), ([0, 0, 0, 0, 0, 0], 1)],
+    ids=["white first", "black first", "classes", "no colours"],
+)
+def test_a_palette_of_a_mask_is_looked_up(tmp_path: Path, palette: list[int], building: int) -> None:
+    mask = drawn(1)
+    with rasterio.open(
+        tmp_path / "mask.png", "w", driver="PNG", width=WIDTH, height=HEIGHT, count=1, dtype="uint8"
+    ) as target:
+        target.write_colormap(1, {0: tuple(palette[:3]), 1: tuple(palette[3:])})
+        target.write(np.where(mask, building, 1 - building).astype(np.uint8), 1)
+    assert np.array_equal(read_building_mask(tmp_path / "mask.png"), mask)
 
 
 def test_it_can_be_prepared_as_any_other_area(three: Path, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ _COLUMNS_FIX = "The table needs the columns ImageId, BuildingId and PolygonWKT_G
 _QUOTED_TWICE = re.compile(rb'"{2,}(?=\s*(?:MULTI)?POLYGON)|(?<=[)Y])"{2,}')
 _COORDINATES = re.compile(rb'"coordinates"\s*:\s*\[[^"{}]*\]')
 _TEXT_KEPT = 200
+NO_GEOJSON = "the file is not GeoJSON with a list of features"
+_NOWHERE = "is no feature with a geometry"
 
 
 def read_csv(path: Path) -> tuple[pd.DataFrame, str]:
@@ -169,18 +171,31 @@ def _features(
     if not content.strip():
         return []
     try:
-        features = json.loads(_COORDINATES.sub(b'"coordinates":[]', content))["features"]
-        texts = [""] * len(features)
+        features = list(json.loads(_COORDINATES.sub(b'"coordinates":[]', content))["features"])
         parts = shapely.get_parts(collection) if collection is not None else []
+        texts = [""] * len(features)
         if len(parts) != len(features):
-            texts = [json.dumps(feature["geometry"]) for feature in json.loads(content)["features"]]
+            features = [feature if isinstance(feature, dict) else {} for feature in json.loads(content)["features"]]
+            texts = [json.dumps(feature.get("geometry")) for feature in features]
             parts = shapely.from_geojson(np.array(texts, object), on_invalid="ignore")
-        found = []
-        for number, (feature, text, part) in enumerate(zip(features, texts, parts, strict=True), 1):
-            given = (feature.get("properties") or {}).get("BuildingId")
-            building_id = given if isinstance(given, int) else number
-            found.append((-1 if feature["geometry"] is None else building_id, text, part, ""))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError):
         text = content[:_TEXT_KEPT].decode("utf-8", errors="replace")
-        return [(0, text, None, "the file is not GeoJSON with a list of features")]
-    return found
+        return [(0, text, None, NO_GEOJSON)]
+    return [
+        (-1 if feature.get("geometry", "") is None else number, text, part, "" if "geometry" in feature else _NOWHERE)
+        for number, feature, text, part in zip(_numbers(features), features, texts, parts, strict=True)
+    ]
+
+
+def _numbers(features: list[dict]) -> list[int]:
+    """The ids of features that are buildings, as they are given; in order where they are not, or not told apart."""
+    buildings = [feature for feature in features if feature.get("geometry") is not None]
+    given = [_properties(feature).get("BuildingId") for feature in buildings]
+    if all(type(number) is int and number >= 0 for number in given) and len(set(given)) == len(given):
+        return [_properties(feature).get("BuildingId", 0) for feature in features]
+    return list(range(1, len(features) + 1))
+
+
+def _properties(feature: dict) -> dict:
+    properties = feature.get("properties")
+    return properties if isinstance(properties, dict) else {}

@@ -18,7 +18,7 @@ from pyproj import Transformer
 
 from footprint_pipeline.errors import LabelError, TileError
 from footprint_pipeline.many import in_threads
-from footprint_pipeline.spacenet.label_files import GEOMETRY, PIX, read_csv, read_geojson
+from footprint_pipeline.spacenet.label_files import GEOMETRY, NO_GEOJSON, PIX, read_csv, read_geojson
 from footprint_pipeline.spacenet.layout import Layout, TileFile, tile_of
 from footprint_pipeline.spacenet.wkt import polygons_from_wkt
 
@@ -88,6 +88,7 @@ def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
         labelled = {name for name, _ in files}
         files += [(tile_of(path, layout.patterns), path) for path in layout.stray_geojson]
         rows, column = read_geojson(files), GEOMETRY
+        labelled -= set(rows.loc[rows["reason"] == NO_GEOJSON, "tile_id"])
 
     stray = rows[~rows["tile_id"].isin(layout.tile_ids.union(wanted))] if layout.complete else rows.iloc[:0]
     stray = stray.assign(reason="belongs to a tile that the source does not have")

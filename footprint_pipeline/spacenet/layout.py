@@ -186,8 +186,7 @@ def choose(
             )
         tables = narrowed
     tiles.sort(key=lambda path: natural_key(tile_of(path, patterns)))
-    if patterns is not None:
-        _check_once(tiles, "images", patterns, where=where)
+    _check_once(tiles, "images", patterns, where=where)
     if not tables:
         _check_once(sorted(geojson, key=lambda path: tile_of(path, patterns)), "labels", patterns, where=where)
     return tiles, geojson, tables[0] if tables else None
@@ -297,9 +296,14 @@ def _kind(image: PurePath) -> Kind:
 
 
 def _files(folder: Path) -> Iterable[PurePath]:
-    """Every file below a folder, relative to it."""
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    """Every file below a folder, relative to it, links to folders included, each folder once."""
+    seen = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if (real := os.path.realpath(root)) in seen:  # a link leads back, or two to one place
+            folders.clear()
+            continue
+        seen.add(real)
         at = Path(root).relative_to(folder)
         yield from (at / name for name in names if not name.startswith("."))
 

@@ -83,10 +83,47 @@ def write_aoi(home: Path, aoi: Aoi) -> Aoi:
     written = _Entry(path, aoi.name, entry).aoi()
     entries = _read(path)
     if entries.get(aoi.name) != entry:
-        with atomic_path(path) as temporary:
-            text = yaml.safe_dump({**entries, aoi.name: entry}, sort_keys=False, allow_unicode=True)
-            temporary.write_text(text, encoding="utf-8")
+        _write(path, entries, aoi.name, entry)
     return written
+
+
+def _write(path: Path, entries: dict[str, object], name: str, entry: dict[str, Any]) -> None:
+    """Put an entry at the end of the file, whose comments stay.
+
+    Where one of that name is replaced they do not, and what the file was lies beside it as `aois.yaml.bak`.
+    """
+    former = path.read_text(encoding="utf-8") if path.exists() else ""
+    wanted = {**entries, name: entry}
+    text = former.rstrip("\n") + "\n" * bool(former.strip()) + _dumped({name: entry})
+    if name in entries or _parsed(text) != wanted:
+        text = _dumped(wanted)
+        with atomic_path(path.with_name(f"{path.name}.bak")) as temporary:
+            temporary.write_text(former, encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _dumped(entries: dict[str, Any]) -> str:
+    return yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
+
+
+def _parsed(text: str) -> object:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - it is a safe one
+    except yaml.YAMLError:
+        return None
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+    """Refuses a key that stands twice, of which the first would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = set()
+        for key, _ in node.value:
+            if key.value in keys:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+            keys.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _told(source: Source) -> dict[str, Any]:
@@ -99,8 +136,8 @@ def _told(source: Source) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, object]:
     fix = f"Correct {path}: each entry is NAME: {{source: FOLDER, ARCHIVE or s3:// URI}}."
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        entries = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a safe one
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         mark = getattr(error, "problem_mark", None)

@@ -76,7 +76,26 @@ def test_adding_twice_writes_once_and_another_source_replaces(tmp_path: Path) ->
     add_aoi(tmp_path, "mine", "s3://b/two/")
     assert load_catalog(tmp_path)["mine"].sources[0].uris == ("s3://b/two/",)
     assert yaml.safe_load((tmp_path / "aois.yaml").read_text())["other"] == {"source": "s3://b/other/"}
-    assert [path.name for path in tmp_path.iterdir()] == ["aois.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["aois.yaml", "aois.yaml.bak"]
+    assert yaml.safe_load((tmp_path / "aois.yaml.bak").read_text())["mine"] == {"source": "s3://b/one/"}
+
+
+def test_what_a_user_wrote_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "aois.yaml"
+    written = "# Our town, since 2019\nTown: {source: 's3://b/town/'}   # drone\n\n# more to come"
+    path.write_text(written)
+    add_aoi(tmp_path, "mine", "s3://b/mine/")
+    assert path.read_text() == written + "\nmine:\n  source: s3://b/mine/\n"
+    path.write_text("{Town: {source: 's3://b/town/'}}")  # nothing can be added at the end
+    add_aoi(tmp_path, "mine", "s3://b/mine/")
+    assert list(yaml.safe_load(path.read_text())) == ["Town", "mine"]
+    assert path.with_name("aois.yaml.bak").read_text() == "{Town: {source: 's3://b/town/'}}"
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "aois.yaml").write_text("My: {source: d}\nOther: {source: f}\nMy: {source: e}\n")
+    with pytest.raises(SettingsError, match=r"aois\.yaml, line 3: .*My stands twice"):
+        load_catalog(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "../up", "ä", "a.b"])

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -291,6 +292,42 @@ def test_label_files_when_there_is_no_table(tmp_path: Path) -> None:
     assert labels.table.geometry[2].equals_exact(shapely.Polygon(square_wgs84(4)), 1e-12)
 
 
+def test_one_odd_feature_costs_no_other_and_a_file_that_is_none_says_nothing_of_its_tile(tmp_path: Path) -> None:
+    layout = without_table(discover(write_spacenet1(tmp_path, 4)))
+    write_geojson(label_file(layout, 1), [polygon(square_wgs84(1))] * 3)
+    told = json.loads(label_file(layout, 1).read_text())
+    del told["features"][1]["geometry"]
+    told["features"].append(7)
+    label_file(layout, 1).write_text(json.dumps(told))
+    label_file(layout, 3).write_text('{"features": [{"type": "Fea')  # cut short
+    labels = read_labels(layout, skip_bad=True)
+    assert labels.table["tile_id"].tolist() == [named(1), named(1), named(4)]
+    assert labels.table["building_id"].tolist() == [1, 3, 1]
+    assert labels.rejected["row"].tolist() == [2, 4, 1]
+    assert labels.unlabelled == (named(3),)
+
+
+@pytest.mark.parametrize(
+    ("given", "ids"),
+    [
+        ((5, 9), [5, 9]),
+        ((7, 7), [1, 2]),
+        ((2, None), [1, 2]),
+        ((-1, 4), [1, 2]),
+        ((True, 3), [1, 2]),
+        (("4", 5), [1, 2]),
+    ],
+)
+def test_ids_of_features_tell_buildings_apart(tmp_path: Path, given: tuple, ids: list[int]) -> None:
+    layout = without_table(discover(write_spacenet1(tmp_path, 1)))
+    write_geojson(label_file(layout, 1), [polygon(square_wgs84(1))] * 2)
+    told = json.loads(label_file(layout, 1).read_text())
+    for feature, number in zip(told["features"], given, strict=True):
+        feature["properties"] = {} if number is None else {"BuildingId": number}
+    label_file(layout, 1).write_text(json.dumps(told))
+    assert read_labels(layout).table["building_id"].tolist() == ids
+
+
 def line(*points: tuple[float, float]) -> dict:
     return {"type": "LineString", "coordinates": list(map(list, points))}
 
@@ -346,7 +383,7 @@ def test_a_tile_without_a_label_file_is_not_taken_for_an_empty_one(tmp_path: Pat
     [
         (b"{broken", 'feature 1: the file is not GeoJSON with a list of features ("{broken")'),
         (b"[1, 2]", "the file is not GeoJSON"),
-        (b'{"features": [7]}', "the file is not GeoJSON"),
+        (b'{"features": [7]}', "is no feature with a geometry"),
         (b"\xff\xfe\x00", "the file is not GeoJSON"),
         (b'{"features": [{"geometry": {"type": "Polygon", "coordinates": [[[0, "a"]]]}}]}', "geometry is not GeoJSON"),
         (

@@ -223,3 +223,22 @@ def test_real_folders(real_data: Path, name: str, aoi: str, kind: str, tiles: in
     assert (layout.aoi, layout.kind, len(layout.tiles)) == (aoi, kind, tiles)
     assert layout.summary_csv is not None
     assert all(tile.geojson is not None and tile.image.is_file() for tile in layout.tiles)
+
+
+def test_folders_that_are_links_are_looked_into_once_and_loops_end(tmp_path: Path) -> None:
+    root = write_spacenet1(tmp_path / "elsewhere")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("3band", "vectordata"):
+        (linked / name).symlink_to(root / name)
+    (linked / "back").symlink_to(linked)
+    (linked / "twice").symlink_to(root / "3band")
+    assert len(discover(linked).tiles) == len(discover(root).tiles) == 3
+
+
+def test_two_images_of_one_tile_are_refused(tmp_path: Path) -> None:
+    root = write_spacenet1(tmp_path)
+    one = next((root / "3band").glob("*img1.tif"))
+    one.with_name(one.name.removeprefix("3band_")).write_bytes(one.read_bytes())
+    with pytest.raises(SourceError, match=r"are both tile 'AOI_1_RIO_img1'"):
+        discover(root)

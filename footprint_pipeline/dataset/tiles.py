@@ -206,9 +206,14 @@ def _open(path: Path) -> _Tile:
             valid = source.read_masks([1, 2, 3]).any(axis=0)
             crs, transform = source.crs, source.transform
     except (RasterioError, ValueError) as error:  # ValueError: bands of several types
+        if not path.exists():
+            raise TileError(
+                f"{path}: is not there any more.",
+                fix="Bring it back, or prepare its AOI again from where it is now: footprint prepare --source …",
+            ) from None
         raise TileError(
             f"{path.name}: cannot be read as an image ({_first_line(error)}).",
-            fix="Fetch the file again, or pass --on-bad-tile skip to go on without it.",
+            fix="Fetch the file again, or prepare its AOI without it: footprint prepare --on-bad-tile skip.",
         ) from None
     if np.iscomplexobj(bands):
         raise TileError(f"{path.name}: holds complex numbers.", fix="Point the source at RGB tiles.")

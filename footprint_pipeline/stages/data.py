@@ -66,6 +66,7 @@ def fetch_tiles(
             "%s: a pixel of its tiles has %.2f m, the catalogue says %.2f m; the tiles are believed",
             *(aoi.name, measured_m, aoi.gsd_m),
         )
+    disown_masks(folder.masks)  # they are of the tiles that are replaced now
     with atomic_path(folder.layout) as temporary:
         temporary.write_bytes(_LAYOUT.dump_json(layout, indent=1))
     write_tile_index(index, folder.tiles)
@@ -99,7 +100,7 @@ def collect_polygons(
     )
     with atomic_path(folder.rejected_labels) as temporary:
         labels.rejected.to_csv(temporary, index=False)
-    disown_masks(folder.masks)  # they were drawn from what is replaced now
+    disown_masks(folder.masks)  # and they are of other labels
     write_polygon_table(polygons.table, folder.polygons)
     write_label_counts(counts, label_counts_path(folder))
     log.info("%s: %d buildings", folder.folder.name, len(polygons.table))

@@ -27,7 +27,7 @@ from footprint_pipeline.dataset.exploration import (
     typical,
 )
 from footprint_pipeline.dataset.label_counts import label_counts_path, read_label_counts
-from footprint_pipeline.dataset.masks import mask_path, read_mask
+from footprint_pipeline.dataset.masks import mask_path, read_mask, read_mask_index
 from footprint_pipeline.dataset.report.content import SAMPLES, TYPICAL, Examples, report_sections
 from footprint_pipeline.dataset.report.crops import Crop, crop_building, crop_size
 from footprint_pipeline.dataset.report.page import Picture, render_page
@@ -188,6 +188,7 @@ def _check_prepared(lake: Lake, names: Sequence[str]) -> None:
                 fix="Run the dataset job for it (footprint run --source, or Materialize in the Dagster UI)"
                 + (f"; prepared are {', '.join(prepared)}." if prepared else "."),
             )
+        read_mask_index(folder.masks)
 
 
 def _read_samples(rows: gpd.GeoDataFrame, folder: AoiFolder) -> Iterator[TileSample]:

@@ -82,10 +82,10 @@ def train_unet(
         RegistryError: MLflow cannot be reached.
     """
     lake = Lake(settings.home.absolute())
+    for name in aois or lake.prepared():
+        require_passed(lake.aoi(name))
     manifest = load_manifest(lake, aois)
     names = tuple(sorted(manifest["aoi"].unique()))
-    for name in names:
-        require_passed(lake.aoi(name))
     warn_of_shared_ground(lake, manifest)
     taught = manifest[manifest["split"] == "train"]
     gsd_m = spec.gsd_m or model_gsd(taught)

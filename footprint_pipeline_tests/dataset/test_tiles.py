@@ -325,3 +325,8 @@ def test_a_utm_tile_lies_where_it_is(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.tif", grey(), crs=UTM, transform=metres())
     outline = index_tiles([("a", path)], aoi="Rio").table.to_crs(UTM).geometry.iloc[0]
     assert outline.bounds == pytest.approx((643_000, 7_467_000 - 15, 643_020, 7_467_000), abs=1e-5)
+
+
+def test_a_tile_that_is_gone_is_told_from_one_that_is_broken(tmp_path: Path) -> None:
+    with pytest.raises(TileError, match=r"a\.tif: is not there any more\.\n.*footprint prepare --source"):
+        read_tile(tmp_path / "a.tif")

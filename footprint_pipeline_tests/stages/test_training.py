@@ -27,6 +27,7 @@ from footprint_pipeline.model.watching import Shown
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.sources import resolve_source
 from footprint_pipeline.stages.data import collect_polygons, draw_masks, fetch_tiles, split_tiles
+from footprint_pipeline.stages.exploration import write_report
 from footprint_pipeline.stages.live import bar_or_lines, validation_picture
 from footprint_pipeline.stages.scoring import load_manifest
 from footprint_pipeline.stages.search import _contents
@@ -67,6 +68,18 @@ def test_masks_that_are_not_those_of_the_labels_are_not_learned(tmp_path: Path) 
     collect_polygons(folder, skip_bad_labels=False)  # other labels, and the masks of the former ones
     with pytest.raises(DatasetError, match="not complete"):
         load_manifest(Lake(tmp_path), [])
+
+
+def test_tiles_that_are_newer_than_their_masks_are_neither_learned_nor_told(tmp_path: Path) -> None:
+    folder = prepare_city(tmp_path)
+    source = resolve_source(str(tmp_path / "source"), tmp_path)
+    fetch_tiles(Settings(home=tmp_path), source, folder, tiles=None, on_bad_tile="fail")  # and the labels fail, say
+    for use in (
+        lambda: train_unet(Settings(home=tmp_path), SPEC, [], tags={}),
+        lambda: write_report(Lake(tmp_path), []),
+    ):
+        with pytest.raises(DatasetError, match=r"not complete\.\n.*footprint prepare"):
+            use()
 
 
 def test_what_is_prepared_again_as_it_was_is_the_same_to_a_training(tmp_path: Path) -> None:

@@ -61,6 +61,11 @@ def command(function: Command) -> click.Command:
         except FootprintError as error:
             click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
             sys.exit(1)
+        except OSError as error:
+            if error.filename is None or error.strerror is None:
+                raise
+            click.secho(f"{error.filename}: {error.strerror}.", fg="red", err=True)
+            sys.exit(1)
         except KeyboardInterrupt:
             answer = None
         if answer is None:
@@ -135,7 +140,9 @@ def import_masks(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: 
     """Make an area of one's own of images and masks, as public building sets come."""
     from footprint_pipeline.commands import import_masks as command_module
 
-    return command_module.import_masks(**{name: value for name, value in options.items() if value is not None})
+    return command_module.import_masks(
+        settings, **{name: value for name, value in options.items() if value is not None}
+    )
 
 
 @command
@@ -286,7 +293,7 @@ def compare(settings: Settings, **options: Any) -> dict[str, Any]:
 )
 @click.option("--alias", help="Which registered model, by alias. [champion]")
 @click.option("--version", help="Which registered model, by number.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write to.")
+@click.option("--out", type=_FOLDER, required=True, help="Folder to write to.")
 def export(settings: Settings, **options: Any) -> dict[str, Any]:
     """Take a registered model out of the registry, as files."""
     from footprint_pipeline.commands import registered

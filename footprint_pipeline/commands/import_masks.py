@@ -1,12 +1,16 @@
 """The command that makes an area of one's own of images and masks: import-masks."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
+from footprint_pipeline.commands.lines import next_commands
+from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.mask_pairs import MIN_AREA_PX, import_pairs
 
 
 def import_masks(
+    settings: Settings,
     *,
     images: Path,
     masks: Path,
@@ -48,6 +52,6 @@ def import_masks(
         "_lines": [
             f"{made.tiles:,} tiles with {made.buildings:,} buildings in {made.folder}",
             *notes,
-            f"Next: footprint prepare --source {made.folder}",
+            next_commands(settings, f"prepare --source {shlex.quote(str(made.folder))}"),
         ],
     }

@@ -14,6 +14,16 @@ def score_lines(metrics: dict[str, float]) -> list[str]:
     ]
 
 
+def next_commands(settings: Settings, *commands: str) -> str:
+    """What to do next, as it can be pasted."""
+    home = (
+        ""
+        if settings.home.absolute() == Settings.model_fields["home"].default.absolute()
+        else (f" --home {shlex.quote(str(settings.home))}")
+    )
+    return "Next: " + ", ".join(f"footprint {command}{home}" for command in commands)
+
+
 def command_for(settings: Settings, what: str) -> str:
     """What starts the UI or the service on this home; `make` knows the default one alone."""
     if settings.home.absolute() == Settings.model_fields["home"].default.absolute():

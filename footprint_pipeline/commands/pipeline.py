@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from footprint_pipeline.commands.lines import command_for, score_lines
+from footprint_pipeline.commands.lines import command_for, next_commands, score_lines
 from footprint_pipeline.dataset.spec import SPLITS
 from footprint_pipeline.dataset.split_table import read_split_table
 from footprint_pipeline.dataset.splits import read_manifests, split_summary
@@ -99,7 +99,7 @@ def prepare(
             f"  {row['split']:10} {row['tiles']:7,} tiles {row['buildings']:9,} buildings  {row['area_km2']:8.2f} km²"
             for row in splits
         ]
-    return {"aois": prepared, "_lines": [*lines, "Next: footprint explore, footprint train"]}
+    return {"aois": prepared, "_lines": [*lines, next_commands(settings, "explore", "train")]}
 
 
 def _areas(settings: Settings, sources: tuple[str, ...], aois: tuple[str, ...], data: Mapping[str, Any]) -> list[Aoi]:
@@ -119,7 +119,7 @@ def _areas(settings: Settings, sources: tuple[str, ...], aois: tuple[str, ...], 
     _say_what_is_replaced(settings, areas, named=bool(aois))
     if assigned := data["split_manifests"]["assigned"]:
         for area in areas:
-            read_split_table(Path(assigned), aoi=area.name)
+            read_split_table(Path(assigned), aoi=area.name, several=len(areas) > 1)
     return areas
 
 
@@ -176,7 +176,10 @@ def train(settings: Settings, *, aois: tuple[str, ...], training: Mapping[str, A
     trained = run_job("model", settings, selection=["trained_unet"], config={"trained_unet": config})["trained_unet"]
     return {
         **trained.model_dump(mode="json"),
-        "_lines": [f"{trained.network}: {trained.epochs} epochs, MLflow run {trained.run_id}. Next: footprint tune"],
+        "_lines": [
+            f"{trained.network}: {trained.epochs} epochs, MLflow run {trained.run_id}.",
+            next_commands(settings, "tune"),
+        ],
     }
 
 
@@ -191,7 +194,7 @@ def tune(settings: Settings, *, sweep: Mapping[str, Any]) -> dict[str, Any]:
             f"stdev={swept.std_tile_f1:.4f}",
             f"  rule {swept.rule}, at least {swept.min_area_m2:g} m², buildings that touch are "
             f"{'not told apart' if swept.seed_level is None else f'told apart at level {swept.seed_level:.2f}'}",
-            "Next: footprint evaluate",
+            next_commands(settings, "evaluate"),
         ],
     }
 
@@ -202,7 +205,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     return {
         **evaluation.model_dump(mode="json"),
         **evaluation.metrics,
-        "_lines": [*score_lines(evaluation.metrics), "Next: footprint register"],
+        "_lines": [*score_lines(evaluation.metrics), next_commands(settings, "register")],
     }
 
 

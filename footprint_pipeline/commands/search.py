@@ -1,8 +1,10 @@
 """The command that searches hyperparameters."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
+from footprint_pipeline.commands.lines import next_commands
 from footprint_pipeline.orchestration.assets.search import SearchConfig
 from footprint_pipeline.orchestration.local import run_job
 from footprint_pipeline.settings import Settings
@@ -26,6 +28,6 @@ def search(
             f"{found.study}: {found.objective} {found.best_value:.4f} in trial {found.best_trial}, the best of "
             f"{found.trials}{f', {found.failed} of which failed' if found.failed else ''}.",
             f"  recipe {found.best_spec}, MLflow run {found.run_id}",
-            f"Next: footprint train --spec {found.best_spec}",
+            next_commands(settings, f"train --spec {shlex.quote(str(found.best_spec))}"),
         ],
     }

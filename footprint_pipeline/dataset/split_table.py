@@ -4,6 +4,7 @@ What belongs here: reading such a table and holding it against the tiles. What d
 `assignment`'s business. Tiles that the table does not name go to the guard: they neither teach, tune nor judge.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -14,26 +15,32 @@ import pandas as pd
 from footprint_pipeline.dataset.spec import GUARD, SPLITS
 from footprint_pipeline.errors import DatasetError
 
-_FIX = "Give a CSV with the columns tile_id and split, and aoi where it is of several AOIs."
+_FIX = "Give a CSV, with commas, of the columns tile_id and split, and aoi where it is of several AOIs."
 
 
-def read_split_table(path: Path, *, aoi: str) -> dict[str, str]:
+def read_split_table(path: Path, *, aoi: str, several: bool = False) -> dict[str, str]:
     """The split of each tile of an AOI that the table names.
 
     Args:
         path: the CSV; columns of other names are passed over.
         aoi: where the table has a column `aoi`, only the rows of this one count.
+        several: whether it must have one.
 
     Raises:
         DatasetError: it cannot be read, lacks a column, names a split that is none, or a tile twice.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        with warnings.catch_warnings():  # of a comma too many at the end of rows, which does no harm
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except (OSError, ValueError) as error:  # ValueError: empty, not a table, or not UTF-8
         raise DatasetError(f"{path}: cannot be read as CSV ({str(error).partition(chr(10))[0]}).", fix=_FIX) from None
     table = table.rename(columns=str.strip).apply(lambda column: column.str.strip())
     if lacking := [name for name in ("tile_id", "split") if name not in table]:
         raise DatasetError(f"{path}: has no column {' and no '.join(lacking)}.", fix=_FIX)
+    table = table[(table != "").any(axis=1)]
+    if several and "aoi" not in table:
+        raise DatasetError(f"{path}: has no column aoi, but is of several AOIs.", fix=_FIX)
     if "aoi" in table:
         table = table[table["aoi"] == aoi]
     known = (*SPLITS, GUARD)

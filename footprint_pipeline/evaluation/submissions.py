@@ -58,18 +58,23 @@ def read_submission(path: Path) -> pd.DataFrame:
     Raises:
         LabelError: it cannot be read, lacks a column, or a row is no polygon; names the row.
     """
-    fix = f"Give a CSV with the columns {_IMAGE}, {_BUILDING}, {_POLYGON} and, of proposals, {_CONFIDENCE}."
+    fix = f"Give a CSV, with commas, of the columns {_IMAGE}, {_BUILDING}, {_POLYGON} and, of proposals, {_CONFIDENCE}."
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except (OSError, ValueError) as error:  # ValueError: empty, not a table, or not UTF-8
         raise LabelError(f"{path}: cannot be read as CSV ({str(error).partition(chr(10))[0]}).", fix=fix) from None
+    if not isinstance(table.index, pd.RangeIndex):
+        raise LabelError(f"{path}: its rows have more fields than its header.", fix=f"{fix} Put polygons in quotes.")
     table = table.rename(columns=str.strip)
     if missing := [name for name in (_IMAGE, _BUILDING, _POLYGON) if name not in table]:
         raise LabelError(f"{path}: has no column {', '.join(missing)}.", fix=fix)
     text = table[_POLYGON].str.strip()
     polygon = polygons_from_wkt(text)
     nothing = (pd.to_numeric(table[_BUILDING], errors="coerce") == -1).to_numpy() | shapely.is_empty(polygon)
-    wrong = ~nothing & ~np.isin(shapely.get_type_id(polygon), (3, 6))
+    points, owner = shapely.get_coordinates(polygon, return_index=True)
+    finite = np.ones(len(polygon), bool)
+    finite[owner[~np.isfinite(points).all(axis=1)]] = False
+    wrong = ~nothing & ~(np.isin(shapely.get_type_id(polygon), (3, 6)) & finite)
     if wrong.any():
         row = int(np.argmax(wrong))
         raise LabelError(f"{path}, row {row + 2}: {text.iloc[row][:60]!r} is no polygon.", fix=fix)

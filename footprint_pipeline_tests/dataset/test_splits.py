@@ -342,6 +342,15 @@ def test_a_table_says_which_tiles_judge(city: City, tmp_path: Path) -> None:
     assert not is_assigned(city.manifest)
 
 
+def test_what_spreadsheets_leave_in_a_table_does_no_harm(tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    for content in ("tile_id,split\na,train,\nb,test,\n", "tile_id,split\n,\na,train\nb,test\n,\n"):
+        table.write_text(content)
+        assert read_split_table(table, aoi="Town") == {"a": "train", "b": "test"}
+    with pytest.raises(DatasetError, match="has no column aoi, but is of several"):
+        read_split_table(table, aoi="Town", several=True)
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [

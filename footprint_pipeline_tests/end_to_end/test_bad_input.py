@@ -158,3 +158,12 @@ def test_a_corrupt_tile_is_skipped_by_default_and_named(tmp_path: Path, copy: Pa
     assert outcome.code == 0, outcome.err
     assert f"Skipped {broken.stem.removeprefix('3band_')}" in outcome.err
     assert (home / "lake" / "AOI_0_Synthetic" / "split_manifest.parquet").exists()
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path: Path, footprint: Footprint) -> None:
+    (tmp_path / "file").write_text("in the way")
+    outcome = footprint("prepare", "--home", tmp_path / "file" / "home")
+    assert outcome.code == 1
+    assert "Traceback" not in outcome.err
+    assert outcome.err.splitlines()[-1] == f"{tmp_path / 'file' / 'home' / 'dagster'}: Not a directory."
+    assert footprint("export", "--home", tmp_path, "--out", tmp_path / "file").code == 2

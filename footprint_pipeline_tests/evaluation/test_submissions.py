@@ -121,6 +121,8 @@ def test_an_area_with_nothing_in_it_and_nothing_claimed_says_nothing(tmp_path: P
     [
         ("", "cannot be read as CSV"),
         ("ImageId,BuildingId\na,1\n", "no column PolygonWKT_Pix"),
+        (f'ImageId,BuildingId,PolygonWKT_Pix\na,1,"{HOUSE}",0.5\n', "rows have more fields than its header"),
+        ('ImageId,BuildingId,PolygonWKT_Pix\na,1,"POLYGON ((0 0, nan 1, 1 1, 0 0))"\n', "row 2: .* is no polygon"),
         ('ImageId,BuildingId,PolygonWKT_Pix\na,-1,POLYGON EMPTY\na,1,"POINT (1 1)"\n', "row 3: 'POINT"),
         ("ImageId,BuildingId,PolygonWKT_Pix\na,1,\n", "row 2"),
         (f'ImageId,BuildingId,PolygonWKT_Pix,Confidence\na,1,"{HOUSE}",high\n', "row 2: its Confidence"),

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from footprint_pipeline.dataset.augmentation import ARTICLE as ARTICLE_AUGMENTATION
+from footprint_pipeline.dataset.augmentation import AugmentationSpec
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.model.search_space import (
     DEFAULT_SPACE,
@@ -112,11 +113,20 @@ def test_changes_are_dotted_nested_or_both() -> None:
         change(TrainingSpec(), {"network": 3, "network.width": 8}, where="x")
 
 
+LOOK = ("scale", "brightness", "contrast", "tint", "hue", "blur_share", "gamma", "grey_share")
+
+
 def test_the_shipped_recipes_are_what_they_say() -> None:
     recipes = {path.stem: read_spec(path) for path in CONFIGS.glob("*.yaml")}
     assert set(recipes) == {"default", "few_tiles", "pretrained", "article", "article_narrow", "quick"}
     assert recipes["default"] == TrainingSpec()
-    assert recipes["few_tiles"] == replace(TrainingSpec(), batch_size=4)
+    few = recipes["few_tiles"]
+    assert few == replace(TrainingSpec(), batch_size=4, augmentation=few.augmentation)
+    assert recipes["pretrained"].augmentation == few.augmentation
+    whole = AugmentationSpec()
+    assert few.augmentation.hue == whole.hue / 2
+    assert few.augmentation.contrast == whole.contrast / 2
+    assert replace(few.augmentation, **{name: getattr(whole, name) for name in LOOK}) == whole
     pretrained = recipes["pretrained"].network
     assert (pretrained.encoder, pretrained.encoder_weights) == ("MobileNet", "imagenet")
     assert yaml.safe_load((CONFIGS / "default.yaml").read_text()) == plain(TrainingSpec())  # it tells every field

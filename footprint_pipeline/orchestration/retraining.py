@@ -26,17 +26,22 @@ log = logging.getLogger(__name__)
 
 Record = TypeVar("Record", bound=BaseModel)
 
-TRAINING_JOBS = ("model", "whole_chain", "search")
-TRAINING_ASSETS = {dg.AssetKey("trained_unet"), dg.AssetKey("hyperparameter_search")}
 PREPARING_ASSETS = ("image_tiles", "building_polygons", "mask_tiles", "split_manifests", "dataset_report")
+BUSY_JOBS = ("dataset", "model", "whole_chain", "search")
+BUSY_ASSETS = {dg.AssetKey(name) for name in (*PREPARING_ASSETS, "trained_unet", "hyperparameter_search")}
+CAUSE = "footprint/cause"
+"""Tag of a run that a sensor asked for: what was new."""
+ATTEMPTS = 4
+"""Runs of one cause that may fail, those that Dagster retries included; then somebody must look."""
 RETRIES = {"dagster/max_retries": "1", "dagster/retry_strategy": "FROM_FAILURE"}
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
 ]
-_BUSY = dg.SkipReason("A training is queued or under way.")
+_BUSY = dg.SkipReason("A preparation or a training is queued or under way.")
 _EVERY_S = 600
 _SOURCES_EVERY_S = 6 * 3600
 _DRIFT_CRON = "0 1 * * *"
@@ -104,7 +109,13 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
         if training_under_way(context.instance):
             return _BUSY
         # Dagster starts a run of a key once. Back to a former split is something new as well.
-        return _training(workplace.settings, run_key=f"{last.run_id if last else 'first'}-{prepared}")
+        cause = f"{last.run_id[:8] if last else 'first'}-{prepared}"
+        failed, _ = _runs_of(context.instance, cause)
+        if failed >= ATTEMPTS:
+            return dg.SkipReason(
+                f"{failed} trainings on what is prepared (split {prepared}) failed; start one by hand."
+            )
+        return _training(workplace.settings, run_key=f"{cause}-{failed}", cause=cause)
 
     @dg.sensor(
         name="changed_sources",
@@ -132,10 +143,15 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
                     seen[name] = known[name]
                 continue
             if name in known and known[name] != seen[name]:
-                if requests:  # one training at a time: this one's turn comes when that has ended
-                    seen[name] = known[name]
-                else:
-                    requests.append(_training(workplace.settings, like=last_prepared(context.instance, name), of=name))
+                cause = f"{name[:40]}-{seen[name]}"
+                failed, succeeded = _runs_of(context.instance, cause)
+                if failed >= ATTEMPTS:
+                    log.warning("%s: %d runs on its new source failed; prepare it by hand", name, failed)
+                elif not succeeded:
+                    seen[name] = known[name]  # until a run has succeeded, the change is not dealt with
+                    if not requests:  # one training at a time: another's turn comes when that has ended
+                        like = last_prepared(context.instance, name)
+                        requests.append(_training(workplace.settings, like=like, of=name, cause=cause))
         told = None if requests else f"{len(seen)} sources are what they were, or are looked at for the first time."
         return dg.SensorResult(run_requests=requests, skip_reason=told, cursor=json.dumps(seen))
 
@@ -171,11 +187,18 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
 
 
 def training_under_way(instance: dg.DagsterInstance) -> bool:
-    """Whether a run that trains has been asked for and has not ended: of a job, or of assets chosen by hand."""
+    """Whether a run that prepares or trains is asked for and has not ended: of a job, or of assets chosen by hand."""
     return any(
-        run.job_name in TRAINING_JOBS or not TRAINING_ASSETS.isdisjoint(run.asset_selection or ())
+        run.job_name in BUSY_JOBS or not BUSY_ASSETS.isdisjoint(run.asset_selection or ())
         for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
     )
+
+
+def _runs_of(instance: dg.DagsterInstance, cause: str) -> tuple[int, bool]:
+    """How many runs of a cause have failed or were ended, and whether one has succeeded."""
+    ended = [run.status for run in instance.get_runs(dg.RunsFilter(tags={CAUSE: cause}))]
+    failed = sum(status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED) for status in ended)
+    return failed, dg.DagsterRunStatus.SUCCESS in ended
 
 
 def prepared_digest(home: Path) -> str | None:
@@ -198,7 +221,12 @@ def last_prepared(instance: dg.DagsterInstance, aoi: str) -> dict[str, Any]:
 
 
 def _training(
-    settings: Settings, *, run_key: str | None = None, like: Mapping[str, Any] | None = None, of: str | None = None
+    settings: Settings,
+    *,
+    run_key: str | None = None,
+    like: Mapping[str, Any] | None = None,
+    of: str | None = None,
+    cause: str | None = None,
 ) -> dg.RunRequest:
     """A run that trains by the recipe for it, and is started once more when it fails.
 
@@ -207,11 +235,13 @@ def _training(
         run_key: what Dagster starts once.
         like: config by op, of an AOI that is prepared before.
         of: that AOI.
+        cause: what is new, for the run's tag.
     """
     ops, recipe = dict(like or {}), settings.retrain_spec
     if recipe is not None:
         ops["trained_unet"] = {"config": {"spec_file": str(recipe.absolute())}}
-    return dg.RunRequest(run_key=run_key, partition_key=of, tags=RETRIES, run_config={"ops": ops} if ops else {})
+    tags = RETRIES | ({CAUSE: cause} if cause else {})
+    return dg.RunRequest(run_key=run_key, partition_key=of, tags=tags, run_config={"ops": ops} if ops else {})
 
 
 def _serving(settings: Settings) -> str:

@@ -16,7 +16,7 @@ from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.assets.training import TrainingConfig
 from footprint_pipeline.orchestration.local import prepare_home
 from footprint_pipeline.orchestration.resources import Workplace
-from footprint_pipeline.orchestration.retraining import RETRIES, build_sensors, training_under_way
+from footprint_pipeline.orchestration.retraining import ATTEMPTS, RETRIES, build_sensors, training_under_way
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.synthetic.city import CitySpec, write_city
 from footprint_pipeline_tests.areas import add_aoi
@@ -40,6 +40,12 @@ def start_training(instance: dg.DagsterInstance, settings: Settings) -> str:
     """A run of the training job that is under way."""
     job = build_definitions(settings).resolve_job_def("model")
     return instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED).run_id
+
+
+def ended(instance: dg.DagsterInstance, settings: Settings, asked: dg.RunRequest, status: dg.DagsterRunStatus) -> None:
+    """What was asked for has been run, and ended so."""
+    job = build_definitions(settings).resolve_job_def("model")
+    instance.create_run_for_job(job, status=status, tags=asked.tags)
 
 
 def look(
@@ -86,7 +92,7 @@ def test_the_schedule_trains_unless_a_training_is_under_way(settings: Settings, 
     run_id = start_training(instance, settings)
     told = schedule.evaluate_tick(dg.build_schedule_context(instance=instance))
     assert not told.run_requests
-    assert told.skip_message == "A training is queued or under way."
+    assert told.skip_message == "A preparation or a training is queued or under way."
     instance.report_run_failed(instance.get_run_by_id(run_id))
     assert schedule.evaluate_tick(dg.build_schedule_context(instance=instance)).run_requests
 
@@ -123,6 +129,12 @@ def test_what_is_prepared_anew_is_trained_on_once(settings: Settings, instance: 
 
     (asked,), _ = look(settings, instance, "new_tiles")
     assert look(settings, instance, "new_tiles")[0][0].run_key == asked.run_key  # Dagster starts a run of a key once
+    ended(instance, settings, asked, dg.DagsterRunStatus.FAILURE)
+    (retried,), _ = look(settings, instance, "new_tiles")
+    assert retried.run_key != asked.run_key  # so that Dagster starts it
+    for _ in range(ATTEMPTS - 1):
+        ended(instance, settings, retried, dg.DagsterRunStatus.FAILURE)
+    assert look(settings, instance, "new_tiles")[0] == []
     trained_on(settings, stamp)
     assert look(settings, instance, "new_tiles")[0] == []
 
@@ -161,12 +173,18 @@ def test_an_object_that_is_another_one_now_starts_the_chain_for_its_area(
     asked, changed = look(settings, instance, "changed_sources", cursor)
     assert [request.partition_key for request in asked] == ["AOI_7_Town"]  # one at a time
     assert RETRIES.items() <= asked[0].tags.items()
+    for _ in range(ATTEMPTS - 1):
+        ended(instance, settings, asked[0], dg.DagsterRunStatus.FAILURE)
+        asked, changed = look(settings, instance, "changed_sources", changed)
+        assert [request.partition_key for request in asked] == ["AOI_7_Town"]  # what failed is asked for again
+    ended(instance, settings, asked[0], dg.DagsterRunStatus.SUCCESS)
     asked, changed = look(settings, instance, "changed_sources", changed)
     assert [request.partition_key for request in asked] == ["AOI_8_Loose"]
+    for _ in range(ATTEMPTS):
+        ended(instance, settings, asked[0], dg.DagsterRunStatus.CANCELED)
     (folder / "tile.tif").write_bytes(b"three")
-    assert [request.partition_key for request in look(settings, instance, "changed_sources", changed)[0]] == [
-        "AOI_9_Here"
-    ]
+    asked, changed = look(settings, instance, "changed_sources", changed)
+    assert [request.partition_key for request in asked] == ["AOI_9_Here"]  # not for ever
 
     bucket.client.delete_object(Bucket=bucket.name, Key="town.tar.gz")
     asked, kept = look(settings, instance, "changed_sources", changed)

@@ -361,7 +361,9 @@ def ui(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
     from footprint_pipeline.orchestration.local import run_ui
 
     host, port, mlflow_port = options["host"], options["port"], options["mlflow_port"]
-    click.echo(f"Dagster http://{host}:{port}   MLflow http://{host}:{mlflow_port}   Ctrl-C ends both", err=True)
+    elsewhere = (settings.tracking_uri or "").startswith("http")
+    mlflow = settings.mlflow_ui_url if elsewhere else f"http://{host}:{mlflow_port}"
+    click.echo(f"Dagster http://{host}:{port}   MLflow {mlflow}   Ctrl-C ends what runs here", err=True)
     return {"exit_code": run_ui(settings, **options)}
 
 

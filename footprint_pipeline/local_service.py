@@ -1,11 +1,13 @@
 """The service as a process on this machine: how it is started, and how long until it answers."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +38,8 @@ def start_service(settings: Settings, *, log: Path | None = None) -> subprocess.
         "MLFLOW_TRACKING_URI": settings.mlflow_uri,
         "FOOTPRINT_IMAGERY": settings.imagery,
         "FOOTPRINT_IMAGERY_SOURCES": str(settings.imagery_sources.absolute()) if settings.imagery_sources else "",
+        "FOOTPRINT_IMAGERY_CACHE": str(settings.imagery_cache_folder),
+        "FOOTPRINT_COUNTERS": str(settings.counters_folder),
         "FOOTPRINT_HOST": settings.host,
         "FOOTPRINT_PORT": str(settings.port),
         "FOOTPRINT_PUBLISHED": settings.published,
@@ -66,14 +70,34 @@ def running_service(settings: Settings, *, log: Path, timeout_s: float = 120.0) 
     address = f"http://127.0.0.1:{port}"
     process = start_service(settings, log=log)
     try:
-        _wait(process, address, log, timeout_s)
-        yield address
+        with on_signals(_interrupt):
+            _wait(process, address, log, timeout_s)
+            yield address
     finally:
         process.terminate()
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+@contextmanager
+def on_signals(do: Callable[[], None]) -> Iterator[None]:
+    """Do something when this process is told to end, or its terminal is closed, instead of leaving others behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    former = [signal.signal(number, lambda *_: do()) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, former, strict=True):
+            signal.signal(number, handler)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def _wait(process: subprocess.Popen[bytes], address: str, log: Path, timeout_s: float) -> None:

@@ -3,6 +3,7 @@
 `.env.example` lists the same names. Secrets are `SecretStr`: they print as asterisks.
 """
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -156,14 +157,28 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _absolute(settings: Settings) -> dict[str, object]:
+    """Paths as they are meant from here."""
+    names = ("retrain_spec", "imagery_sources", "imagery_cache", "counters")
+    paths: dict[str, object] = {name: path.absolute() for name in names if (path := getattr(settings, name))}
+    if settings.tracking_uri and (relative := re.fullmatch(r"sqlite:///(?!/)(.+)", settings.tracking_uri)):
+        paths["tracking_uri"] = f"sqlite:///{Path(relative[1]).absolute().as_posix()}"
+    if "://" not in settings.imagery and "{" not in settings.imagery and Path(settings.imagery).is_file():
+        paths["imagery"] = str(Path(settings.imagery).absolute())
+    return paths
+
+
 def load_settings(**overrides: object) -> Settings:
     """Settings from the environment, with keyword overrides (`None` values are ignored).
+
+    What is relative is made absolute, but for the home: the programs that are started run in other folders.
 
     Raises:
         SettingsError: a variable has a value that makes no sense; names it.
     """
     try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+        settings = Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+        return settings.model_copy(update=_absolute(settings))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])

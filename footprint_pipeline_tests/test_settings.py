@@ -38,7 +38,7 @@ def test_the_environment_overrides_the_defaults_and_arguments_the_environment(
     assert settings.mlflow_uri == "http://mlflow:5000"
     assert settings.s3_requester_pays is True
     assert settings.threads is None
-    assert load_settings(home=tmp_path / "other", tracking_uri="sqlite:///x.db").mlflow_uri == "sqlite:///x.db"
+    assert load_settings(home=tmp_path / "other", tracking_uri="sqlite:////x.db").mlflow_uri == "sqlite:////x.db"
     assert load_settings(home=tmp_path / "other").home == tmp_path / "other"
 
 
@@ -111,3 +111,25 @@ def test_keys_are_a_list_that_never_prints() -> None:
     settings = load_settings(api_keys=" first-key, second-key,")
     assert settings.keys == ("first-key", "second-key")
     assert "first-key" not in repr(settings) + settings.model_dump_json()
+
+
+def test_paths_are_meant_from_where_the_command_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "city.tif").touch()
+    for name, value in {
+        "MLFLOW_TRACKING_URI": "sqlite:///my.db", "FOOTPRINT_IMAGERY": "city.tif", "FOOTPRINT_COUNTERS": "counted",
+        "FOOTPRINT_IMAGERY_CACHE": "kept", "FOOTPRINT_RETRAIN_SPEC": "mine.yaml",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.tracking_uri == f"sqlite:///{tmp_path / 'my.db'}"
+    assert settings.imagery == str(tmp_path / "city.tif")
+    assert (settings.counters, settings.imagery_cache) == (tmp_path / "counted", tmp_path / "kept")
+    assert settings.retrain_spec == tmp_path / "mine.yaml"
+    for name, value in {
+        "MLFLOW_TRACKING_URI": "postgresql://db/mlflow", "FOOTPRINT_IMAGERY": "https://tiles.example.org/{z}/{x}/{y}",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.tracking_uri == "postgresql://db/mlflow"
+    assert settings.imagery == "https://tiles.example.org/{z}/{x}/{y}"

@@ -21,7 +21,7 @@ from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.tables import BY_SUFFIX, as_file
 from footprint_pipeline.footprints.writers import feature_collection, out_of_domain
 from footprint_pipeline.lake import Lake
-from footprint_pipeline.local_service import running_service, start_service
+from footprint_pipeline.local_service import on_signals, running_service, start_service
 from footprint_pipeline.registry import CHAMPION, Registry
 from footprint_pipeline.settings import Settings, load_settings
 from footprint_pipeline.spacenet.catalog import SYNTHETIC
@@ -79,7 +79,8 @@ def serve(settings: Settings, *, host: str | None, port: int | None, imagery: st
     settings = settings.model_copy(update={"host": host or settings.host, "port": port or settings.port})
     process = start_service(settings)
     try:
-        return {"exit_code": process.wait()}
+        with on_signals(process.terminate):
+            return {"exit_code": process.wait()}
     except KeyboardInterrupt:
         return {"exit_code": process.wait()}  # gunicorn has had the same Ctrl-C
 

@@ -112,6 +112,10 @@ def failed_checks(instance: dg.DagsterInstance, run_id: str) -> DatasetError | N
     )
 
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+"""Ctrl-C, being told to end, and a terminal that is closed."""
+
+
 def run_ui(settings: Settings, *, host: str, port: int, mlflow_port: int) -> int:
     """Run the Dagster UI (webserver and daemon) and the MLflow UI on this home until one ends or Ctrl-C.
 
@@ -122,31 +126,35 @@ def run_ui(settings: Settings, *, host: str, port: int, mlflow_port: int) -> int
         **os.environ,
         "DAGSTER_HOME": str(prepare_home(settings)),
         "FOOTPRINT_HOME": str(settings.home.absolute()),
-        "FOOTPRINT_MLFLOW_UI_URL": f"http://{host}:{mlflow_port}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONWARNINGS": "ignore",
         # The programs run in another folder.
+        "FOOTPRINT_COUNTERS": str(settings.counters_folder),
         **({"FOOTPRINT_RETRAIN_SPEC": str(spec.absolute())} if (spec := settings.retrain_spec) else {}),
+        **({"MLFLOW_TRACKING_URI": settings.tracking_uri} if settings.tracking_uri else {}),
     }
+    own_mlflow = not (settings.tracking_uri or "").startswith("http")  # else a server runs elsewhere already
+    if own_mlflow:
+        environment.setdefault("FOOTPRINT_MLFLOW_UI_URL", f"http://{host}:{mlflow_port}")
+        environment["MLFLOW_BACKEND_STORE_URI"] = settings.mlflow_uri  # a command line is no place for a password
     with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
         end_lost_runs(instance)
     programs = Path(sys.executable).parent
     commands = [
         [programs / "dagster", "dev", "-w", ROOT / "workspace.yaml", "--host", host, "--port", str(port)],
         [
-            programs / "mlflow", "server", "--backend-store-uri", settings.mlflow_uri, "--host", host,
-            "--port", str(mlflow_port), "--workers", "1", "--default-artifact-root",
-            (settings.home.absolute() / "artifacts").as_uri(),
+            programs / "mlflow", "server", "--host", host, "--port", str(mlflow_port), "--workers", "1",
+            "--default-artifact-root", (settings.home.absolute() / "artifacts").as_uri(),
         ],
     ]  # fmt: skip
-    if settings.tracking_uri and settings.tracking_uri.startswith("http"):
-        commands.pop()  # a server runs elsewhere already
+    if not own_mlflow:
+        commands.pop()
     processes = [
         subprocess.Popen([str(part) for part in command], env=environment, cwd=ROOT, start_new_session=True)
         for command in commands
     ]
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _ENDING:
             signal.signal(number, _interrupt)
         while all(process.poll() is None for process in processes):
             time.sleep(0.5)
@@ -156,7 +164,7 @@ def run_ui(settings: Settings, *, host: str, port: int, mlflow_port: int) -> int
     finally:
         # A second Ctrl-C must not end this process before the others. Each program leads a group with the programs
         # that it started itself: none is left behind.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _ENDING:
             signal.signal(number, signal.SIG_IGN)
         for number, patience in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)):
             for process in processes:

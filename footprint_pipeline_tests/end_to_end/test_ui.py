@@ -11,12 +11,16 @@ import psutil
 import pytest
 import requests
 
+from footprint_pipeline.footprints.mercator import Bounds
+from footprint_pipeline_tests.footprints.red_city import write_city
+
 from .conftest import clean_environment
 
 pytestmark = pytest.mark.slow
 
 
-def test_ctrl_c_however_often_leaves_no_process_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "the terminal is closed"])
+def test_the_end_however_often_leaves_no_process_behind(tmp_path: Path, number: int) -> None:
     ports = free_ports(2)
     log = tmp_path / "ui.log"
     with log.open("wb") as out:
@@ -32,14 +36,39 @@ def test_ctrl_c_however_often_leaves_no_process_behind(tmp_path: Path) -> None:
             wait_for(f"http://127.0.0.1:{port}/{path}", ui, log)
         started = psutil.Process(ui.pid).children(recursive=True)
         assert len(started) >= 4  # dagster dev, its webserver, its daemon, MLflow
-        ui.send_signal(signal.SIGINT)
+        ui.send_signal(number)
         time.sleep(1)
-        ui.send_signal(signal.SIGINT)
+        ui.send_signal(number)
         assert ui.wait(60) == 0, log.read_text()[-2000:]
         _, alive = psutil.wait_procs(started, timeout=10)
         assert not alive
     finally:
         ui.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["kill", "the terminal is closed"])
+def test_a_service_that_is_told_to_end_takes_its_programs_with_it(tmp_path: Path, number: int) -> None:
+    city = write_city(tmp_path / "city.tif", Bounds(0.0, 0.0, 0.001, 0.001), [])
+    (port,) = free_ports(1)
+    log = tmp_path / "service.log"
+    with log.open("wb") as out:
+        service = subprocess.Popen(
+            [
+                Path(sys.executable).with_name("footprint"), "serve", "--home", tmp_path / "home",
+                "--imagery", city.name, "--port", str(port),
+            ],
+            stdout=out, stderr=out, env=clean_environment(), cwd=tmp_path,
+        )  # fmt: skip
+    try:
+        wait_for(f"http://127.0.0.1:{port}/healthz", service, log)
+        started = psutil.Process(service.pid).children(recursive=True)
+        assert len(started) >= 2  # gunicorn and its worker
+        service.send_signal(number)
+        service.wait(60)
+        _, alive = psutil.wait_procs(started, timeout=10)
+        assert not alive
+    finally:
+        service.kill()
 
 
 def free_ports(count: int) -> list[int]:

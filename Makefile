@@ -1,7 +1,7 @@
 # Everything a user or CI starts. `make help` lists it.
 PYTHON ?= python3
-HOME_DIR ?= .footprint
-PORT ?= 8080
+HOME_DIR ?= $(or $(FOOTPRINT_HOME),.footprint)
+PORT ?=
 DEMO_MINUTES ?= 2
 
 VENV := .venv
@@ -31,7 +31,7 @@ ui: $(RUN_STAMP) ## Dagster UI on :3000 and MLflow UI on :5000, on the state tha
 	$(BIN)/footprint ui
 
 serve: $(RUN_STAMP) ## the service on :8080, with the promoted model
-	$(BIN)/footprint serve --port $(PORT)
+	$(BIN)/footprint serve $(if $(PORT),--port $(PORT))
 
 test: $(DEV_STAMP) ## every test
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
@@ -51,7 +51,7 @@ format: $(DEV_STAMP) ## put the code in shape
 	$(BIN)/ruff format .
 
 clean: ## remove the venv and all state
-	rm -rf $(VENV) $(HOME_DIR)
+	rm -rf -- "$(VENV)" "$(HOME_DIR)"
 
 # One environment: `dev` is `run` and the tools for tests. Whoever has `dev` is not set back to `run`.
 $(RUN_STAMP): requirements/run.lock pyproject.toml | $(UV)

@@ -17,7 +17,7 @@ _MAP = "/map/"
 
 _NEVER = dict.fromkeys(("base-uri", "form-action", "frame-ancestors"), "'none'")
 _TOLD_TO_PAGES = (
-    "Content-Disposition, Retry-After, Server-Timing, X-Imagery-Attribution, X-Model-Version, X-Out-Of-Domain"
+    "Content-Disposition, ETag, Retry-After, Server-Timing, X-Imagery-Attribution, X-Model-Version, X-Out-Of-Domain"
 )
 
 
@@ -143,7 +143,9 @@ def allow_origins(app: Flask, origins: str) -> None:
         response.headers["Access-Control-Expose-Headers"] = _TOLD_TO_PAGES
         if request.method == "OPTIONS":
             response.headers["Access-Control-Allow-Methods"] = response.headers.get("Allow", "GET, POST, OPTIONS")
-            response.headers["Access-Control-Allow-Headers"] = "Accept, Authorization, Content-Type, X-API-Key"
+            response.headers["Access-Control-Allow-Headers"] = (
+                "Accept, Authorization, Content-Type, If-None-Match, X-API-Key"
+            )
             response.headers["Access-Control-Max-Age"] = "600"
         return response
 

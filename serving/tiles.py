@@ -187,7 +187,9 @@ def _drawn(asked: _Asked) -> _Drawn:
 def _etag(model: LoadedModel, tile: Tile, query: TileQuery, imagery: Imagery, media: str) -> str:
     """Another one whenever the tile may be: with the model, the question, and every day, as imagery changes too."""
     how = query.tolerance, query.min_area_m2, query.outline
-    told = [model.version, imagery.name, *tile, media, *how, time.time() // _DAY_S]
+    spec, source = model.runtime.spec, (imagery.name, imagery.date, imagery.attribution, imagery.extent_wgs84)
+    named = spec.model_name, model.version, spec.run_id
+    told = [*named, *source, *tile, media, *how, time.time() // _DAY_S]
     return blake2b(json.dumps(told).encode(), digest_size=12).hexdigest()
 
 

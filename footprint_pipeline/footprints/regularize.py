@@ -58,8 +58,10 @@ def regularize(polygons: np.ndarray, *, pixel: float = 1.0, frame: shapely.Polyg
     made, seen = raw.copy(), shapely.area(raw) >= 1
     made[seen] = _chosen(raw[seen])
     if frame is not None:
-        cut = shapely.intersection(made, shapely.transform(frame, lambda xy: xy / pixel))
-        made = np.where(shapely.get_type_id(cut) == shapely.GeometryType.POLYGON, cut, raw)
+        within = shapely.transform(frame, lambda xy: xy / pixel)
+        beyond = ~(shapely.covers(within, made) | shapely.equals_exact(made, raw))
+        cut = shapely.intersection(made[beyond], within)
+        made[beyond] = np.where(shapely.get_type_id(cut) == shapely.GeometryType.POLYGON, cut, raw[beyond])
     made = _apart(made, raw)
     changed = ~shapely.equals_exact(made, raw)
     answer, is_changed = polygons.copy(), np.zeros(len(polygons), bool)

@@ -18,6 +18,7 @@ from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.footprints.unplaced import UnplacedExtraction
 
 DECIMALS = 7
+_PX_DECIMALS = 2
 PIXELS = "pixels, x to the right and y down from the upper left corner"
 _PLACE_DEG, _PLACE_PX = 2e-5, 8.0
 """Side of the cells that ids tell the places of centroids by: degrees, two metres of latitude, and pixels."""
@@ -63,7 +64,7 @@ def pixel_collection(extraction: UnplacedExtraction, spec: ModelSpec, *, model_v
     told = out_of_domain(extraction.profile)
     imagery = {"imagery": extraction.source, "imagery_gsd_m": extraction.gsd_m}
     common = _common(spec, model_version, extraction.tolerance) | imagery | told
-    polygons = shapely.transform(extraction.polygons_px, lambda points: np.round(points, 2))
+    polygons = rounded(extraction.polygons_px, decimals=_PX_DECIMALS)
     features = []
     for polygon, identity, confidence, area_px, outline in zip(
         polygons,
@@ -73,6 +74,8 @@ def pixel_collection(extraction: UnplacedExtraction, spec: ModelSpec, *, model_v
         outlines(extraction),
         strict=True,
     ):
+        if polygon.is_empty:
+            continue
         area = {"area_px": round(float(area_px), 2)}
         if extraction.gsd_m is not None:
             area["area_m2"] = round(float(area_px) * extraction.gsd_m**2, 2)
@@ -99,21 +102,21 @@ def out_of_domain(profile: InputProfile) -> dict[str, float]:
     return {} if profile.out_of_domain is None else {"out_of_domain": round(profile.out_of_domain, 3)}
 
 
-def rounded(polygons_wgs84: np.ndarray) -> np.ndarray:
-    """The polygons on a grid of 1e-7 degrees (a centimetre), valid and right-handed; slivers can become empty.
+def rounded(polygons: np.ndarray, *, decimals: int = DECIMALS) -> np.ndarray:
+    """The polygons on a grid, as a rule of 1e-7 degrees (a centimetre), valid, right-handed; slivers can become empty.
 
     One that falls apart where it was narrower than the grid keeps its largest part.
     """
 
-    def round_all(polygons: np.ndarray) -> np.ndarray:
-        return shapely.transform(polygons, lambda points: np.round(points, DECIMALS))
+    def round_all(given: np.ndarray) -> np.ndarray:
+        return shapely.transform(given, lambda points: np.round(points, decimals))
 
-    snapped = round_all(polygons_wgs84)
+    snapped = round_all(polygons)
     left, bottom, right, top = shapely.bounds(snapped).reshape(-1, 4).T
     drawn = (left < right) | (bottom < top)  # else it is one point, of which GEOS makes no ring
     snapped[drawn] = shapely.remove_repeated_points(snapped[drawn])
     for i in np.flatnonzero(~shapely.is_valid(snapped) | ~drawn):  # seldom: two walls have met
-        parts = shapely.get_parts(shapely.set_precision(polygons_wgs84[i], 10.0**-DECIMALS))
+        parts = shapely.get_parts(shapely.set_precision(polygons[i], 10.0**-decimals))
         snapped[i] = round_all(max(parts, key=shapely.area, default=shapely.Polygon()))
     return shapely.orient_polygons(snapped)
 

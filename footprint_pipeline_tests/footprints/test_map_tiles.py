@@ -139,6 +139,18 @@ def test_what_crosses_an_edge_is_drawn_on_every_tile_it_reaches_and_joins_there(
     assert decoded(Tile(18, TILE.x - 1, TILE.y), [across]) == {}
 
 
+def test_what_lies_across_the_antimeridian_is_drawn_on_the_tiles_of_both_sides() -> None:
+    west, east = Tile(18, 2**18 - 1, TILE.y), Tile(18, 0, TILE.y)
+    y = AREA.centre[1]
+    for turn in (-360.0, 0.0):  # a polygon lies on one side of the map or on the other
+        across = shapely.box(180 + turn - 2e-4, y, 180 + turn + 1e-4, y + 1e-4)
+        widths = [
+            shapely.box(*to_wgs84(tile.bounds_3857)).intersection(decoded(tile, [across])[f"{0:016x}"][0]).bounds
+            for tile in (west, east)
+        ]
+        assert [right - left for left, _, right, _ in widths] == pytest.approx([2e-4, 1e-4], rel=0.02)
+
+
 def test_what_is_smaller_than_a_unit_and_what_there_is_not_are_left_out() -> None:
     x, y = AREA.centre
     assert decoded(tile_at(x, y, 10), [shapely.box(x, y, x + 1e-6, y + 1e-6)]) == {}

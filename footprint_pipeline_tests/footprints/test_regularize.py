@@ -181,6 +181,12 @@ def test_no_outline_leaves_the_frame() -> None:
     assert frame.buffer(1e-9).covers(kept.polygons[0])
 
 
+def test_what_is_round_or_small_is_no_other_for_lying_in_a_frame() -> None:
+    polygons = np.array([shapely.Point(30, 30).buffer(9), BOX(40, 40, 40.5, 40.5), worn(BOX(2, 2, 22, 18))], object)
+    free, kept = regularize(polygons), regularize(polygons, frame=BOX(0, 0, 60, 60))
+    assert free.changed.tolist() == kept.changed.tolist() == [False, False, True]
+
+
 def test_metres_are_pixels_of_that_size() -> None:
     raw = np.array([affinity.translate(worn(L_SHAPE, degrees=20, seed=seed), 90 * seed) for seed in range(3)], object)
     in_metres = shapely.transform(raw, lambda xy: xy * 0.3)

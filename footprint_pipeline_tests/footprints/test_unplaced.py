@@ -73,3 +73,12 @@ def test_what_the_model_cannot_see_is_refused(runtime: Runtime) -> None:
         extract_unplaced(runtime, picture(), gsd_m=3)
     with pytest.raises(RequestError, match="the most that one request may ask for"):
         extract_unplaced(runtime, Patch(np.zeros((5000, 5000, 3), np.uint8), np.ones((5000, 5000), bool), "x"), gsd_m=1)
+
+
+def test_rounding_leaves_valid_shapes_in_pixels_too(runtime: Runtime) -> None:
+    found = extract_unplaced(runtime, picture())
+    neck = shapely.union_all([shapely.box(0, 0, 9, 9), shapely.box(9, 4, 12, 4.001), shapely.box(12, 0, 30, 9)])
+    assert not shapely.is_valid(shapely.transform(neck, lambda points: np.round(points, 2)))
+    found = replace(found, polygons_px=np.array([neck], object))
+    (feature,) = pixel_collection(found, runtime.spec, model_version="7")["features"]
+    assert shape(feature["geometry"]).equals(shapely.box(12, 0, 30, 9))

@@ -26,7 +26,7 @@ CITY = Bounds(AREA.left - 0.0008, AREA.bottom - 0.0008, AREA.right + 0.0008, ARE
 class Counted:
     """Counts what is read of imagery; each reading is a prediction."""
 
-    attribution = "© the painter"
+    attribution, date = "© the painter", None
 
     def __init__(self, imagery) -> None:
         self.imagery, self.name, self.extent_wgs84, self.read_times = imagery, imagery.name, imagery.extent_wgs84, 0

@@ -128,7 +128,8 @@ def test_pages_of_listed_origins_may_ask(store: ModelStore, city: GeoTiffImagery
     assert preflight.status_code == 200
     assert preflight.headers["Access-Control-Allow-Origin"] == "https://maps.example.org"
     assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
-    assert "X-API-Key" in preflight.headers["Access-Control-Allow-Headers"]
+    assert {"X-API-Key", "If-None-Match"} <= set(preflight.headers["Access-Control-Allow-Headers"].split(", "))
+    assert "ETag" in preflight.headers["Access-Control-Expose-Headers"]
     answer = client.get("/v1/model", headers={**ours, "X-API-Key": "a-key"})
     assert answer.headers["Access-Control-Allow-Origin"] == "https://maps.example.org"
     assert "X-Model-Version" in answer.headers["Access-Control-Expose-Headers"]

@@ -91,6 +91,14 @@ class Registry:
         """
         return self.resolve(alias=alias).version
 
+    def run_id(self, alias: str = CHAMPION) -> str:
+        """The run of the version that an alias points to: numbers begin anew in another registry. Empty without one.
+
+        Raises:
+            RegistryError: as `version`.
+        """
+        return self.resolve(alias=alias).run_id
+
     def resolve(self, *, alias: str | None = None, version: str | None = None) -> Registered:
         """A version by alias or by number.
 

@@ -37,9 +37,15 @@ class LateRegistry:
 
     def version(self, alias: str) -> str:
         """As `Registry.version`."""
+        return self._told(alias, "version") or self._registry.version(alias)
+
+    def run_id(self, alias: str) -> str:
+        """As `Registry.run_id`."""
+        return self._told(alias, "run_id") or self._registry.run_id(alias)
+
+    def _told(self, alias: str, what: str) -> str | None:
         imported = "_registry" in vars(self)  # then it costs nothing to ask it
-        told = None if imported else told_version(self._uri, self.model_name, alias)
-        return told or self._registry.version(alias)
+        return None if imported else told_version(self._uri, self.model_name, alias, what=what)
 
     def pull(self, *, version: str, into: Path, onnx: bool = False) -> Path:
         """As `Registry.pull`."""
@@ -52,17 +58,18 @@ class LateRegistry:
         return Registry(self._uri, self.model_name)
 
 
-def told_version(server: str, model_name: str, alias: str) -> str | None:
-    """The version that an alias points at, by MLflow's REST interface.
+def told_version(server: str, model_name: str, alias: str, *, what: str = "version") -> str | None:
+    """The version that an alias points at, or another of its fields, by MLflow's REST interface.
 
     Args:
         server: address of the MLflow server, or of a database.
         model_name: of the registered model.
         alias: of one of its versions.
+        what: the field.
 
     Returns:
-        The number; None where there is none, or where the server asks who is asking, is a database, cannot be reached:
-        MLflow's client knows what to do then, or what to say.
+        Its number, say; None where there is none, or where the server asks who is asking, is a database, cannot be
+        reached: MLflow's client knows what to do then, or what to say.
     """
     if urlsplit(server).scheme not in ("http", "https"):
         return None
@@ -70,6 +77,6 @@ def told_version(server: str, model_name: str, alias: str) -> str | None:
     try:
         address = f"{server.rstrip('/')}/api/2.0/mlflow/registered-models/alias?{question}"
         with urlopen(address, timeout=_PATIENCE_S) as answer:  # noqa: S310 - http or https, as looked at above
-            return str(json.load(answer)["model_version"]["version"])
+            return str(json.load(answer)["model_version"][what])
     except (OSError, HTTPException, ValueError, LookupError, TypeError):
         return None

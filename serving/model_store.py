@@ -52,6 +52,9 @@ class ModelSource(Protocol):
     def version(self, alias: str) -> str:
         """The version that an alias points at."""
 
+    def run_id(self, alias: str) -> str:
+        """The run that this version comes from; empty where that is not known."""
+
     def pull(self, *, version: str, into: Path, onnx: bool = False) -> Path:
         """The folder of a version's exported model."""
 
@@ -222,7 +225,7 @@ class ModelStore:
             version = self._registry.version(self._alias)
             model, refused = self._status.model, self._status.refused
             moved, self._seen = version != self._seen, version
-            if model is not None and model.version == version:
+            if model is not None and model.version == version and self._is_that(model):
                 self._note(registry_answers=True, model=replace(model, origin="registry"))
                 return Refreshed("same", version)
             if refused is not None and refused.version == version and not (again or moved):
@@ -235,6 +238,11 @@ class ModelStore:
             return self._as_before("unreachable", problem)
         finally:
             self._tried = self._clock()
+
+    def _is_that(self, model: LoadedModel) -> bool:
+        """Whether a model with the alias's number is its version, and not one of a former registry from the cache."""
+        run_id = model.runtime.spec.run_id
+        return model.origin == "registry" or not run_id or self._registry.run_id(self._alias) in ("", run_id)
 
     def _swap(self, version: str) -> Refreshed:
         try:

@@ -42,13 +42,16 @@ class FakeRegistry:
     model_name = "red-roofs"
 
     def __init__(self, model: Path, champion: str | None = "3") -> None:
-        self.model, self.champion, self.asked = model, champion, 0
+        self.model, self.champion, self.asked, self.run = model, champion, 0, ""
 
     def version(self, alias: str) -> str:
         self.asked += 1
         if self.champion is None:
             raise RegistryError(f"There is no {alias}.", fix="Promote a version.")
         return self.champion
+
+    def run_id(self, alias: str) -> str:
+        return self.run
 
     def pull(self, *, version: str, into: Path, onnx: bool = False) -> Path:
         if not (into / version).exists():

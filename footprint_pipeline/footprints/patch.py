@@ -9,6 +9,7 @@ import numpy as np
 from footprint_pipeline.errors import NoImageryError, RequestError
 from footprint_pipeline.footprints.mercator import Bounds, to_wgs84
 
+_JPEG = b"\xff\xd8\xff"
 COARSEST = 2.0
 """How many times as wide as the model's pixels those of the imagery may be. Beyond that, what the network was trained
 to see is not in them."""
@@ -107,12 +108,13 @@ def check_resolution(patch: Patch, gsd_m: float) -> None:
 def decode_image(encoded: bytes) -> tuple[np.ndarray, np.ndarray] | None:
     """An encoded image (PNG, JPEG, WebP, TIFF) → pixels (H, W, 3) RGB and valid (H, W); None if it is none.
 
-    Wholly transparent pixels are not valid.
+    Wholly transparent pixels are not valid. A picture is turned as its orientation says, and as browsers show it.
     """
     if not encoded:
         return None
+    how = cv2.IMREAD_COLOR if encoded.startswith(_JPEG) else cv2.IMREAD_UNCHANGED  # which turns all but JPEG
     try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), how)
     except cv2.error:
         return None
     if image is None:

@@ -1,8 +1,11 @@
 """Map tiles of imagery with more than eight bits: seen, and alike in every tile."""
 
+import io
+
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 
 from footprint_pipeline.errors import RequestError
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
@@ -47,3 +50,17 @@ def test_what_has_no_imagery_is_transparent(deep: GeoTiffImagery) -> None:
 def test_what_is_no_tile_is_an_error(deep: GeoTiffImagery) -> None:
     with pytest.raises(RequestError, match="no map tile 1/2/0"):
         ImageryTiles(deep).read(Tile(1, 2, 0))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "TIFF"])
+def test_a_picture_is_turned_as_its_orientation_says(form: str) -> None:
+    upright = np.full((40, 60, 3), 30, np.uint8)
+    upright[:10, :20] = 220
+    stored, encoded = np.rot90(upright), io.BytesIO()  # as a camera does that is held on its side
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(encoded, form, exif=exif, **({"quality": 95} if form == "JPEG" else {}))
+    pixels, valid = decode_image(encoded.getvalue())
+    assert pixels.shape == upright.shape
+    assert valid.all()
+    assert np.abs(pixels.astype(int) - upright).mean() < 3

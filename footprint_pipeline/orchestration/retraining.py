@@ -7,6 +7,7 @@ where it failed; while a training is queued or under way no other is asked for.
 import json
 import logging
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,8 +30,8 @@ Record = TypeVar("Record", bound=BaseModel)
 PREPARING_ASSETS = ("image_tiles", "building_polygons", "mask_tiles", "split_manifests", "dataset_report")
 BUSY_JOBS = ("dataset", "model", "whole_chain", "search")
 BUSY_ASSETS = {dg.AssetKey(name) for name in (*PREPARING_ASSETS, "trained_unet", "hyperparameter_search")}
-CAUSE = "footprint/cause"
-"""Tag of a run that a sensor asked for: what was new."""
+OF, CAUSE = "footprint/of", "footprint/cause"
+"""Tags of a run that a sensor asked for: what has changed, and to what."""
 ATTEMPTS = 4
 """Runs of one cause that may fail, those that Dagster retries included; then somebody must look."""
 RETRIES = {"dagster/max_retries": "1", "dagster/retry_strategy": "FROM_FAILURE"}
@@ -109,7 +110,7 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
         if training_under_way(context.instance):
             return _BUSY
         # Dagster starts a run of a key once. Back to a former split is something new as well.
-        cause = f"{last.run_id[:8] if last else 'first'}-{prepared}"
+        cause = f"new_tiles {last.run_id[:8] if last else 'first'}-{prepared}"
         failed, _ = _runs_of(context.instance, cause)
         if failed >= ATTEMPTS:
             return dg.SkipReason(
@@ -143,7 +144,7 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
                     seen[name] = known[name]
                 continue
             if name in known and known[name] != seen[name]:
-                cause = f"{name[:40]}-{seen[name]}"
+                cause = f"{name[:40]} {seen[name]}"
                 failed, succeeded = _runs_of(context.instance, cause)
                 if failed >= ATTEMPTS:
                     log.warning("%s: %d runs on its new source failed; prepare it by hand", name, failed)
@@ -195,8 +196,15 @@ def training_under_way(instance: dg.DagsterInstance) -> bool:
 
 
 def _runs_of(instance: dg.DagsterInstance, cause: str) -> tuple[int, bool]:
-    """How many runs of a cause have failed or were ended, and whether one has succeeded."""
-    ended = [run.status for run in instance.get_runs(dg.RunsFilter(tags={CAUSE: cause}))]
+    """How many runs of a cause have failed or were ended, and whether one has succeeded, since another cause of it.
+
+    Args:
+        instance: where runs are kept.
+        cause: of what, and what is new about it, with a blank between them: that may be so again, after something else.
+    """
+    of = cause.partition(" ")[0]
+    runs = instance.get_runs(dg.RunsFilter(tags={OF: of}))  # the latest first
+    ended = [run.status for run in takewhile(lambda run: run.tags[CAUSE] == cause, runs)]
     failed = sum(status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED) for status in ended)
     return failed, dg.DagsterRunStatus.SUCCESS in ended
 
@@ -235,12 +243,12 @@ def _training(
         run_key: what Dagster starts once.
         like: config by op, of an AOI that is prepared before.
         of: that AOI.
-        cause: what is new, for the run's tag.
+        cause: for the run's tags; see `_runs_of`.
     """
     ops, recipe = dict(like or {}), settings.retrain_spec
     if recipe is not None:
         ops["trained_unet"] = {"config": {"spec_file": str(recipe.absolute())}}
-    tags = RETRIES | ({CAUSE: cause} if cause else {})
+    tags = RETRIES | ({OF: cause.partition(" ")[0], CAUSE: cause} if cause else {})
     return dg.RunRequest(run_key=run_key, partition_key=of, tags=tags, run_config={"ops": ops} if ops else {})
 
 

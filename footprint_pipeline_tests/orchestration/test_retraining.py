@@ -180,6 +180,14 @@ def test_an_object_that_is_another_one_now_starts_the_chain_for_its_area(
     ended(instance, settings, asked[0], dg.DagsterRunStatus.SUCCESS)
     asked, changed = look(settings, instance, "changed_sources", changed)
     assert [request.partition_key for request in asked] == ["AOI_8_Loose"]
+    bucket.put("town.tar.gz", b"third")
+    (back,), _ = look(settings, instance, "changed_sources", changed)
+    ended(instance, settings, back, dg.DagsterRunStatus.SUCCESS)
+    _, third = look(settings, instance, "changed_sources", changed)
+    bucket.put("town.tar.gz", b"other")  # as it was once, and was dealt with then
+    (again,), _ = look(settings, instance, "changed_sources", third)
+    assert again.partition_key == "AOI_7_Town"
+    bucket.put("town.tar.gz", b"third")
     for _ in range(ATTEMPTS):
         ended(instance, settings, asked[0], dg.DagsterRunStatus.CANCELED)
     (folder / "tile.tif").write_bytes(b"three")

@@ -86,7 +86,8 @@ def _addresses(parts: SplitResult, port: int) -> list[str]:
 
 def _is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
-    return all(each.is_global and not each.is_multicast for each in (_carried(ip), ip) if each is not None)
+    led_to = _carried(ip) or ip
+    return led_to.is_global and not led_to.is_multicast
 
 
 def _carried(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:

@@ -16,16 +16,16 @@ def score_lines(metrics: dict[str, float]) -> list[str]:
 
 def next_commands(settings: Settings, *commands: str) -> str:
     """What to do next, as it can be pasted."""
-    home = (
-        ""
-        if settings.home.absolute() == Settings.model_fields["home"].default.absolute()
-        else (f" --home {shlex.quote(str(settings.home))}")
-    )
-    return "Next: " + ", ".join(f"footprint {command}{home}" for command in commands)
+    return "Next: " + ", ".join(f"footprint {command}{_at_home(settings)}" for command in commands)
 
 
 def command_for(settings: Settings, what: str) -> str:
     """What starts the UI or the service on this home; `make` knows the default one alone."""
-    if settings.home.absolute() == Settings.model_fields["home"].default.absolute():
-        return f"make {what}"
-    return f"footprint {what} --home {shlex.quote(str(settings.home))}"
+    home = _at_home(settings)
+    return f"footprint {what}{home}" if home else f"make {what}"
+
+
+def _at_home(settings: Settings) -> str:
+    """The option that names a home, unless it is the default one."""
+    default = Settings.model_fields["home"].default
+    return "" if settings.home.absolute() == default.absolute() else f" --home {shlex.quote(str(settings.home))}"

@@ -191,7 +191,7 @@ def extract(
         owned = _owned(middles, raster)
         if reaching:
             owned |= reach_into(footprints.polygons, raster.inside)
-        polygons = shapely.orient_polygons(_of_this_turn(_to_wgs84(drawn[owned], raster)))
+        polygons = shapely.orient_polygons(of_turn(_to_wgs84(drawn[owned], raster)))
         area_m2 = geodesic_area_m2(polygons)
         kept = (area_m2 >= min_area_m2) & (area_m2 > 0)
         if within_wgs84 is not None:
@@ -341,11 +341,14 @@ def _to_wgs84(geometries: np.ndarray, raster: Raster) -> np.ndarray:
     return shapely.transform(geometries, place)
 
 
-def _of_this_turn(polygons_wgs84: np.ndarray) -> np.ndarray:
-    """The polygons, those that lie beyond the antimeridian on the map's other side."""
+def of_turn(polygons_wgs84: np.ndarray, longitude: float = 0.0) -> np.ndarray:
+    """The polygons, each of the turn of the globe that brings its middle closest to a longitude."""
     left, _, right, _ = shapely.bounds(polygons_wgs84).reshape(-1, 4).T
-    turns = 360.0 * np.floor((left + right + 360.0) / 720.0)
+    turns = 360.0 * np.floor(((left + right) / 2 - longitude + 180.0) / 360.0)
+    if not turns.any():
+        return polygons_wgs84
+    turned = polygons_wgs84.copy()
     for turn in np.unique(turns[turns != 0.0]):
         there = turns == turn
-        polygons_wgs84[there] = shapely.transform(polygons_wgs84[there], lambda points: points - (turn, 0.0))  # noqa: B023
-    return polygons_wgs84
+        turned[there] = shapely.transform(turned[there], lambda points: points - (turn, 0.0))  # noqa: B023
+    return turned

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import shapely
 
-from footprint_pipeline.footprints.extract import Raster
+from footprint_pipeline.footprints.extract import Raster, of_turn
 from footprint_pipeline.footprints.mercator import RADIUS, Bounds, Tile, ground_scale, tile_side, to_wgs84
 
 MAX_ZOOM = 24
@@ -81,7 +81,7 @@ def vector_tile(features: Sequence[dict[str, Any]], polygons_wgs84: np.ndarray, 
         return np.column_stack([(x - left) / unit, (top - y) / unit])
 
     near = to_wgs84(_grown(tile.bounds_3857, BUFFER * unit))
-    polygons_wgs84 = _of_turn(polygons_wgs84, near.centre[0])
+    polygons_wgs84 = of_turn(polygons_wgs84, near.centre[0])
     west, south, east, north = shapely.bounds(polygons_wgs84).reshape(-1, 4).T
     reach = np.flatnonzero((west < near.right) & (east > near.left) & (south < near.top) & (north > near.bottom))
     window = shapely.box(-BUFFER, -BUFFER, EXTENT + BUFFER, EXTENT + BUFFER)
@@ -94,17 +94,6 @@ def vector_tile(features: Sequence[dict[str, Any]], polygons_wgs84: np.ndarray, 
     ]
     options = {"extents": EXTENT, "y_coord_down": True}
     return mapbox_vector_tile.encode([{"name": LAYER, "features": layer}], default_options=options)
-
-
-def _of_turn(polygons_wgs84: np.ndarray, longitude: float) -> np.ndarray:
-    """The polygons, each of the turn of the globe that brings it closest to a longitude."""
-    west, _, east, _ = shapely.bounds(polygons_wgs84).reshape(-1, 4).T
-    turns = 360.0 * np.round((longitude - (west + east) / 2) / 360.0)
-    turned = polygons_wgs84.copy()
-    for turn in np.unique(turns[turns != 0]):
-        there = turns == turn
-        turned[there] = shapely.transform(turned[there], lambda points: points + np.array([turn, 0.0]))  # noqa: B023
-    return turned
 
 
 def _side_px(tile: Tile, gsd_m: float) -> float:

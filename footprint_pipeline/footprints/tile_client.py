@@ -62,13 +62,14 @@ class TileClient:
         self._asked_again_at = 0.0
         be_discreet(template.path_pattern())
 
-    def has(self, tile: Tile) -> bool:
-        """Whether a tile is kept and nobody need be asked for it."""
-        return self._serves(self._cache.get(self._source, tile))
+    def kept(self, tile: Tile) -> Entry | None:
+        """What is kept of a tile, where nobody need be asked for it; see `decoded`."""
+        kept = self._cache.get(self._source, tile)
+        return kept if kept is not None and self._serves(kept) else None
 
-    def _serves(self, kept: Entry | None) -> bool:
+    def _serves(self, kept: Entry) -> bool:
         now = self._cache.clock()
-        return kept is not None and (kept.fresh(now) or (kept.stands_in(now) and now < self._asked_again_at))
+        return kept.fresh(now) or (kept.stands_in(now) and now < self._asked_again_at)
 
     def image(self, tile: Tile) -> np.ndarray | None:
         """RGBA uint8 of a tile, shape (S, S, 4), or None where the provider has no imagery.
@@ -79,7 +80,7 @@ class TileClient:
         now = self._cache.clock()
         kept = self._cache.get(self._source, tile)
         if kept is not None and self._serves(kept):
-            return self._decoded(tile, kept.body)
+            return self.decoded(tile, kept.body)
         try:
             response = self._ask(tile, kept)
         except _FailedError as error:
@@ -88,13 +89,13 @@ class TileClient:
             if now >= self._asked_again_at:
                 _log.warning("%s Tiles kept from before stand in for it.", error.problem)
             self._asked_again_at = now + PAUSE_S
-            return self._decoded(tile, kept.body)
+            return self.decoded(tile, kept.body)
         if kept is not None and response.status_code == 304:
-            return self._decoded(tile, self._keep(tile, response, kept).body)
+            return self.decoded(tile, self._keep(tile, response, kept).body)
         entry = Entry(b"" if response.status_code in (204, 404) else bytes(response.content), now, 0.0)
         if response.status_code == 200 and not entry.body:
             raise self._no_image(tile)
-        image = self._decoded(tile, entry.body)
+        image = self.decoded(tile, entry.body)
         self._keep(tile, response, entry)
         return image
 
@@ -139,7 +140,8 @@ class TileClient:
         self._cache.put(self._source, tile, entry)
         return entry
 
-    def _decoded(self, tile: Tile, body: bytes) -> np.ndarray | None:
+    def decoded(self, tile: Tile, body: bytes) -> np.ndarray | None:
+        """As `image`, of what a provider answered."""
         if not body:
             return None
         decoded = decode_image(body)

@@ -157,10 +157,12 @@ class XyzImagery:
 
     def _images(self, tiles: Sequence[Tile]) -> dict[Tile, np.ndarray | None]:
         """Each tile's image. Those that are kept do not wait behind those that a provider is asked for."""
-        images = {
-            tile: (self._decoding if self._client.has(_on_earth(tile)) else self._fetching).submit(self._image, tile)
-            for tile in tiles
-        }
+        images = {}
+        for tile in tiles:
+            if kept := self._client.kept(_on_earth(tile)):
+                images[tile] = self._decoding.submit(self._client.decoded, _on_earth(tile), kept.body)
+            else:
+                images[tile] = self._fetching.submit(self._image, tile)
         return {tile: image.result() for tile, image in images.items()}
 
     def _image(self, tile: Tile) -> np.ndarray | None:

@@ -16,7 +16,7 @@ FEWEST_CHIPS = 1000
 """Of a pass, unless a spec says otherwise: a few dozen tiles would else be left long before they are learned."""
 _LARGEST_STRIDE = 128
 """Beyond, a network sees less of a tile of usual size than it shrinks it by."""
-_WITHOUT_ENCODER = ("depth", "stem", "dropout")
+_WITHOUT_ENCODER = ("network.depth", "network.stem", "network.dropout")
 """What a network with an encoder of `keras.applications` does not have."""
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
@@ -115,9 +115,8 @@ class TrainingSpec:
     Attributes:
         network: what to build.
         augmentation: how chips are changed.
-        loss: `bce` (the article's), `bce_dice` (and soft Dice over the batch, on
-            several GPUs over each one's share of it), `bce_chip_dice` (over each chip) or
-            `focal_dice`.
+        loss: `bce` (the article's), `bce_dice` (and soft Dice over the batch, on several GPUs over each one's share of
+            it), `bce_chip_dice` (over each chip) or `focal_dice`.
         head_weights: how much the loss of each head counts, in the order of the network's heads; the last one counts
             for all heads that are left.
         optimizer: `adamw` or `sgd`.
@@ -206,9 +205,7 @@ class TrainingSpec:
         for name, value in asdict(self).items():
             if isinstance(value, dict):
                 flat.update({f"{name}.{inner}": leaf for inner, leaf in value.items()})
-                if name == "network" and self.network.encoder:
-                    for unused in _WITHOUT_ENCODER:
-                        del flat[f"network.{unused}"]
             else:
                 flat[name] = value
-        return flat
+        unused = _WITHOUT_ENCODER if self.network.encoder else ()
+        return {name: value for name, value in flat.items() if name not in unused}

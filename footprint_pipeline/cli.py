@@ -361,8 +361,7 @@ def ui(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
     from footprint_pipeline.orchestration.local import run_ui
 
     host, port, mlflow_port = options["host"], options["port"], options["mlflow_port"]
-    elsewhere = (settings.tracking_uri or "").startswith("http")
-    mlflow = settings.mlflow_ui_url if elsewhere else f"http://{host}:{mlflow_port}"
+    mlflow = settings.mlflow_ui_url if settings.mlflow_is_server else f"http://{host}:{mlflow_port}"
     click.echo(f"Dagster http://{host}:{port}   MLflow {mlflow}   Ctrl-C ends what runs here", err=True)
     return {"exit_code": run_ui(settings, **options)}
 

@@ -37,7 +37,7 @@ def start_service(settings: Settings, *, log: Path | None = None) -> subprocess.
         "FOOTPRINT_HOME": str(settings.home.absolute()),
         "MLFLOW_TRACKING_URI": settings.mlflow_uri,
         "FOOTPRINT_IMAGERY": settings.imagery,
-        "FOOTPRINT_IMAGERY_SOURCES": str(settings.imagery_sources.absolute()) if settings.imagery_sources else "",
+        "FOOTPRINT_IMAGERY_SOURCES": str(settings.imagery_sources or ""),
         "FOOTPRINT_IMAGERY_CACHE": str(settings.imagery_cache_folder),
         "FOOTPRINT_COUNTERS": str(settings.counters_folder),
         "FOOTPRINT_HOST": settings.host,

@@ -45,6 +45,7 @@ CARD_FOLDER = "card"
 """Artifact folder of a version that holds `model_card.html`."""
 LEARNED = "training_tiles.csv"
 """Beside an exported model: `aoi` and `tile_id` of every tile that it has learned from."""
+_CHECK = "Check that it runs and that MLFLOW_TRACKING_URI names it."
 WITHOUT_ONNX = "without_onnx"
 """Tag of a version that has none: why."""
 
@@ -289,11 +290,13 @@ class Registry:
             raise self._unreachable(error) from None
 
     def _unreachable(self, error: Exception) -> RegistryError:
-        where = without_credentials(self.tracking_uri)
-        return RegistryError(
-            f"The model registry at {where} does not answer as it should ({first_line(error)}).",
-            fix="Check that it runs and that MLFLOW_TRACKING_URI names it.",
-        )
+        return unanswered(self.tracking_uri, error, what="The model registry")
+
+
+def unanswered(uri: str, error: Exception, *, what: str = "MLflow", fix: str = _CHECK) -> RegistryError:
+    """The error for an address that does not answer, without its password."""
+    where, reason = without_credentials(uri), without_credentials(first_line(error))
+    return RegistryError(f"{what} at {where} does not answer as it should ({reason}).", fix=fix)
 
 
 def learned_beside(weights: Path) -> Path:

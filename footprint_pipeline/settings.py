@@ -149,6 +149,11 @@ class Settings(BaseSettings):
         """The tracking and registry URI in force."""
         return self.tracking_uri or f"sqlite:///{(self.home.absolute() / 'mlflow.db').as_posix()}"
 
+    @property
+    def mlflow_is_server(self) -> bool:
+        """Whether that is a server somewhere, and no database that is opened from here."""
+        return self.mlflow_uri.startswith("http")
+
 
 def _is_loopback(host: str) -> bool:
     try:

@@ -24,10 +24,11 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from footprint_pipeline.errors import RegistryError
-from footprint_pipeline.registry import experiment_id, first_line, without_credentials
+from footprint_pipeline.registry import experiment_id, first_line, unanswered, without_credentials
 
 log = logging.getLogger(__name__)
 
+_KEPT = "Check that it runs, then start the same again: what was finished is kept."
 MODEL_NAME = "unet"
 """Name of the logged model within its run."""
 PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless", "mlflow")
@@ -132,20 +133,14 @@ def start_run(
             log_system_metrics=True,
         )
     except MlflowException as error:
-        raise RegistryError(
-            f"MLflow at {without_credentials(tracking_uri)} does not answer as it should ({first_line(error)}).",
-            fix="Check that it runs and that MLFLOW_TRACKING_URI names it.",
-        ) from None
+        raise unanswered(tracking_uri, error) from None
     try:
         if unfinished is None:
             mlflow.log_params(params)
         yield TrainingRun(run)
     except MlflowException as error:
         _end("FAILED")
-        raise RegistryError(
-            f"MLflow at {without_credentials(tracking_uri)} does not answer as it should ({first_line(error)}).",
-            fix="Check that it runs, then start the same again: what was finished is kept.",
-        ) from None
+        raise unanswered(tracking_uri, error, fix=_KEPT) from None
     except Exception:
         _end("FAILED")
         raise
@@ -161,7 +156,7 @@ def _end(status: str) -> None:
     try:
         mlflow.end_run(status)
     except MlflowException as error:
-        log.warning("MLflow cannot be told that the run has ended as %s (%s)", status, first_line(error))
+        log.warning("MLflow cannot be told that the run is %s: %s", status, without_credentials(first_line(error)))
 
 
 def _is_unfinished(run_id: str, experiment_id: str) -> bool:

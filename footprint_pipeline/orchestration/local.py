@@ -130,11 +130,10 @@ def run_ui(settings: Settings, *, host: str, port: int, mlflow_port: int) -> int
         "PYTHONWARNINGS": "ignore",
         # The programs run in another folder.
         "FOOTPRINT_COUNTERS": str(settings.counters_folder),
-        **({"FOOTPRINT_RETRAIN_SPEC": str(spec.absolute())} if (spec := settings.retrain_spec) else {}),
+        **({"FOOTPRINT_RETRAIN_SPEC": str(settings.retrain_spec)} if settings.retrain_spec else {}),
         **({"MLFLOW_TRACKING_URI": settings.tracking_uri} if settings.tracking_uri else {}),
     }
-    own_mlflow = not (settings.tracking_uri or "").startswith("http")  # else a server runs elsewhere already
-    if own_mlflow:
+    if not settings.mlflow_is_server:
         environment.setdefault("FOOTPRINT_MLFLOW_UI_URL", f"http://{host}:{mlflow_port}")
         environment["MLFLOW_BACKEND_STORE_URI"] = settings.mlflow_uri  # a command line is no place for a password
     with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
@@ -147,8 +146,8 @@ def run_ui(settings: Settings, *, host: str, port: int, mlflow_port: int) -> int
             "--default-artifact-root", (settings.home.absolute() / "artifacts").as_uri(),
         ],
     ]  # fmt: skip
-    if not own_mlflow:
-        commands.pop()
+    if settings.mlflow_is_server:
+        commands.pop()  # it runs elsewhere already
     processes = [
         subprocess.Popen([str(part) for part in command], env=environment, cwd=ROOT, start_new_session=True)
         for command in commands

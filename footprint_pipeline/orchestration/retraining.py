@@ -247,7 +247,7 @@ def _training(
     """
     ops, recipe = dict(like or {}), settings.retrain_spec
     if recipe is not None:
-        ops["trained_unet"] = {"config": {"spec_file": str(recipe.absolute())}}
+        ops["trained_unet"] = {"config": {"spec_file": str(recipe)}}
     tags = RETRIES | ({OF: cause.partition(" ")[0], CAUSE: cause} if cause else {})
     return dg.RunRequest(run_key=run_key, partition_key=of, tags=tags, run_config={"ops": ops} if ops else {})
 

@@ -21,12 +21,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from footprint_pipeline.dataset.masks import read_mask_index
-from footprint_pipeline.errors import FootprintError, RegistryError, SettingsError, TrainingError
+from footprint_pipeline.errors import FootprintError, SettingsError, TrainingError
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.model.checkpoints import alone_in
 from footprint_pipeline.model.search_space import OBJECTIVES, Choices, Range, SearchSpec, own_point, recipe_at
 from footprint_pipeline.model.spec_fields import plain
-from footprint_pipeline.registry import first_line, without_credentials  # sets MLflow up before it is imported
+from footprint_pipeline.registry import first_line, unanswered  # sets MLflow up before it is imported
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.scoring import load_manifest
 from footprint_pipeline.stages.search_report import METRIC, SearchResult, SearchRun, ended
@@ -88,8 +88,9 @@ def search(
                     )
                 return result
     except MlflowException as error:
-        raise RegistryError(
-            f"MLflow at {without_credentials(settings.mlflow_uri)} does not answer as it should ({first_line(error)}).",
+        raise unanswered(
+            settings.mlflow_uri,
+            error,
             fix="Check that it runs and that MLFLOW_TRACKING_URI names it, then start the same search again.",
         ) from None
 

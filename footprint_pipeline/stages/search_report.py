@@ -69,7 +69,7 @@ class SearchRun:
         self.client = MlflowClient(settings.mlflow_uri)
         run = self._known(study.user_attrs.get("mlflow_run"))
         if run is None:
-            artifacts = None if settings.mlflow_uri.startswith("http") else lake.artifacts
+            artifacts = None if settings.mlflow_is_server else lake.artifacts
             made_in = experiment_id(self.client, settings.experiment, artifacts=artifacts)
             run = self.client.create_run(made_in, run_name=study.study_name, tags={**tags, "stage": "search"})
             for name, axis in {"objective": spec.objective, **{f"space.{n}": a for n, a in spec.space.items()}}.items():

@@ -111,7 +111,7 @@ def train_unet(
         with tracking.start_run(
             settings.mlflow_uri,
             settings.experiment,
-            artifacts=None if settings.mlflow_uri.startswith("http") else lake.artifacts,
+            artifacts=None if settings.mlflow_is_server else lake.artifacts,
             params=params,
             tags={**tags, "aois": ",".join(names), "split_digest": stamp},
             run_id=remembered_run(folder),

@@ -28,6 +28,7 @@ from footprint_pipeline.cli_options import (
 from footprint_pipeline.errors import FootprintError
 from footprint_pipeline.evaluation.spec import MIN_AREA_PX
 from footprint_pipeline.footprints.predict import FLIPS
+from footprint_pipeline.home import check_place
 from footprint_pipeline.model.search_space import OBJECTIVES
 from footprint_pipeline.settings import Settings, load_settings
 
@@ -57,7 +58,9 @@ def command(function: Command) -> click.Command:
     def run(home: Path | None, as_json: bool, **options: Any) -> None:
         _log_to_stderr()
         try:
-            answer: dict[str, Any] | None = function(load_settings(home=home), **options)
+            settings = load_settings(home=home)
+            check_place(settings.home)
+            answer: dict[str, Any] | None = function(settings, **options)
         except FootprintError as error:
             click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
             sys.exit(1)
@@ -358,8 +361,9 @@ def ask(settings: Settings, **options: Any) -> dict[str, Any]:
 )
 def ui(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
     """Open the Dagster UI (webserver and daemon) and the MLflow UI on this home, until Ctrl-C."""
-    from footprint_pipeline.orchestration.local import run_ui
+    from footprint_pipeline.orchestration.local import check_ports, run_ui
 
+    check_ports(settings, **options)
     host, port, mlflow_port = options["host"], options["port"], options["mlflow_port"]
     mlflow = settings.mlflow_ui_url if settings.mlflow_is_server else f"http://{host}:{mlflow_port}"
     click.echo(f"Dagster http://{host}:{port}   MLflow {mlflow}   Ctrl-C ends what runs here", err=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.assets.dataset import dataset_assets
 from footprint_pipeline.orchestration.assets.drift import footprint_drift
 from footprint_pipeline.orchestration.assets.evaluation import test_evaluation, tolerance_sweep
@@ -51,7 +52,7 @@ def build_definitions(
         sensors=build_sensors(aois),
         resources={
             "workplace": Workplace(home=str(home)),
-            "io_manager": JsonRecords(folder=str(home / "records")),
+            "io_manager": JsonRecords(folder=str(Lake(home).records)),
             **(resources or {}),
         },
         # The chain is a line: one process imports TensorFlow once instead of once a step.

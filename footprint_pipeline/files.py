@@ -42,6 +42,13 @@ def write_if_other(target: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def copy_file(source: Path, target: Path) -> Path:
+    """Copy a file, whole or not at all, and return where it is now."""
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+    return target
+
+
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place when the block ends without an error."""

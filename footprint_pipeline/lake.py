@@ -72,10 +72,15 @@ class Lake:
 
     @property
     def checkpoints(self) -> Path:
-        """Weights of trainings under way, one folder a digest of what is trained."""
+        """Weights of trainings under way, and what others made; one folder a digest of what is trained."""
         return self.home / "checkpoints"
 
     @property
     def artifacts(self) -> Path:
         """MLflow's artifacts when no server keeps them."""
         return self.home / "artifacts"
+
+    @property
+    def records(self) -> Path:
+        """What one model stage hands to the next, JSON."""
+        return self.home / "records"

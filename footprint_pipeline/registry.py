@@ -7,10 +7,9 @@ A version holds the Keras model; in a folder of its own under `serving/` the exp
 import logging
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from footprint_pipeline.errors import NoSuchVersionError, RegistryError
-from footprint_pipeline.files import atomic_folder, atomic_path
+from footprint_pipeline.files import atomic_folder, copy_file
 from footprint_pipeline.footprints.spec import SPEC_FILE, ModelSpec
 
 log = logging.getLogger(__name__)
@@ -133,6 +132,7 @@ class Registry:
         Raises:
             RegistryError: no such version, it holds no exported model, or the registry cannot be reached.
             ModelError: the version's spec cannot be read.
+            OSError: the folder cannot be written to.
         """
         found = self._find(alias=alias, version=version)
         # Another registry may use the same numbers: the run tells them apart.
@@ -140,9 +140,9 @@ class Registry:
         onnx = onnx and WITHOUT_ONNX not in found.tags
         if (target / SPEC_FILE).exists() and (not onnx or (target / _ONNX_FILE).exists()):
             return target
-        try:
-            source = self.client.get_model_version_download_uri(self.model_name, found.version)
-            with atomic_folder(target) as temporary, tempfile.TemporaryDirectory(dir=temporary) as scratch:
+        with atomic_folder(target) as temporary, tempfile.TemporaryDirectory(dir=temporary) as scratch:
+            try:
+                source = self.client.get_model_version_download_uri(self.model_name, found.version)
                 pulled = mlflow.artifacts.download_artifacts(
                     artifact_uri=f"{source}/{_folder(found, SERVING_FOLDER)}",
                     dst_path=scratch,
@@ -154,12 +154,12 @@ class Registry:
                 if onnx:
                     artifact = f"{_folder(found, ONNX_FOLDER)}/{_ONNX_FILE}"
                     self._pull_file(found, artifact, temporary / _ONNX_FILE, "ONNX model")
-        except (MlflowException, OSError) as error:
-            raise RegistryError(
-                f"{self.model_name} version {found.version}: its exported model cannot be pulled "
-                f"({first_line(error)}).",
-                fix="Check that the registry's artifact store is reachable, or register the model again.",
-            ) from None
+            except (MlflowException, OSError) as error:
+                raise RegistryError(
+                    f"{self.model_name} version {found.version}: its exported model cannot be pulled "
+                    f"({first_line(error)}).",
+                    fix="Check that the registry's artifact store is reachable, or register the model again.",
+                ) from None
         return target
 
     def pull_keras(self, *, version: str, into: Path) -> Path:
@@ -198,21 +198,21 @@ class Registry:
 
     def _pull_file(self, found: ModelVersion, artifact: str, target: Path, what: str) -> Path:
         """Download a file of a version, or the Keras file in a folder of it."""
-        try:
-            source = self.client.get_model_version_download_uri(self.model_name, found.version)
-            with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                source = self.client.get_model_version_download_uri(self.model_name, found.version)
                 fetched = Path(
                     mlflow.artifacts.download_artifacts(
                         artifact_uri=f"{source}/{artifact}", dst_path=scratch, tracking_uri=self.tracking_uri
                     )
                 )
-                with atomic_path(target) as temporary:
-                    shutil.copyfile(next(fetched.glob("*.keras")) if fetched.is_dir() else fetched, temporary)
-        except (MlflowException, OSError, StopIteration) as error:
-            raise RegistryError(
-                f"{self.model_name} version {found.version}: its {what} cannot be pulled ({first_line(error)}).",
-                fix="Check that the registry's artifact store is reachable, or register the model again.",
-            ) from None
+                fetched = next(fetched.glob("*.keras")) if fetched.is_dir() else fetched
+            except (MlflowException, OSError, StopIteration) as error:
+                raise RegistryError(
+                    f"{self.model_name} version {found.version}: its {what} cannot be pulled ({first_line(error)}).",
+                    fix="Check that the registry's artifact store is reachable, or register the model again.",
+                ) from None
+            copy_file(fetched, target)
         return target
 
     def register(self, *, model_id: str, run_id: str, tags: dict[str, str], description: str) -> str:
@@ -307,6 +307,15 @@ def learned_beside(weights: Path) -> Path:
 def _folder(found: ModelVersion, name: str) -> str:
     """Where a folder of a version lies among the artifacts of its logged model."""
     return "/".join(filter(None, (found.tags.get(EXPORTS), name)))
+
+
+def open_database(uri: str) -> None:
+    """Make MLflow's database, or bring it up to date; one that cannot be is left for whoever needs it to say so."""
+    from alembic.util import CommandError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    with suppress(MlflowException, SQLAlchemyError, CommandError, OSError):
+        MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
 
 
 def experiment_id(client: MlflowClient, name: str, *, artifacts: Path | None) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.home import check_name
 
 
 class Settings(BaseSettings):
@@ -179,10 +180,11 @@ def load_settings(**overrides: object) -> Settings:
     What is relative is made absolute, but for the home: the programs that are started run in other folders.
 
     Raises:
-        SettingsError: a variable has a value that makes no sense; names it.
+        SettingsError: a variable has a value that makes no sense; names it. Or the home's name cannot be used.
     """
     try:
         settings = Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+        check_name(settings.home)
         return settings.model_copy(update=_absolute(settings))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]

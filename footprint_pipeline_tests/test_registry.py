@@ -181,6 +181,13 @@ def test_pulling_brings_the_exported_model_and_brings_it_once(
     assert [path.name for path in (tmp_path / "pulled").iterdir()] == [folder.name]
 
 
+def test_a_folder_that_cannot_be_written_to_is_no_fault_of_the_registry(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "pulled").touch()
+    with pytest.raises(FileExistsError) as caught:
+        registry.pull(version="1", into=tmp_path / "pulled")
+    assert caught.value.filename == str(tmp_path / "pulled")
+
+
 def test_half_a_pulled_model_is_pulled_again(registry: Registry, tmp_path: Path) -> None:
     folder = registry.pull(version="1", into=tmp_path)
     (folder / "spec.json").unlink()

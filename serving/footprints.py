@@ -5,10 +5,11 @@ from typing import Any
 import shapely
 from flask import Blueprint, Response, request
 
-from footprint_pipeline.errors import ImageryError, RequestError
-from footprint_pipeline.footprints.extract import Extraction, extract
+from footprint_pipeline.errors import ImageryError, NoImageryError, RequestError
+from footprint_pipeline.footprints.extract import AreaTooLargeError, Extraction, extract
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.mercator import Bounds, ground_scale, project
+from footprint_pipeline.footprints.patch import TooCoarseError, check_resolution
 from footprint_pipeline.footprints.unplaced import UnplacedExtraction, extract_unplaced
 from footprint_pipeline.footprints.writers import feature_collection, pixel_collection
 from serving.answers import FeatureCollection, PixelCollection
@@ -112,10 +113,20 @@ def _of_image(predictions: Predictions, encoded: bytes, options: ImageOptions, f
             if isinstance(image, GeoTiffImagery):
                 if options.gsd_m is not None:
                     raise RequestError("gsd_m: the image has a place, which says it.", fix="Leave gsd_m out.")
+                check_resolution(image.name, image.gsd_m, model.runtime.spec.gsd_m)
                 extraction = extract(model.runtime, image, _projected(image.extent_wgs84), **chosen)
             else:
                 extraction = extract_unplaced(model.runtime, image, gsd_m=options.gsd_m, **chosen)
-        except ImageryError as error:  # here the provider is whoever asks
+        # Here the provider is whoever asks.
+        except AreaTooLargeError as error:
+            raise AreaTooLargeError(error.problem, fix="Send a smaller part of it.") from None
+        except TooCoarseError as error:
+            raise TooCoarseError(error.problem, fix="Send an image whose pixels show less ground.") from None
+        except NoImageryError:
+            raise RequestError(
+                "uploaded image: nothing in it is to be seen.", fix="Send it with pixels that are not transparent."
+            ) from None
+        except ImageryError as error:
             raise RequestError(error.problem, fix=error.fix) from None
         return _answer(predictions, extraction, model, form, limit=options.limit)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 from flask import Request, Response
+from werkzeug.datastructures import MIMEAccept
 
 from footprint_pipeline.errors import FootprintError
 from footprint_pipeline.footprints.tables import SUFFIXES, as_file
@@ -30,7 +31,8 @@ def accepted_form(request: Request) -> str:
     """
     if not request.accept_mimetypes:
         return GEOJSON
-    best = request.accept_mimetypes.best_match([*FORMS, _JSON])
+    bare = MIMEAccept([(kind.partition(";")[0].strip(), quality) for kind, quality in request.accept_mimetypes])
+    best = bare.best_match([*FORMS, _JSON])
     if best is None:
         raise NotAcceptableError(
             f"Footprints do not come as {request.headers.get('Accept', '')[:200]}.",

@@ -3,13 +3,15 @@
 `serving.openapi` documents these very schemas, so what is documented is what is checked.
 """
 
+import re
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import shapely
 from flask import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import from_json
 from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from footprint_pipeline.errors import RequestError
 from footprint_pipeline.footprints.mercator import MAX_LATITUDE
@@ -114,9 +116,33 @@ class AnswerForm(_Schema):
     )
 
 
-_Ring = Annotated[
-    list[tuple[Longitude, Latitude]], Field(min_length=4, fail_fast=True, description="closed; longitude first")
+def _on_the_ground(position: object) -> object:
+    """A position without its height, which RFC 7946 allows."""
+    if isinstance(position, list):
+        flat = len(position) == 3 and isinstance(position[2], int | float) and not isinstance(position[2], bool)
+        return tuple(position[:2] if flat else position)
+    return position
+
+
+_Position = Annotated[
+    tuple[Longitude, Latitude],
+    BeforeValidator(_on_the_ground),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "prefixItems": [
+                {"type": "number", "minimum": -180, "maximum": 180},
+                {"type": "number", "minimum": -MAX_LATITUDE, "maximum": MAX_LATITUDE},
+                {"type": "number"},
+            ],
+            "minItems": 2,
+            "maxItems": 3,
+            "description": "longitude, latitude, and a height that counts for nothing",
+        }
+    ),
 ]
+_Box = Annotated[list[float], Field(min_length=4, max_length=6, description="counts for nothing")]
+_Ring = Annotated[list[_Position], Field(min_length=4, fail_fast=True, description="closed; longitude first")]
 _Rings = Annotated[list[_Ring], Field(min_length=1, fail_fast=True, description="the exterior, then holes")]
 
 
@@ -124,6 +150,7 @@ class Polygon(_Schema):
     """A GeoJSON Polygon (RFC 7946)."""
 
     type: Literal["Polygon"]
+    bbox: _Box | None = None
     coordinates: _Rings
 
     @property
@@ -136,6 +163,7 @@ class MultiPolygon(_Schema):
     """A GeoJSON MultiPolygon (RFC 7946)."""
 
     type: Literal["MultiPolygon"]
+    bbox: _Box | None = None
     coordinates: Annotated[list[_Rings], Field(min_length=1, fail_fast=True)]
 
     @property
@@ -223,6 +251,7 @@ class ImageOptions(_Schema):
 
 
 Query = TypeVar("Query", bound=_Schema)
+_TEXTS = ("imagery", "polygon")
 
 
 def from_body(schema: type[Query], request: Request) -> Query:
@@ -231,7 +260,20 @@ def from_body(schema: type[Query], request: Request) -> Query:
     Raises:
         pydantic.ValidationError: it is not JSON, or does not fit.
     """
-    return schema.model_validate_json(request.get_data(), strict=True)
+    return schema.model_validate_json(read_body(request), strict=True)
+
+
+def read_body(request: Request) -> bytes:
+    """The body.
+
+    Raises:
+        RequestEntityTooLarge: it is larger than `request.max_content_length`; one that comes in chunks does not say so.
+    """
+    body = request.get_data(cache=False)
+    at_most = request.content_length is None and len(body) == request.max_content_length
+    if at_most and request.environ["wsgi.input"].read(1):
+        raise RequestEntityTooLarge
+    return body
 
 
 def from_arguments(schema: type[Query], arguments: MultiDict[str, str]) -> Query:
@@ -246,6 +288,8 @@ def from_arguments(schema: type[Query], arguments: MultiDict[str, str]) -> Query
     for name, values in arguments.lists():
         if len(values) > 1:
             raise RequestError(f"{name}: given {len(values)} times.", fix="Give it once.")
+        if re.search(r"\d_", values[0]) and name not in _TEXTS:  # Python reads 1_7 as a number
+            raise RequestError(f"{name}: {values[0][:100]!r} holds a '_'.", fix="Write numbers with digits alone.")
         given[name] = values[0]
     if "coordinate" in schema.model_fields:
         coordinate = {name: given.pop(name) for name in Coordinate.model_fields if name in given}

@@ -14,6 +14,7 @@ from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.mercator import MAX_LATITUDE
 from footprint_pipeline.footprints.patch import Patch
 from serving.encoded_image import check_image, decode
+from serving.queries import read_body
 
 NAME = "image"
 """What it is called in answers and errors, and which part of a form it is."""
@@ -30,7 +31,7 @@ def read_upload(request: Request) -> bytes:
             raise RequestError("The form has not exactly one file, called image.", fix="Send it as -F image=@FILE.")
         encoded = request.files[NAME].read()
     else:
-        encoded = request.get_data(cache=False)
+        encoded = read_body(request)
     if not encoded:
         raise RequestError("There is no image.", fix="Send a GeoTIFF, PNG or JPEG as the body.")
     return encoded

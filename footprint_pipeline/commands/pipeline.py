@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from footprint_pipeline.orchestration.local import run_job
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.areas import Aoi
 from footprint_pipeline.spacenet.catalog import SYNTHETIC, load_catalog
-from footprint_pipeline.spacenet.own_areas import own_areas, write_aoi
+from footprint_pipeline.spacenet.own_areas import added, own_areas
 from footprint_pipeline.spacenet.sources import resolve_source
 from footprint_pipeline.stages.weights import find_weights
 
@@ -156,12 +157,12 @@ def _materialize_dataset(settings: Settings, aoi: Aoi, data: Mapping[str, Any]) 
         aoi: the area.
         data: asset name → its config; values that are None are left to the asset.
     """
-    if load_catalog(settings.home).get(aoi.name) != aoi:
-        write_aoi(settings.home, aoi)
     config = {
         asset: {name: value for name, value in values.items() if value is not None} for asset, values in data.items()
     }
-    run_job("dataset", settings, partition=aoi.name, config=config)
+    known = load_catalog(settings.home).get(aoi.name) == aoi
+    with nullcontext() if known else added(settings.home, aoi):
+        run_job("dataset", settings, partition=aoi.name, config=config)
 
 
 def _with_weights(settings: Settings, training: Mapping[str, Any]) -> dict[str, Any]:

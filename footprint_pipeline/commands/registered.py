@@ -1,13 +1,13 @@
 """Commands on registered models: export them, score them."""
 
 import logging
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from footprint_pipeline.commands.lines import score_lines
 from footprint_pipeline.errors import DatasetError, SettingsError
+from footprint_pipeline.files import copy_file
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.registry import CHAMPION, Registered, Registry, learned_beside
 from footprint_pipeline.settings import Settings
@@ -25,7 +25,7 @@ def export(settings: Settings, *, kind: str, alias: str | None, version: str | N
     out.mkdir(parents=True, exist_ok=True)
     if kind == "openvino":
         pulled = registry.pull(version=found.version, into=settings.home.absolute() / "pulled")
-        written = [Path(shutil.copy2(path, out / path.name)) for path in sorted(pulled.iterdir())]
+        written = [copy_file(path, out / path.name) for path in sorted(pulled.iterdir())]
     elif kind == "onnx":
         written = registry.pull_onnx(version=found.version, into=out)
     else:

@@ -27,7 +27,7 @@ def read_split_table(path: Path, *, aoi: str, several: bool = False) -> dict[str
         several: whether it must have one.
 
     Raises:
-        DatasetError: it cannot be read, lacks a column, names a split that is none, or a tile twice.
+        DatasetError: it cannot be read, lacks a column, names no tile, a split that is none, or a tile twice.
     """
     try:
         with warnings.catch_warnings():  # of a comma too many at the end of rows, which does no harm
@@ -35,14 +35,25 @@ def read_split_table(path: Path, *, aoi: str, several: bool = False) -> dict[str
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except (OSError, ValueError) as error:  # ValueError: empty, not a table, or not UTF-8
         raise DatasetError(f"{path}: cannot be read as CSV ({str(error).partition(chr(10))[0]}).", fix=_FIX) from None
-    table = table.rename(columns=str.strip).apply(lambda column: column.str.strip())
+    table = table.rename(columns=str.strip)
+    if twice := [name for name in ("tile_id", "split", "aoi") if (table.columns == name).sum() > 1]:
+        raise DatasetError(f"{path}: has the column {twice[0]} twice.", fix="Leave one of them.")
+    table = table.apply(lambda column: column.str.strip())
     if lacking := [name for name in ("tile_id", "split") if name not in table]:
         raise DatasetError(f"{path}: has no column {' and no '.join(lacking)}.", fix=_FIX)
     table = table[(table != "").any(axis=1)]
     if several and "aoi" not in table:
         raise DatasetError(f"{path}: has no column aoi, but is of several AOIs.", fix=_FIX)
     if "aoi" in table:
+        others = _some(table["aoi"].unique())
         table = table[table["aoi"] == aoi]
+        if table.empty and others:
+            raise DatasetError(
+                f"{path}: names no tile of {aoi}; its column aoi holds {others}.",
+                fix="Write the AOI's name there, or give the area that name (--aoi).",
+            )
+    if table.empty:
+        raise DatasetError(f"{path}: names no tile.", fix=_FIX)
     known = (*SPLITS, GUARD)
     wrong = table[~table["split"].isin(known)]
     if len(wrong):
@@ -60,14 +71,14 @@ def splits_of(tile_ids: Iterable[str], assigned: Mapping[str, str]) -> np.ndarra
     """The split of every tile, str, shape (N,): the one assigned, else the guard.
 
     Raises:
-        DatasetError: a tile is assigned that is none of these, or not one of these is assigned.
+        DatasetError: a tile is assigned that is none of these.
     """
     ids = list(tile_ids)
     unknown = assigned.keys() - set(ids)
-    if unknown or not assigned:
+    if unknown:
         raise DatasetError(
-            f"{len(unknown)} of the {len(assigned)} tiles that are assigned to a split are not there"
-            + (f": {_some(sorted(unknown))}." if unknown else "."),
+            f"{len(unknown)} of the {len(assigned)} tiles that are assigned to a split are not there: "
+            f"{_some(sorted(unknown))}.",
             fix=f"Name tiles as the tile index does, such as {_some(sorted(ids))}.",
         )
     return np.array([assigned.get(tile_id, GUARD) for tile_id in ids], object)

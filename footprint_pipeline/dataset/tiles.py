@@ -243,6 +243,8 @@ def _describe(path: Path, tile: _Tile) -> dict[str, object]:
         ) from None
     if not np.isfinite([lon, lat]).all():
         raise TileError(f"{path.name}: lies outside the range of its own CRS.", fix="Correct its georeference.")
+    if np.ptp(lon) > 180:
+        raise TileError(f"{path.name}: lies across the antimeridian.", fix="Cut it in two there.")
     return {
         "width": width,
         "height": height,

@@ -219,7 +219,7 @@ def predict_raster(
         patch = imagery.read(padded_3857, height, width)
         if not patch.valid[inside].any():
             raise no_imagery(imagery, bounds_3857)
-        check_resolution(patch, runtime.spec.gsd_m)
+        check_resolution(patch.source, patch.gsd_m, runtime.spec.gsd_m)
     with stages.timed("predict"):
         profile = profile_patch(runtime.spec, replace(patch, pixels=patch.pixels[inside], valid=patch.valid[inside]))
         padded = predict_patch(runtime, patch)
@@ -267,7 +267,7 @@ def _normalization(spec: ModelSpec, patch: Patch) -> Normalization:
     known = f"was trained with {len(deep)} different stretches of such" if deep else "was trained on 8-bit"
     raise ImageryError(
         f"{patch.source}: {patch.pixels.dtype} imagery, but model {spec.model_name} {known} imagery.",
-        fix="Serve the imagery as 8-bit red, green and blue.",
+        fix="Give it imagery of 8-bit red, green and blue.",
     )
 
 
@@ -308,9 +308,17 @@ def _check_size(bounds_3857: Bounds, pixel: float, gsd_m: float) -> None:
         raise AreaTooLargeError(
             f"The area is {width:,} × {height:,} px at the model's {gsd_m:g} m a pixel; one request may ask for "
             f"{MAX_PIXELS:,} px at most, {MAX_SIDE_PX:,} px to a side.",
-            fix=f"Ask for zoom {coarsest} or finer, or for a rectangle of {largest_km2:g} km² at most, "
-            f"{MAX_SIDE_PX * gsd_m / 1000:g} km to a side.",
+            fix=f"Ask for zoom {coarsest} or finer."
+            if _is_tile(bounds_3857)
+            else f"Ask for a rectangle of {largest_km2:g} km² at most, {MAX_SIDE_PX * gsd_m / 1000:g} km to a side.",
         )
+
+
+def _is_tile(bounds_3857: Bounds) -> bool:
+    """Whether an area is a map tile, so that whoever asked for it gave a zoom."""
+    zoom = round(math.log2(tile_side(0) / (bounds_3857.right - bounds_3857.left)))
+    tile = tile_at_3857(*bounds_3857.centre, max(zoom, 0)).bounds_3857
+    return np.allclose(tile, bounds_3857, rtol=0, atol=1e-3)
 
 
 def _cut(footprints: Footprints, raster: Raster) -> bool:

@@ -3,7 +3,8 @@
 import math
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import date as calendar_date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,13 @@ class GeoTiffImagery:
                 f"{self.name}: missing, or not a raster that GDAL can read.",
                 fix="Set FOOTPRINT_IMAGERY to a GeoTIFF, an XYZ template with {z} {x} {y}, or 'mapbox'.",
             ) from None
+
+    @cached_property
+    def gsd_m(self) -> float:
+        """What a pixel measures on the ground in the middle, metres."""
+        tile = tile_at(*self.extent_wgs84.centre, 18).bounds_3857
+        steps = footsteps(*self._places(tile, _MAP_TILE_PX, _MAP_TILE_PX))
+        return (tile.right - tile.left) / _MAP_TILE_PX * ground_scale(tile) / math.sqrt(math.prod(steps))
 
     @cached_property
     def zooms(self) -> tuple[int, int]:
@@ -250,7 +258,8 @@ def _date(tags: dict[str, str]) -> str | None:
     """When the imagery was taken, else when the file was made, as YYYY-MM-DD; None where no tag says it."""
     for name in _DATE_TAGS:
         if found := re.match(r"(\d{4})[:-](\d{2})[:-](\d{2})", tags.get(name, "")):
-            return "-".join(found.groups())
+            with suppress(ValueError):  # a clock that was never set says 0000:00:00
+                return calendar_date(*map(int, found.groups())).isoformat()
     return None
 
 

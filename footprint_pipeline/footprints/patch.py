@@ -86,19 +86,20 @@ def no_imagery(imagery: Imagery, bounds_3857: Bounds) -> NoImageryError:
     )
 
 
-def check_resolution(patch: Patch, gsd_m: float) -> None:
+def check_resolution(source: str, seen_m: float | None, gsd_m: float) -> None:
     """Make sure that imagery shows what a model needs to see.
 
     Args:
-        patch: as it was read on the model's grid, from the finest that the source has, if need be.
+        source: what the imagery is called.
+        seen_m: what a pixel of the finest that it has measures on the ground, metres; None where nobody knows.
         gsd_m: the model's ground sample distance, metres a pixel.
 
     Raises:
         TooCoarseError: its pixels are more than `COARSEST` times as wide as the model's.
     """
-    if patch.gsd_m is not None and patch.gsd_m > COARSEST * gsd_m:
+    if seen_m is not None and seen_m > COARSEST * gsd_m:
         raise TooCoarseError(
-            f"{patch.source}: pixels of {patch.gsd_m:.2f} m on the ground are too coarse for this model, which works "
+            f"{source}: pixels of {seen_m:.2f} m on the ground are too coarse for this model, which works "
             f"at {gsd_m:g} m and takes up to {COARSEST * gsd_m:g} m.",
             fix="Ask a source with finer imagery, or raise its finest zoom (max_zoom, FOOTPRINT_IMAGERY_MAX_ZOOM) if "
             "it has finer tiles.",

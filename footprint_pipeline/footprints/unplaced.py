@@ -127,7 +127,7 @@ def _resampled(patch: Patch, gsd_m: float) -> Patch:
     """The patch in pixels of `gsd_m`; as it is where it does not say what its own are."""
     if patch.gsd_m is None:
         return patch
-    check_resolution(patch, gsd_m)
+    check_resolution(patch.source, patch.gsd_m, gsd_m)
     height, width = (max(1, round(side * patch.gsd_m / gsd_m)) for side in patch.valid.shape)
     if height * width > MAX_PIXELS:
         raise RequestError(

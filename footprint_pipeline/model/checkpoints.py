@@ -1,5 +1,7 @@
 """Trainings that were interrupted: all that it takes to go on, in one file that is replaced as a whole.
 
+Of one that is finished there is what it made, until somebody has taken it.
+
 What belongs here: the file, the folders that hold one each, and who may use them. What is in the file is `training`'s
 business. A folder is named for what is trained, so that the same command finds its own.
 """
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _FILE = "checkpoint.npz"
 _RUN = "run.txt"
+_DONE = "done.json"
 _LOCK = "lock"
 _KEPT_FOLDERS = 5
 
@@ -141,9 +144,22 @@ def remembered_run(folder: Path) -> str | None:
     return path.read_text(encoding="utf-8").strip() if path.exists() else None
 
 
+def remember_done(folder: Path, told: str) -> None:
+    """Note what the training in this folder made; the state that it would go on from is not needed any more."""
+    with atomic_path(folder / _DONE) as temporary:
+        temporary.write_text(told, encoding="utf-8")
+    (folder / _FILE).unlink(missing_ok=True)
+
+
+def remembered_done(folder: Path) -> str | None:
+    """What the training in this folder made; None when it is not finished."""
+    path = folder / _DONE
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
 def clear(folder: Path) -> None:
     """Remove what a training left in its folder, so that the next one starts anew."""
-    for name in (_FILE, _RUN):
+    for name in (_DONE, _FILE, _RUN):
         (folder / name).unlink(missing_ok=True)
 
 

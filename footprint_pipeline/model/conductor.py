@@ -102,6 +102,12 @@ class Conductor(keras.callbacks.CallbackList):  # type: ignore[misc]  # keras ha
             return f"{self.seconds / 60:.1f} of {spec.max_minutes:g} minutes are over"
         return None
 
+    def tell_again(self) -> None:
+        """Tell the watchers of a training that is finished what an interruption kept from them."""
+        self.on_train_begin()
+        if self._shown is not None:
+            self._show(len(self.history) - 1, *self._shown)
+
     # What Keras calls.
 
     def on_train_begin(self, logs: dict | None = None) -> None:

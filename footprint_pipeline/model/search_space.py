@@ -11,7 +11,7 @@ network.dropout: {low: 0.0, high: 0.3}
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -104,8 +104,10 @@ class SearchSpec:
                 f"The losses of trials that vary {' and '.join(varied)} are not to be compared.",
                 fix=f"Search for val_f1, or leave {' and '.join(varied)} out of the space.",
             )
-        if self.max_minutes_per_trial is not None:
-            object.__setattr__(self, "base", replace(self.base, max_minutes=self.max_minutes_per_trial))
+        if not 0 <= self.seed < 2**32:
+            raise SettingsError(f"seed is {self.seed}.", fix="It must be from 0 to 4294967295.")
+        if (minutes := self.max_minutes_per_trial) is not None:
+            object.__setattr__(self, "base", change(self.base, {"max_minutes": minutes}, where="max_minutes_per_trial"))
 
 
 def read_space(path: Path, base: TrainingSpec) -> dict[str, Range | Choices]:

@@ -151,6 +151,18 @@ def start_run(
         _end("FINISHED")
 
 
+def is_finished(tracking_uri: str, run_id: str) -> bool:
+    """Whether a run is there; it is FINISHED then, also where an interruption kept MLflow from being told."""
+    client = mlflow.MlflowClient(tracking_uri)
+    try:
+        info = client.get_run(run_id).info
+        if info.lifecycle_stage == "active" and info.status != "FINISHED":
+            client.set_terminated(run_id, "FINISHED")
+    except MlflowException:
+        return False
+    return bool(info.lifecycle_stage == "active")
+
+
 def _end(status: str) -> None:
     """End the run, as far as MLflow can be told: that it cannot must not hide why the run ends."""
     try:

@@ -107,7 +107,9 @@ def train(
         elif weights is not None:
             _start_from(learner, spec, weights)
         precision = choose_precision(spec.precision, devices)
-        if not conductor.finished():
+        if conductor.finished():
+            conductor.tell_again()
+        else:
             log.info(
                 "Training %s parameters in %s on %s: %d epochs of %d steps, %d chips of %d px a step",
                 f"{learner.network.count_params():,}", precision, ", ".join(devices), spec.epochs, steps,

@@ -1,5 +1,6 @@
 """How one model stage hands a record to the next: as a JSON file, readable by people, no pickles."""
 
+import json
 from pathlib import Path
 
 import dagster as dg
@@ -13,7 +14,7 @@ class JsonRecords(dg.ConfigurableIOManager):
     """Stores pydantic records as JSON and reads them back by the input's annotation.
 
     The last record of an asset is `<folder>/<asset>.json`, whichever run made it. A run reads what it made itself, or
-    the run that it is another try of, so that two at a time do not take each other's: these are kept in
+    the last of the runs that it is another try of, so that two at a time do not take each other's: these are kept in
     `<folder>/runs/<run>/` as well.
     """
 
@@ -33,10 +34,8 @@ class JsonRecords(dg.ConfigurableIOManager):
         Raises:
             DatasetError: the asset has not been materialised.
         """
-        run = context.step_context.dagster_run
-        tries = (each for each in (run.run_id, run.parent_run_id, run.root_run_id) if each is not None)
         name = _file(context.asset_key)
-        places = [*(self._of_run(each) / name for each in tries), Path(self.folder) / name]
+        places = [*(self._of_run(each) / name for each in _tries(context)), Path(self.folder) / name]
         path = next((place for place in places if place.exists()), None)
         if path is None:
             raise DatasetError(
@@ -48,6 +47,22 @@ class JsonRecords(dg.ConfigurableIOManager):
 
     def _of_run(self, run_id: str) -> Path:
         return Path(self.folder) / "runs" / run_id
+
+
+def was_stored(folder: Path, asset: str, mlflow_run: str) -> bool:
+    """Whether an asset's record of this MLflow run is among those that are kept."""
+    kept = [folder / f"{asset}.json", *folder.glob(f"runs/*/{asset}.json")]
+    return any(json.loads(path.read_text())["run_id"] == mlflow_run for path in kept if path.exists())
+
+
+def _tries(context: dg.InputContext) -> list[str]:
+    """The run, and the runs that it is another try of, from the last to the first."""
+    run: dg.DagsterRun | None = context.step_context.dagster_run
+    tries = []
+    while run is not None:
+        tries.append(run.run_id)
+        run = context.step_context.instance.get_run_by_id(run.parent_run_id) if run.parent_run_id else None
+    return tries
 
 
 def _file(key: dg.AssetKey) -> str:

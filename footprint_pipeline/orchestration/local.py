@@ -4,14 +4,14 @@ Runs appear in the UI like any other, for they are recorded in the same instance
 """
 
 import os
-import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ import dagster as dg
 import footprint_pipeline
 from footprint_pipeline.definitions import build_definitions
 from footprint_pipeline.errors import DatasetError, SettingsError
-from footprint_pipeline.files import atomic_path
+from footprint_pipeline.files import copy_file
+from footprint_pipeline.home import keep_place, one_opening
 from footprint_pipeline.orchestration.lost_runs import end_lost_runs, wait_for_pool
 from footprint_pipeline.settings import Settings
 
@@ -29,16 +30,33 @@ ROOT = Path(footprint_pipeline.__file__).parents[1]
 
 
 def prepare_home(settings: Settings) -> Path:
-    """Make the home's Dagster instance from the checkout's `dagster.yaml`, and return its folder."""
+    """Make the home's Dagster instance from the checkout's `dagster.yaml`, and return its folder.
+
+    Raises:
+        SettingsError: there is no checkout, or the home has been moved.
+    """
+    keep_place(settings.home)
     folder = settings.home.absolute() / "dagster"
     source = ROOT / "dagster.yaml"
     if not source.exists():
         raise SettingsError(f"{source.name} is not beside the package.", fix="Install with `pip install -e .`.")
     target = folder / "dagster.yaml"
     if not target.exists() or target.read_bytes() != source.read_bytes():
-        with atomic_path(target) as temporary:
-            shutil.copyfile(source, temporary)
+        copy_file(source, target)
     return folder
+
+
+@contextmanager
+def open_instance(folder: Path, settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of a prepared home; its databases, and MLflow's, are made while nobody else opens them."""
+    from footprint_pipeline.registry import open_database
+
+    with ExitStack() as stack:
+        with one_opening(settings.home):
+            instance = stack.enter_context(dg.DagsterInstance.from_config(str(folder)))
+            if not settings.mlflow_is_server:
+                open_database(settings.mlflow_uri)
+        yield instance
 
 
 def run_job(
@@ -62,7 +80,8 @@ def run_job(
         DatasetError: a blocking check of an asset failed; what came before it is kept.
         Whatever an asset raises, as it is.
     """
-    os.environ["DAGSTER_HOME"] = str(prepare_home(settings))
+    folder = prepare_home(settings)
+    os.environ["DAGSTER_HOME"] = str(folder)
     os.environ["FOOTPRINT_HOME"] = str(settings.home.absolute())
     job = build_definitions(settings).resolve_job_def(name)
     run_config = {
@@ -71,7 +90,7 @@ def run_job(
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
     }
     run_id = str(uuid.uuid4())
-    with dg.DagsterInstance.get() as instance:
+    with open_instance(folder, settings) as instance:
         end_lost_runs(instance)
         wanted = [node.definition for node in job.nodes if not selection or node.name in selection]
         for pool in {pool for definition in wanted for pool in definition.pools}:
@@ -116,15 +135,35 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "
 """Ctrl-C, being told to end, and a terminal that is closed."""
 
 
+def check_ports(settings: Settings, *, host: str, port: int, mlflow_port: int) -> None:
+    """Make sure that the programs of `run_ui` can have their ports: they print an error and stay, but do not serve.
+
+    Raises:
+        SettingsError: one is taken, or the address is none of this machine.
+    """
+    for option, number in (("--port", port), *([] if settings.mlflow_is_server else [("--mlflow-port", mlflow_port)])):
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, socket.SOCK_STREAM) as listener:
+                if os.name == "posix":  # as the programs do: a port that was left a moment ago can be had
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(address)
+        except OSError as error:
+            raise SettingsError(
+                f"{host}:{number} cannot be had ({error.strerror}).", fix=f"Give another {option}, or end what has it."
+            ) from None
+
+
 def run_ui(settings: Settings, *, host: str, port: int, mlflow_port: int) -> int:
     """Run the Dagster UI (webserver and daemon) and the MLflow UI on this home until one ends or Ctrl-C.
 
     Returns:
         The exit code of whichever ended first; 0 after Ctrl-C.
     """
+    folder = prepare_home(settings)
     environment = {
         **os.environ,
-        "DAGSTER_HOME": str(prepare_home(settings)),
+        "DAGSTER_HOME": str(folder),
         "FOOTPRINT_HOME": str(settings.home.absolute()),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONWARNINGS": "ignore",
@@ -136,7 +175,7 @@ def run_ui(settings: Settings, *, host: str, port: int, mlflow_port: int) -> int
     if not settings.mlflow_is_server:
         environment.setdefault("FOOTPRINT_MLFLOW_UI_URL", f"http://{host}:{mlflow_port}")
         environment["MLFLOW_BACKEND_STORE_URI"] = settings.mlflow_uri  # a command line is no place for a password
-    with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+    with open_instance(folder, settings) as instance:
         end_lost_runs(instance)
     programs = Path(sys.executable).parent
     commands = [

@@ -30,7 +30,8 @@ _LABEL = re.compile(r"^(?:Geo|buildings|geojson_buildings)_|_Geo$", re.IGNORECAS
 _LOOSE = re.compile(
     r"^SN\d+_buildings_(?:train|test\w*?)_(?P<aoi>.+)_(?:PS-RGB|geojson_buildings)_(?P<image>img\d+)$", re.IGNORECASE
 )
-_AOI = re.compile(r"AOI_\d+_[A-Za-z]+")
+_AFTER_NAME = r"(?i:(?:train|test|public|img|rgb|ps|pan|mul|geojson|polygons|buildings?|roads?)(?![a-z]))"
+_AOI = re.compile(rf"AOI_\d+_[A-Za-z]+(?:_(?!{_AFTER_NAME})[A-Za-z]+(?![A-Za-z0-9]))*")
 _TILES_LOOKED_FOR = "3band/3band_*.tif (SpaceNet 1), RGB-PanSharpen/*.tif or PS-RGB/*.tif (SpaceNet 2)"
 _LABELS_LOOKED_FOR = (
     "vectordata/summarydata/*_3band.csv, summaryData/*.csv, geojson/*.geojson, geojson/buildings/*.geojson, "
@@ -130,10 +131,10 @@ def aoi_name(texts: Iterable[str]) -> str | None:
     for text in texts:
         found = _AOI.search(text)
         if found:
-            _, number, city = found[0].split("_")
+            _, number, *city = found[0].split("_")
             known = {name.lower(): name for name in BUILT_IN}
-            spelt = f"AOI_{number}_{city.capitalize() if city.isupper() else city}"
-            return known.get(spelt.lower(), spelt)
+            spelt = "_".join(["AOI", number, *(word.capitalize() if word.isupper() else word for word in city)])
+            return known.get(f"aoi_{number}_{city[0]}".lower(), spelt)
     return None
 
 
@@ -253,7 +254,7 @@ def discover(
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise SourceError(f"{folder}: {what}.", fix="Give a folder in SpaceNet's layout.")
-    paths = list(_files(folder))
+    paths = list(files_below(folder))
     if among is not None:
         gone = [path for path in paths if path.as_posix() not in among and role(path, patterns)]
         if gone:
@@ -295,7 +296,7 @@ def _kind(image: PurePath) -> Kind:
     return _KINDS.get(band[0][:-1].lower() if band else image.parent.name.lower(), "spacenet1")
 
 
-def _files(folder: Path) -> Iterable[PurePath]:
+def files_below(folder: Path) -> Iterable[PurePath]:
     """Every file below a folder, relative to it, links to folders included, each folder once."""
     seen = set()
     for root, folders, names in os.walk(folder, followlinks=True):

@@ -33,6 +33,8 @@ AOI_12_Mirrored:
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,8 +42,9 @@ from typing import Any
 import yaml
 
 from footprint_pipeline.errors import SettingsError
-from footprint_pipeline.files import atomic_path
+from footprint_pipeline.files import atomic_path, locked
 from footprint_pipeline.spacenet.areas import Aoi, Part, Patterns, Source, is_archive, is_valid_name, normal_uri
+from footprint_pipeline.spacenet.s3.errors import MissingKeyError
 
 USER_FILE = "aois.yaml"
 _SOURCE = {"source", "bucket", "key", "prefix", "size", "md5", "unpacked"}
@@ -81,10 +84,39 @@ def write_aoi(home: Path, aoi: Aoi) -> Aoi:
     entry = first | {key: value for key, value in fields.items() if value is not None}
     path = home / USER_FILE
     written = _Entry(path, aoi.name, entry).aoi()
-    entries = _read(path)
-    if entries.get(aoi.name) != entry:
-        _write(path, entries, aoi.name, entry)
+    with _one_writer(home):
+        entries = _read(path)
+        if entries.get(aoi.name) != entry:
+            _write(path, entries, aoi.name, entry)
     return written
+
+
+@contextmanager
+def added(home: Path, aoi: Aoi) -> Iterator[None]:
+    """`write_aoi`, unless there turns out to be nothing: after a MissingKeyError the file is what it was."""
+    path = home / USER_FILE
+    before = _text(path)
+    write_aoi(home, aoi)
+    entered = _text(path)
+    try:
+        yield
+    except MissingKeyError:
+        with _one_writer(home):
+            if _text(path) == entered != before:  # nobody has added another since
+                if before:
+                    with atomic_path(path) as temporary:
+                        temporary.write_text(before, encoding="utf-8")
+                else:
+                    path.unlink()
+        raise
+
+
+def _one_writer(home: Path) -> AbstractContextManager[bool]:
+    return locked(home / f".{USER_FILE}.lock", waiting=f"Another command writes {USER_FILE}: waiting for it.")
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _write(path: Path, entries: dict[str, object], name: str, entry: dict[str, Any]) -> None:
@@ -92,7 +124,7 @@ def _write(path: Path, entries: dict[str, object], name: str, entry: dict[str, A
 
     Where one of that name is replaced they do not, and what the file was lies beside it as `aois.yaml.bak`.
     """
-    former = path.read_text(encoding="utf-8") if path.exists() else ""
+    former = _text(path)
     wanted = {**entries, name: entry}
     text = former.rstrip("\n") + "\n" * bool(former.strip()) + _dumped({name: entry})
     if name in entries or _parsed(text) != wanted:

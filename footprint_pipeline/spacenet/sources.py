@@ -19,8 +19,8 @@ from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.archive import Archive, has_unpacked, unpack, unpacked_before
 from footprint_pipeline.spacenet.areas import SYNTHETIC_URI, Aoi, Part, Source, is_archive, normal_uri
 from footprint_pipeline.spacenet.catalog import load_catalog
-from footprint_pipeline.spacenet.download import S3, MissingKeyError, Progress, RemoteFile, is_complete
-from footprint_pipeline.spacenet.layout import Layout, aoi_name, discover
+from footprint_pipeline.spacenet.download import S3, MissingKeyError, Progress, RemoteFile, is_complete, split_uri
+from footprint_pipeline.spacenet.layout import Layout, aoi_name, discover, files_below
 from footprint_pipeline.spacenet.loose import fetch_prefix, has_fetched
 
 _log = logging.getLogger(__name__)
@@ -92,8 +92,12 @@ def _told_apart(uri: str, s3: S3, *, whole: bool) -> list[str]:
         remotes = [s3.head(uri)] if whole else s3.list(uri.rstrip("/") + "/")
         return [f"{remote.uri} {remote.size} {remote.etag}" for remote in remotes]
     path = Path(uri)
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return [f"{file} {status.st_size} {status.st_mtime_ns}" for file in files for status in [file.stat()]]
+    files = [path] if path.is_file() else [path / file for file in files_below(path)]
+    return [
+        f"{file} {status.st_size} {status.st_mtime_ns}"
+        for file in files if file.is_file()
+        for status in [file.stat()]
+    ]  # fmt: skip
 
 
 def resolve_source(text: str | Sequence[str], home: Path) -> Aoi:
@@ -250,8 +254,11 @@ def _synthetic(folder: Path, tiles: int | None) -> Path:
 
 
 def _check_exists(given: str, uri: str, names: list[str]) -> None:
-    """Raise SourceError for what cannot be a source."""
-    if uri.startswith("s3://") or Path(uri).is_dir() or (is_archive(uri) and Path(uri).is_file()):
+    """Raise SourceError for what cannot be a source. Nothing is asked of a server."""
+    if uri.startswith("s3://"):
+        split_uri(uri)
+        return
+    if Path(uri).is_dir() or (is_archive(uri) and Path(uri).is_file()):
         return
     near = difflib.get_close_matches(given, names, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""

@@ -107,7 +107,7 @@ def _one_trial(
 ) -> None:
     done = len(ended(study))
     # A sampler anew for each trial: what it proposes depends on the trials that have ended, not on interruptions.
-    study.sampler = optuna.samplers.TPESampler(seed=spec.seed + done)
+    study.sampler = optuna.samplers.TPESampler(seed=(spec.seed + done) % 2**32)
     trial = study.ask()
     point = {name: _suggest(trial, name, axis) for name, axis in spec.space.items()}
     told = ", ".join(f"{name} {value}" for name, value in point.items())
@@ -115,9 +115,12 @@ def _one_trial(
     named = {"search.trial": str(trial.number), "mlflow.runName": f"{study.study_name} {trial.number}"}
     try:
         recipe = recipe_at(spec, point)
-        trained, history = train_unet(settings, recipe, aois, tags={**tags, **named}, parent_run_id=run_id)
+        trained, history = train_unet(
+            settings, recipe, aois, tags={**tags, **named}, parent_run_id=run_id,
+            handed_on=lambda made: made in {each.user_attrs.get("run_id") for each in ended(study)},
+        )  # fmt: skip
     except Exception as error:
-        of_the_point = isinstance(error, TrainingError | SettingsError | MemoryError) or _is_out_of_memory(error)
+        of_the_point = isinstance(error, TrainingError | SettingsError)
         if not of_the_point and isinstance(error, FootprintError | MlflowException | OSError):
             raise  # the same trial is begun again when the search goes on
         log.warning("Trial %d failed: %s", trial.number, first_line(error))
@@ -131,8 +134,8 @@ def _one_trial(
         ("run_id", trained.run_id), ("parameters", trained.parameters), ("minutes", trained.seconds / 60),
     ):  # fmt: skip
         trial.set_user_attr(name, fact)
-    study.tell(trial, value)
     MlflowClient(settings.mlflow_uri).log_metric(trained.run_id, METRIC, value)
+    study.tell(trial, value)
 
 
 def _suggest(trial: optuna.Trial, name: str, axis: Range | Choices) -> Any:
@@ -141,10 +144,6 @@ def _suggest(trial: optuna.Trial, name: str, axis: Range | Choices) -> Any:
     if axis.whole:
         return trial.suggest_int(name, int(axis.low), int(axis.high), log=axis.log)
     return trial.suggest_float(name, axis.low, axis.high, log=axis.log)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _contents(lake: Lake, manifest: pd.DataFrame) -> str:

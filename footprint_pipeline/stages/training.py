@@ -4,8 +4,8 @@ Imports Keras and MLflow, so whoever must stay light imports it inside a functio
 """
 
 import hashlib
+import json
 import logging
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ from footprint_pipeline.dataset.checks.record import require_passed
 from footprint_pipeline.dataset.shared_ground import warn_of_shared_ground
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import normalization
+from footprint_pipeline.errors import TrainingError
 from footprint_pipeline.evaluation import reports
 from footprint_pipeline.handover import TrainedUnet
 from footprint_pipeline.lake import Lake
@@ -31,7 +32,9 @@ from footprint_pipeline.model.checkpoints import (
     checkpoint_key,
     clear,
     forget_old,
+    remember_done,
     remember_run,
+    remembered_done,
     remembered_run,
 )
 from footprint_pipeline.model.spec import TrainingSpec
@@ -39,6 +42,7 @@ from footprint_pipeline.model.spec_files import to_yaml
 from footprint_pipeline.model.tensorboard import EventFile
 from footprint_pipeline.model.training import train
 from footprint_pipeline.model.unet import describe
+from footprint_pipeline.registry import first_line
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.live import ToCaller, ToMlflow, ToTensorBoard, bar_or_lines
 from footprint_pipeline.stages.scoring import load_manifest
@@ -56,6 +60,7 @@ def train_unet(
     resume: bool = True,
     weights: Path | None = None,
     parent_run_id: str | None = None,
+    handed_on: Callable[[str], bool] = lambda run_id: True,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
     progress: bool | None = None,
 ) -> tuple[TrainedUnet, list[dict[str, float]]]:
@@ -72,6 +77,8 @@ def train_unet(
         resume: False forgets what an interrupted training has done.
         weights: `.keras` or `.weights.h5` file to start from, as far as it fits; at random when None.
         parent_run_id: MLflow run that this one is a child of.
+        handed_on: whether somebody has what a finished training made, by its MLflow run. Where nobody has, for whoever
+            asked was interrupted then, the same training gives that again and does not begin anew.
         on_epoch: called after every epoch with its number (0-based) and metrics.
         progress: a bar on stderr; by default where that is a terminal. Without, lines in the log.
 
@@ -108,6 +115,13 @@ def train_unet(
     with _sigterm_is_ctrl_c(), alone_in(folder):
         if not resume:
             clear(folder)
+        if (told := remembered_done(folder)) is not None:
+            made = json.loads(told)
+            trained = TrainedUnet.model_validate(made["trained"])
+            if not handed_on(trained.run_id) and tracking.is_finished(settings.mlflow_uri, trained.run_id):
+                log.info("This training is finished: MLflow run %s", trained.run_id)
+                return trained, made["history"]
+            clear(folder)
         with tracking.start_run(
             settings.mlflow_uri,
             settings.experiment,
@@ -124,34 +138,49 @@ def train_unet(
                 watchers = [ToMlflow(run), ToTensorBoard(events), bar_or_lines(progress)]
                 if on_epoch is not None:
                     watchers.append(ToCaller(on_epoch))
-                result = train(spec, cache, folder, resume=True, weights=weights, watchers=watchers)
+                try:
+                    result = train(spec, cache, folder, resume=True, weights=weights, watchers=watchers)
+                except Exception as error:
+                    if not _is_out_of_memory(error):
+                        raise
+                    raise TrainingError(
+                        f"There is not enough memory for {spec.batch_size} chips of {spec.chip_size} px a step "
+                        f"({first_line(error)}).",
+                        fix="Lower batch_size or chip_size, or take a smaller network.",
+                    ) from error
             run.log_picture("training/learning_curves.png", reports.learning_curves(result.history))
             model_id = run.log_model(result.model, stride=spec.network.stride, heads=spec.network.heads)
-        shutil.rmtree(folder)
+            parameters = int(result.model.count_params())
+            trained = TrainedUnet(
+                run_id=run.run_id,
+                experiment_id=run.experiment_id,
+                model_id=model_id,
+                network=describe(spec.network, parameters),
+                parameters=parameters,
+                stride=spec.network.stride,
+                heads=spec.network.heads,
+                chip_size=spec.chip_size,
+                gsd_m=gsd_m,
+                aois=names,
+                split_digest=stamp,
+                normalization={str(aoi): normalization(next(rows.itertuples())) for aoi, rows in taught.groupby("aoi")},
+                tiles=tiles,
+                epochs=len(result.history),
+                best_epoch=result.best_epoch,
+                validation_loss=result.history[result.best_epoch]["val_loss"],
+                seconds=result.seconds,
+                precision=result.precision,
+                weights=weights and weights.name,
+            )
+            remember_done(folder, json.dumps({"trained": trained.model_dump(mode="json"), "history": result.history}))
     forget_old(lake.checkpoints)
-    parameters = int(result.model.count_params())
-    trained = TrainedUnet(
-        run_id=run.run_id,
-        experiment_id=run.experiment_id,
-        model_id=model_id,
-        network=describe(spec.network, parameters),
-        parameters=parameters,
-        stride=spec.network.stride,
-        heads=spec.network.heads,
-        chip_size=spec.chip_size,
-        gsd_m=gsd_m,
-        aois=names,
-        split_digest=stamp,
-        normalization={str(aoi): normalization(next(rows.itertuples())) for aoi, rows in taught.groupby("aoi")},
-        tiles=tiles,
-        epochs=len(result.history),
-        best_epoch=result.best_epoch,
-        validation_loss=result.history[result.best_epoch]["val_loss"],
-        seconds=result.seconds,
-        precision=result.precision,
-        weights=weights and weights.name,
-    )
     return trained, result.history
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether the machine's memory is full, or a GPU's."""
+    told = type(error).__name__, str(error)
+    return isinstance(error, MemoryError) or told[0] == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in told[1]
 
 
 def _contents(cache: TileCache) -> str:

@@ -42,8 +42,8 @@ def page(browser: Browser, service: str) -> Iterator[Page]:
 
 
 def opened(page: Page) -> None:
-    """Wait until the page knows what there is."""
-    expect(page.locator("#model")).to_contain_text("red-roofs, version 3")
+    """Wait until the page knows what there is, and says what to do."""
+    expect(page.locator("#model")).to_have_text("red-roofs, version 3, sees 0.5 m a pixel.")
     until(page, "document.querySelectorAll('.leaflet-tile-pane canvas.leaflet-tile-loaded').length > 1")
 
 
@@ -214,7 +214,7 @@ def test_the_link_shows_the_same_again(page: Page, browser: Browser) -> None:
     [
         (f"#at=19/{GROUND}&area={X + 0.0005},{Y + 0.0005},{X + 0.0009},{Y + 0.0009}", "No building here", ""),
         ("#at=17/48.8/2.3&area=2.3,48.8,2.301,48.801", "There is no imagery here", "It covers latitude -22.9"),
-        ("#at=10/-22.9/-43.2&area=-44,-23,-43,-22", "No answer", "or for a rectangle of 4.19 km² at most"),
+        ("#at=10/-22.9/-43.2&area=-44,-23,-43,-22", "No answer", "Ask for a rectangle of 4.19 km² at most"),
     ],
 )
 def test_it_says_plainly_why_there_is_nothing(

@@ -360,10 +360,13 @@ def test_what_spreadsheets_leave_in_a_table_does_no_harm(tmp_path: Path) -> None
         ("tile_id,split\na,test\nb,test\na,train\n", r"mine\.csv: names a more than once"),
         ("tile_id,split\nTown_img1,test\nx4,train\nx3,train\nx2,train\nx1,train\n",
          r"4 of the 5 tiles that are .* not there: x1, x2, x3 and 1 more\.\n.*such as Town_img0, Town_img1"),
-        ("tile_id,split,aoi\nTown_img1,test,Elsewhere\n", "0 of the 0 tiles"),
+        ("tile_id,split,aoi\nTown_img1,test,town\nx,test,Elsewhere\n",
+         r"mine\.csv: names no tile of Town; its column aoi holds town, Elsewhere\.\n.*--aoi"),
+        ("tile_id,split,aoi\n", r"mine\.csv: names no tile\."),
+        ("tile_id,split, split\na,test,test\n", r"mine\.csv: has the column split twice"),
         (None, r"mine\.csv: cannot be read as CSV \(.*No such file"),
     ],
-    ids=["column", "empty", "split", "twice", "unknown", "none", "missing"],
+    ids=["column", "empty", "split", "twice", "unknown", "of none of its tiles", "header", "two columns", "missing"],
 )  # fmt: skip
 def test_a_table_that_makes_no_sense_is_refused(city: City, tmp_path: Path, content: str | None, problem: str) -> None:
     table = tmp_path / "mine.csv"

@@ -309,6 +309,15 @@ def test_a_tile_outside_its_crs_is_a_bad_tile(tmp_path: Path) -> None:
     assert "its CRS leads nowhere" in index.skipped[1][1]
 
 
+def test_a_tile_across_the_antimeridian_is_a_bad_tile(tmp_path: Path) -> None:
+    fiji, metres = "EPSG:3832", rasterio.Affine(1, 0, 3339584.7 - 20, 0, -1, -2e6)  # 180° lies 3,339,584.7 m east
+    across = write_image(tmp_path / "a.tif", grey(), crs=fiji, transform=metres)
+    beside = write_image(tmp_path / "b.tif", grey(), crs=fiji, transform=rasterio.Affine.translation(-100, 0) * metres)
+    index = index_tiles([("a", across), ("b", beside)], aoi="X")
+    assert index.table["tile_id"].tolist() == ["b"]
+    assert "lies across the antimeridian" in index.skipped[0][1]
+
+
 def test_progress_says_how_many_and_how_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -109,6 +109,7 @@ def test_a_key_that_is_not_in_the_bucket(tmp_path: Path, footprint: Footprint, b
     )  # fmt: skip
     assert outcome.code == 1
     assert f"s3://{bucket.name}/no/such.tar.gz" in outcome.err
+    assert not (tmp_path / "home" / "aois.yaml").exists()
 
 
 def test_no_champion_in_the_registry(tmp_path: Path, city: CitySummary, footprint: Footprint) -> None:
@@ -165,5 +166,5 @@ def test_a_place_that_cannot_be_written_to(tmp_path: Path, footprint: Footprint)
     outcome = footprint("prepare", "--home", tmp_path / "file" / "home")
     assert outcome.code == 1
     assert "Traceback" not in outcome.err
-    assert outcome.err.splitlines()[-1] == f"{tmp_path / 'file' / 'home' / 'dagster'}: Not a directory."
+    assert outcome.err.splitlines()[-1] == f"{tmp_path / 'file' / 'home'}: Not a directory."
     assert footprint("export", "--home", tmp_path, "--out", tmp_path / "file").code == 2

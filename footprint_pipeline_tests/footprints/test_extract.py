@@ -224,9 +224,13 @@ def test_too_much_at_once_says_which_zoom_is_the_coarsest(runtime: Runtime, tmp_
     imagery = city(tmp_path)
     with pytest.raises(RequestError, match="16,777,216 px at most") as error:
         extract(runtime, imagery, tile_at(*PLACE, 10).bounds_3857)
-    assert error.value.fix.startswith("Ask for zoom 15 or finer, or for a rectangle of 4.19 km² at most")
+    assert error.value.fix == "Ask for zoom 15 or finer."
+    tile = tile_at(*PLACE, 14).bounds_3857
     with pytest.raises(RequestError):
-        extract(runtime, imagery, tile_at(*PLACE, 14).bounds_3857)
+        extract(runtime, imagery, tile)
+    with pytest.raises(RequestError) as error:  # whoever asks for this gave no zoom
+        extract(runtime, imagery, tile._replace(right=tile.right + 1))
+    assert error.value.fix == "Ask for a rectangle of 4.19 km² at most, 8.192 km to a side."
 
 
 def test_deeper_imagery_is_stretched_as_in_training(runtime: Runtime, tmp_path: Path) -> None:

@@ -161,6 +161,7 @@ def test_a_rectangle_across_the_antimeridian_tells_its_resolution_too(tmp_path: 
     patch = GeoTiffImagery(tmp_path / "east.tif").read(wider, 192, 192)
     assert patch.valid[70:120, 70:120].all()
     assert patch.gsd_m == pytest.approx(side / 64, rel=1e-3)
+    assert GeoTiffImagery(tmp_path / "east.tif").gsd_m == pytest.approx(patch.gsd_m, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +171,8 @@ def test_a_rectangle_across_the_antimeridian_tells_its_resolution_too(tmp_path: 
         ({"TIFFTAG_DATETIME": "2019:03:07 12:00:00"}, "2019-03-07"),
         ({"TIFFTAG_DATETIME": "2019:03:07 12:00:00", "ACQUISITIONDATETIME": "2018-12-31 23:59:59"}, "2018-12-31"),
         ({"TIFFTAG_DATETIME": "long ago"}, None),
+        ({"TIFFTAG_DATETIME": "0000:00:00 00:00:00"}, None),
+        ({"TIFFTAG_DATETIME": "2019:03:07 12:00:00", "ACQUISITIONDATETIME": "2024-13-45"}, "2019-03-07"),
     ],
 )
 def test_the_date_is_what_is_said_of_the_picture_first_and_of_the_file_second(

@@ -196,11 +196,12 @@ def test_a_patch_tells_the_resolution_it_was_read_at_and_its_date() -> None:
         patch = imagery.read(AREA, 64, 64)
     assert patch.gsd_m == pytest.approx(156543.034 * np.cos(np.radians(22.9)) / 2**16, rel=1e-3)  # as textbooks have it
     assert patch.date == "2023-05"
-    check_resolution(patch, 1.2)
+    check_resolution(patch.source, patch.gsd_m, 1.2)
+    check_resolution(patch.source, None, 1.2)
     with pytest.raises(
         TooCoarseError, match=r"zoom 16: pixels of 2\.20 m .* works at 1 m and takes up to 2 m"
     ) as error:
-        check_resolution(patch, 1.0)
+        check_resolution(patch.source, patch.gsd_m, 1.0)
     assert isinstance(error.value, RequestError)
     assert "max_zoom" in error.value.fix
 

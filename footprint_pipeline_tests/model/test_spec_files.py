@@ -204,6 +204,11 @@ def test_the_built_in_space_suits_the_default_recipe() -> None:
     with pytest.raises(SettingsError, match="No objective is called 'f1'"):
         SearchSpec(objective="f1")
     assert SearchSpec(max_minutes_per_trial=2).base.max_minutes == 2
+    with pytest.raises(SettingsError, match=r"max_minutes_per_trial: .*finite"):
+        SearchSpec(max_minutes_per_trial=float("inf"))
+    for seed in (-5, 2**32):
+        with pytest.raises(SettingsError, match=f"seed is {seed}"):
+            SearchSpec(seed=seed)
 
 
 @pytest.mark.parametrize("varied", ["loss", "batch_size"])

@@ -103,3 +103,18 @@ def test_another_try_goes_on_with_what_the_first_one_made(instance: dg.DagsterIn
     with dg.execute_job(job, instance, run_config={"ops": {}}, reexecution_options=again) as done:
         assert done.success
     assert Network.model_validate_json((folder / "judged.json").read_text()).number == 1
+
+
+def test_the_third_try_takes_what_the_second_one_made(instance: dg.DagsterInstance, folder: Path) -> None:
+    job, fails = dg.reconstructable(chain), {"judged": {"config": {"fails": True}}}
+    with dg.execute_job(job, instance, run_config={"ops": {"trained": {"config": {"number": 9}}, **fails}}) as tried:
+        run_id = tried.run_id
+    for config, steps in (
+        ({"trained": {"config": {"number": 1}}, **fails}, ["trained", "judged"]), (fails, ["judged"]), ({}, ["judged"]),
+    ):  # fmt: skip
+        again = dg.ReexecutionOptions(run_id, step_selection=steps)
+        with dg.execute_job(job, instance, run_config={"ops": config}, reexecution_options=again) as tried:
+            run_id = tried.run_id
+        make(instance, "trained", 2)
+    assert tried.success
+    assert Network.model_validate_json((folder / "judged.json").read_text()).number == 1

@@ -153,10 +153,13 @@ def test_an_object_that_is_another_one_now_starts_the_chain_for_its_area(
     folder = settings.home / "mine"
     folder.mkdir()
     (folder / "tile.tif").write_bytes(b"one")
+    linked = folder.with_name("linked")
+    linked.mkdir()
+    (linked / "tiles").symlink_to(folder)
     archive = bucket.put("town.tar.gz", b"first")
     bucket.put("tiles/a.tif", b"a")
     for name, source in (
-        ("AOI_7_Town", archive), ("AOI_8_Loose", f"s3://{bucket.name}/tiles"), ("AOI_9_Here", str(folder)),
+        ("AOI_7_Town", archive), ("AOI_8_Loose", f"s3://{bucket.name}/tiles"), ("AOI_9_Here", str(linked)),
     ):  # fmt: skip
         add_aoi(settings.home, name, source)
         manifest = Lake(settings.home).aoi(name).manifest

@@ -67,6 +67,14 @@ def test_a_place_is_asked_for_by_coordinate_bbox_or_polygon(client: FlaskClient,
     assert client.get(f"{URL}?{urlencode(arguments)}").json == posted.json
 
 
+def test_heights_and_a_box_of_a_polygon_count_for_nothing(client: FlaskClient) -> None:
+    flat = json.loads(json.dumps(mapping(TRIANGLE)))
+    high = {"type": "Polygon", "bbox": [0, 0, 1, 1], "coordinates": [[[*at, 12.5] for at in flat["coordinates"][0]]]}
+    (feature,) = client.post(URL, json={"polygon": flat}).json["features"]
+    assert client.post(URL, json={"polygon": high}).json["features"] == [feature]
+    assert client.get(URL, query_string={"polygon": json.dumps(high)}).json["features"] == [feature]
+
+
 def test_a_building_counts_to_the_area_that_holds_its_centre(client: FlaskClient) -> None:
     west = {"bbox": [AREA.left, AREA.bottom, ROOF.left + 2e-5, AREA.top]}
     assert roofs(client.post(URL, json=west)) == []
@@ -137,7 +145,9 @@ def test_the_form_of_the_answer_is_chosen_by_accept(client: FlaskClient) -> None
         return client.post(URL, json=PLACE, headers={"Accept": accept})
 
     (feature,) = ask("application/geo+json").json["features"]
-    assert ask("*/*").mimetype == ask("application/json").mimetype == ask("text/html, */*;q=0.1").mimetype
+    for accept in ("*/*", "application/json", "text/html, */*;q=0.1", "application/geo+json; charset=utf-8",
+                   "text/html, application/json; charset=utf-8; q=0.2"):  # fmt: skip
+        assert ask(accept).mimetype == "application/geo+json", accept
     lines = ask("application/x-ndjson")
     assert (lines.mimetype, lines.text[-1]) == ("application/x-ndjson", "\n")
     assert [json.loads(line) for line in lines.text.splitlines()] == [feature]
@@ -199,6 +209,10 @@ def test_areas_that_are_too_large_are_422_and_say_how_large_they_may_be(client: 
         ({"polygon": {"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [0, 1], [1, 0], [0, 0]]]}}, "Self-inter"),
         ({"polygon": {"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [0, 0]]]}}, "at least 4"),
         ({"polygon": {"type": "Polygon", "coordinates": [], "crs": "x"}}, "crs"),
+        ({"polygon": {"type": "Polygon", "coordinates": [[[0, 0, True], [0, 1], [1, 1], [0, 0]]]}}, "coordinates.0.0"),
+        ({"polygon": {"type": "Polygon", "coordinates": [[[0, 0, 1, 1], [0, 1], [1, 1], [0, 0]]]}}, "coordinates.0.0"),
+        ({"polygon": {"type": "Polygon", "coordinates": [[[0, 91, 5], [0, 1], [1, 1], [0, 91]]]}}, "coordinates.0.0.1"),
+        ({"polygon": {"type": "Polygon", "bbox": [1, 2], "coordinates": []}}, "bbox"),
         ({**PLACE, "min_area_m2": -1}, "min_area_m2"),
         ({**PLACE, "limit": 0}, "limit"),
         ({**PLACE, "limit": 1.5}, "limit"),
@@ -218,6 +232,9 @@ def test_what_does_not_fit_is_422_and_says_why(client: FlaskClient, body: dict, 
         ("bbox=1,2,3,x", "bbox.3"),
         ("bbox=1,2,3,4&bbox=1,2,3,4", "given 2 times"),
         ("latitude=1", "longitude"),
+        ("latitude=1_0&longitude=2", "latitude: '1_0' holds a '_'"),
+        ("latitude=1&longitude=2&zoom=1_7", "zoom: '1_7' holds a '_'"),
+        ("latitude=1&longitude=2&imagery=no_1_such", "no_1_such"),
         ("latitude=1&longitude=2&colour=red", "colour"),
         ("polygon=Polygon", "not JSON"),
         ("polygon=" + "[" * 10_000, "not JSON"),

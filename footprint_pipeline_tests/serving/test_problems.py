@@ -1,3 +1,5 @@
+import io
+import json
 import logging
 
 import pytest
@@ -7,7 +9,7 @@ from footprint_pipeline.errors import ImageryError
 from footprint_pipeline.footprints.mercator import Bounds
 from footprint_pipeline.footprints.patch import Patch
 from footprint_pipeline.settings import Settings
-from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE
+from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM
 from serving.app import create_app
 from serving.model_store import ModelStore
 
@@ -129,7 +131,7 @@ def test_beyond_the_imagery_is_404_and_says_what_it_covers(client: FlaskClient) 
 def test_too_coarse_a_zoom_is_422_and_names_one_that_works(client: FlaskClient) -> None:
     for path in ("/predict/polygon", "/predict/mask"):
         problem = assert_problem(client.post(path, json={"coordinate": PLACE, "zoom": 12}), 422, "0.5 m a pixel")
-        assert problem["fix"].startswith("Ask for zoom 15 or finer, or for a rectangle of 4.19 km² at most")
+        assert problem["fix"] == "Ask for zoom 15 or finer."
 
 
 def test_a_provider_that_fails_is_502(store: ModelStore) -> None:
@@ -157,6 +159,15 @@ def test_unknown_paths_and_wrong_methods_are_problems_too(client: FlaskClient) -
 
 def test_a_body_beyond_a_megabyte_is_413(client: FlaskClient) -> None:
     assert_problem(client.post("/predict/polygon", data=b" " * (2**20 + 1)), 413)
+
+
+def test_a_body_in_chunks_is_413_where_it_goes_beyond_and_read_where_it_does_not(client: FlaskClient) -> None:
+    question = json.dumps({"coordinate": PLACE, "zoom": ZOOM}).encode()
+    chunked = {"environ_overrides": {"wsgi.input_terminated": True}, "content_type": "application/json"}
+    for path, most, status in (("/v1/footprints", 2**20, 200), ("/v1/footprints/image", 32 * 2**20, 422)):
+        whole = question + b" " * (most - len(question))
+        assert client.post(path, input_stream=io.BytesIO(whole), **chunked).status_code == status
+        assert_problem(client.post(path, input_stream=io.BytesIO(whole + b"x"), **chunked), 413)
 
 
 def test_an_integer_may_be_written_with_a_point(client: FlaskClient) -> None:

@@ -30,6 +30,7 @@ from serving.model_store import ModelStore
 URL = "/v1/footprints/image"
 PICTURE = np.full((96, 128, 3), GREY, np.uint8)
 PICTURE[20:50, 30:70] = RED
+WIDE = np.full((2800, 2800, 3), GREY, np.uint8)
 
 
 def send(client: FlaskClient, encoded: bytes, query: str = "", **headers: str):
@@ -106,7 +107,11 @@ def test_a_place_that_is_none_is_422(client: FlaskClient, tmp_path: Path) -> Non
     flat = tiff(tmp_path / "f.tif", crs="EPSG:4326", transform=Affine(4e-6, 4e-6, 0, 4e-6, 4e-6, 50))
     assert_problem(send(client, flat), 422, "no place on the map")
     huge = tiff(tmp_path / "c.tif", crs="EPSG:4326", transform=from_origin(0, 50, 0.1, 0.1))
-    assert_problem(send(client, huge), 422, "16,777,216 px at most")
+    problem = assert_problem(send(client, huge), 422, "too coarse")  # at 5 m it would be too large as well
+    assert problem["fix"] == "Send an image whose pixels show less ground."
+    wide = tiff(tmp_path / "g.tif", crs="EPSG:32633", transform=from_origin(5e5, 5e6, 0.8, 0.8), image=WIDE)
+    problem = assert_problem(send(client, wide), 422, "16,777,216 px at most")
+    assert problem["fix"] == "Send a smaller part of it."
     placed = tiff(tmp_path / "d.tif", crs="EPSG:4326", transform=from_origin(0, 50, 4e-6, 4e-6))
     assert_problem(send(client, placed, "gsd_m=0.5"), 422, "gsd_m")
 
@@ -126,7 +131,10 @@ def test_what_cannot_be_decoded_or_seen_is_422(client: FlaskClient, tmp_path: Pa
     floats = tiff(tmp_path / "a.tif", crs=None, image=PICTURE.astype(np.float32))
     assert_problem(send(client, floats), 422, "8 or 16 bits")
     deep = tiff(tmp_path / "b.tif", crs=None, image=PICTURE.astype(np.uint16))
-    assert_problem(send(client, deep), 422, "uint16")
+    assert "8-bit red, green and blue" in assert_problem(send(client, deep), 422, "uint16")["fix"]
+    clear = np.dstack([PICTURE, np.zeros(PICTURE.shape[:2], np.uint8)])
+    unseen = tiff(tmp_path / "c.tif", crs="EPSG:4326", transform=from_origin(0, 50, 4e-6, 4e-6), image=clear)
+    assert_problem(send(client, unseen), 422, "nothing in it is to be seen")
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -1,17 +1,20 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
 
 from footprint_pipeline.commands.catalog import aois
-from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.errors import SettingsError, SourceError
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet import own_areas
-from footprint_pipeline.spacenet.areas import Part, Patterns, Source
+from footprint_pipeline.spacenet.areas import Aoi, Part, Patterns, Source
 from footprint_pipeline.spacenet.catalog import BUILT_IN, load_catalog
+from footprint_pipeline.spacenet.download import MissingKeyError
 from footprint_pipeline_tests.areas import add_aoi
 
 
@@ -76,7 +79,7 @@ def test_adding_twice_writes_once_and_another_source_replaces(tmp_path: Path) ->
     add_aoi(tmp_path, "mine", "s3://b/two/")
     assert load_catalog(tmp_path)["mine"].sources[0].uris == ("s3://b/two/",)
     assert yaml.safe_load((tmp_path / "aois.yaml").read_text())["other"] == {"source": "s3://b/other/"}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["aois.yaml", "aois.yaml.bak"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["aois.yaml", "aois.yaml.bak"]
     assert yaml.safe_load((tmp_path / "aois.yaml.bak").read_text())["mine"] == {"source": "s3://b/one/"}
 
 
@@ -175,6 +178,36 @@ def test_the_documented_example_is_read(tmp_path: Path) -> None:
     tiles, labels = Part("s3://my-bucket/tiles.tar.gz", 123456789), Part("s3://my-bucket/labels.tar.gz", 1234567)
     assert mirrored.sources == (Source((tiles, labels), 234567890), Source((Part("s3://my-bucket/loose/"),)))
     assert text in (Path(own_areas.__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+
+
+def test_areas_that_are_added_at_once_are_all_kept(tmp_path: Path) -> None:
+    names = [f"AOI_9_Town{number}" for number in range(16)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: add_aoi(tmp_path, name, str(tmp_path)), names))
+    assert set(names) <= load_catalog(tmp_path).keys()
+
+
+def test_where_nothing_turns_out_to_be_the_file_is_what_it_was(tmp_path: Path) -> None:
+    def look(source: str, error: SourceError, *, more: bool = False) -> None:
+        aoi = Aoi("mine", "mine", (Source((Part(source),)),))
+        with suppress(SourceError), own_areas.added(tmp_path, aoi):
+            assert load_catalog(tmp_path)["mine"].sources == aoi.sources
+            if more:
+                add_aoi(tmp_path, "another", "s3://b/x/")
+            raise error
+
+    nothing, away = MissingKeyError("no such key", fix=""), SourceError("the server is away", fix="")
+    look("s3://b/wrong/", nothing)
+    assert not (tmp_path / "aois.yaml").exists()
+    add_aoi(tmp_path, "mine", "s3://b/right/")
+    path = tmp_path / "aois.yaml"
+    path.write_text(text := f"# by hand\n{path.read_text()}")
+    look("s3://b/wrong/", nothing)
+    assert path.read_text() == text
+    look("s3://b/wrong/", nothing, more=True)
+    assert "another" in load_catalog(tmp_path)
+    look("s3://b/new/", away)
+    assert load_catalog(tmp_path)["mine"].sources[0].uris == ("s3://b/new/",)
 
 
 def test_an_area_with_patterns_is_written_and_read_back(tmp_path: Path) -> None:

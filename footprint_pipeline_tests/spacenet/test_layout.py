@@ -172,6 +172,12 @@ def test_the_name_comes_from_what_is_given_the_folder_or_the_tiles(tmp_path: Pat
     assert discover(plain, aoi="town").aoi == "town"
     assert aoi_name(["nothing", "x/AOI_21_ACCRA_img3", "AOI_2_Vegas"]) == "AOI_21_Accra"
     assert aoi_name(["SN2_buildings_train_AOI_4_Shanghai.tar.gz"]) == "AOI_4_Shanghai"
+    assert aoi_name(["SN2_buildings_train_AOI_2_Vegas_geojson_buildings_img3"]) == "AOI_2_Vegas"
+    assert aoi_name(["AOI_2_Vegas_old"]) == "AOI_2_Vegas"
+    assert aoi_name(["AOI_9_New_York"]) == aoi_name(["AOI_9_NEW_YORK_img3"]) == "AOI_9_New_York"
+    assert aoi_name(["AOI_9_New_Delhi_Train"]) == "AOI_9_New_Delhi"
+    assert aoi_name(["AOI_9_Town_RGB_2"]) == aoi_name(["AOI_9_Town_2nd"]) == "AOI_9_Town"
+    assert aoi_name(["AOI_9_Trainville_Park"]) == "AOI_9_Trainville_Park"
     assert aoi_name(["nothing"]) is None
     with pytest.raises(SourceError, match="cannot be the name of an AOI"):
         discover(plain, aoi="a b")

@@ -418,6 +418,8 @@ def test_what_is_no_source_is_answered_with_the_nearest_name(tmp_path: Path) -> 
         resolve_source(str(tmp_path / "tiles.zip"), tmp_path)
     with pytest.raises(SourceError, match="no SpaceNet tiles"):
         resolve_source(str(tmp_path), tmp_path / "home")
+    with pytest.raises(SourceError, match="'s3://' is not an S3 address"):
+        resolve_source("s3://", tmp_path / "home")
 
 
 def test_a_real_folder_through_a_bucket(real_data: Path, tmp_path: Path, bucket: Bucket, settings: Settings) -> None:

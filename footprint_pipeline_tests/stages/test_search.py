@@ -99,3 +99,23 @@ def test_a_trial_that_nobody_foresaw_does_not_hold_up_the_search_for_ever(
         say(spec, tmp_path, 1)
     with pytest.raises(TrainingError, match=r"No trial of .* has succeeded: these shapes do not go together"):
         say(spec, tmp_path, 1)
+
+
+@pytest.mark.slow
+def test_a_trial_that_was_trained_but_not_told_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    prepare_city(tmp_path)
+    spec = SearchSpec(base=BASE, space=SPACE)
+    monkeypatch.setattr(optuna.Study, "tell", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        say(spec, tmp_path, 1)
+    monkeypatch.undo()
+    done = say(spec, tmp_path, 1)
+    client = mlflow.MlflowClient(Settings(home=tmp_path).mlflow_uri)
+    (run,) = client.search_runs([done.experiment_id], f"tags.mlflow.parentRunId = '{done.run_id}'")
+    assert (run.info.status, run.info.run_id) == ("FINISHED", done.trials.iloc[0]["run_id"])
+    assert run.data.metrics["objective"] == done.best_value

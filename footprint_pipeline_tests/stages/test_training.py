@@ -20,7 +20,8 @@ from footprint_pipeline.dataset.tiles import read_tile_index
 from footprint_pipeline.errors import DatasetError, TrainingError
 from footprint_pipeline.evaluation.reports import FOUND, MISSED, WRONG
 from footprint_pipeline.lake import Lake
-from footprint_pipeline.model.checkpoints import alone_in
+from footprint_pipeline.model import conductor
+from footprint_pipeline.model.checkpoints import Checkpoint, alone_in, save_checkpoint
 from footprint_pipeline.model.spec import TrainingSpec, UNetSpec
 from footprint_pipeline.model.spec_files import read_spec
 from footprint_pipeline.model.watching import Shown
@@ -138,7 +139,11 @@ def test_a_terminated_training_goes_on_in_the_same_run(
     assert heard == [0, 1, 2]
     assert "Going on after epoch 2" in caplog.text
     assert (trained.run_id, trained.epochs, trained.heads) == (run.info.run_id, 3, ("building", "border"))
-    assert list(Lake(tmp_path).checkpoints.iterdir()) == []
+    assert not list(folder.glob("*.npz"))
+
+    # Whoever asked was interrupted before it had this, and MLflow too.
+    mlflow.MlflowClient().set_terminated(trained.run_id, "KILLED")
+    assert go(handed_on=lambda run_id: run_id != trained.run_id) == (trained, history)
 
     run = mlflow.get_run(trained.run_id)
     assert run.info.status == "FINISHED"
@@ -167,6 +172,31 @@ def test_a_terminated_training_goes_on_in_the_same_run(
                 scalars.setdefault(value.tag, []).append(event.step)
     assert scalars["loss/validation"] == [1, 2, 3]
     assert scalars["validation"] == [1, 3]
+
+
+@pytest.mark.slow
+def test_what_an_interruption_after_the_last_epoch_kept_from_mlflow_is_told_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobody_minds_sigterm: None
+) -> None:
+    prepare_city(tmp_path)
+    settings = Settings(home=tmp_path)
+
+    def interrupted(folder: Path, checkpoint: Checkpoint) -> None:
+        save_checkpoint(folder, checkpoint)
+        if len(checkpoint.history) == SPEC.epochs:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(conductor, "save_checkpoint", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_unet(settings, SPEC, [], tags={})
+    monkeypatch.undo()
+    trained, history = train_unet(settings, SPEC, [], tags={})
+    client = mlflow.MlflowClient(settings.mlflow_uri)
+    assert [metric.step for metric in client.get_metric_history(trained.run_id, "loss")] == [0, 1, 2]
+    assert len(history) == 3
+    assert "validation/epoch_0003.png" in [file.path for file in client.list_artifacts(trained.run_id, "validation")]
+    again, _ = train_unet(settings, SPEC, [], tags={})  # nobody says that it is wanting, so it is a new training
+    assert again.run_id != trained.run_id
 
 
 def test_found_is_green_wrong_red_and_missed_blue() -> None:

@@ -1,6 +1,7 @@
 """The network, trained on every AOI asked for."""
 
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -8,9 +9,11 @@ import dagster as dg
 from pydantic import Field, create_model
 
 from footprint_pipeline.handover import TrainedUnet
+from footprint_pipeline.lake import Lake
 from footprint_pipeline.model.spec import TrainingSpec
 from footprint_pipeline.model.spec_fields import CHOICES, change, descriptions, plain
 from footprint_pipeline.model.spec_files import read_spec
+from footprint_pipeline.orchestration.io_managers import was_stored
 from footprint_pipeline.orchestration.resources import Workplace
 from footprint_pipeline.stages.weights import find_weights
 
@@ -87,6 +90,7 @@ def trained_unet(
         tags={"dagster.run_id": context.run_id},
         resume=config.resume,
         weights=find_weights(settings, config.weights) if config.weights else None,
+        handed_on=partial(was_stored, Lake(settings.home.absolute()).records, context.asset_key.to_user_string()),
     )
     seen = last_validation_picture(settings, trained.run_id)
     return dg.Output(

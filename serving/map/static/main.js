@@ -341,6 +341,7 @@ function follow(fragment) {
   else map.setView([20, 0], 2);
   tellControls();
   forget();
+  tell($("status").dataset.first);
   view.area = null;
   showImagery();
   remember();
@@ -363,7 +364,7 @@ async function start() {
       gsd = model.spec.gsd_m;
       view.tolerance = told.tolerance ?? model.spec.tolerance;
       view.min_area = told.min_area ?? Math.round(model.spec.min_area_m2);
-      $("model").textContent = `${model.spec.model_name}, version ${model.version}, sees ${gsd} m a pixel.`;
+      $("model").textContent = `${model.spec.model_name}, version ${model.version}, sees ${Number(gsd.toPrecision(3))} m a pixel.`;
     }
     ready = Boolean(model.spec); // without a model there is only imagery to look at
     tellProblem(ready ? null : new Problem(503, { title: "No model is loaded", detail: model.problem || "" }), start);

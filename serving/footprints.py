@@ -154,7 +154,8 @@ def _answer(
             body = pixel_collection(extraction, spec, model_version=version)
     with stages.timed("write"):
         features = body.pop("features")
-        matched -= len(extraction) - len(features)  # those too small to be written
+        matched += len(features) - len(extraction)  # those too small to be written, and what fell apart
+        features = features[:limit]
         body |= {"numberMatched": matched, "numberReturned": len(features), "features": features}
         response = written(body, form)
     return predictions.told(response, model, profile, stages, attribution=attribution)

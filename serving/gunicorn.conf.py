@@ -9,10 +9,7 @@ own model, after the fork (`preload_app` stays off).
 # ruff: noqa: N999 - gunicorn's own name for it
 import logging
 import os
-import socket
-import struct
 import sys
-from typing import Any
 
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.settings import load_settings
@@ -28,7 +25,7 @@ logging.getLogger("serving").setLevel(logging.INFO)
 
 _host = _settings.host.strip("[]")
 bind = f"[{_host}]:{_settings.port}" if ":" in _host else f"{_host}:{_settings.port}"
-worker_class = "gthread"
+worker_class = "serving.worker.StallingWorker"
 threads = 2 * (AT_A_TIME + _settings.queue) + 4
 timeout = 120
 limit_request_line = 8190  # the most it takes: a polygon may be in it
@@ -44,20 +41,8 @@ _UNUSED = ("boto3", "openvino.tools.ovc")
 boto3 either: GDAL signs requests for s3:// by itself. Whoever else needs them (MLflow) can import them later."""
 
 
-_STALLED_S = 10
-"""A client that sends, or takes, nothing for so long in the midst of a request is given up: it holds a thread."""
-
-
-def post_fork(server: object, worker: Any) -> None:
-    """Before the application is imported."""
-    for listener in worker.sockets:  # from which accepted sockets have it
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _STALLED_S, 0))
-    _import_alone()
-
-
-def _import_alone() -> None:
-    """Import rasterio and OpenVINO as if `_UNUSED` were not installed."""
+def post_fork(server: object, worker: object) -> None:
+    """Import both as if that were not installed, before the application is."""
     hidden = [name for name in _UNUSED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:

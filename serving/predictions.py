@@ -66,7 +66,7 @@ class Predictions:
         ) -> Raster:
             timed = Stages() if stages is None else stages
             raster = self.cache.get(
-                ("raster", model.version, imagery.name, bounds_3857, halo_px),
+                ("raster", model.version, runtime.spec.run_id, imagery.name, bounds_3857, halo_px),
                 lambda: predict_raster(runtime, imagery, bounds_3857, halo_px=halo_px, stages=timed),
                 size=lambda raster: raster.padded.nbytes,
                 stages=timed,

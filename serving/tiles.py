@@ -180,7 +180,8 @@ def _drawn(asked: _Asked) -> _Drawn:
         polygons = np.array([shape(feature["geometry"]) for feature in features], object)
         return _Drawn(collection, features, polygons, extraction.raster.profile)
 
-    key = ("drawn", model.version, asked.imagery.name, asked.block, query.tolerance, query.min_area_m2, query.outline)
+    how = query.tolerance, query.min_area_m2, query.outline
+    key = ("drawn", model.version, model.runtime.spec.run_id, asked.imagery.name, asked.block, *how)
     return asked.predictions.cache.get(key, draw, size=lambda drawn: drawn.size, stages=asked.stages)
 
 

@@ -17,6 +17,7 @@ import shapely
 
 from footprint_pipeline.dataset.caching import grid_size, resample
 from footprint_pipeline.dataset.masks import read_mask
+from footprint_pipeline.dataset.rasterize import covered_pixels
 from footprint_pipeline.dataset.tiles import as_learned, read_tile
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation.buildings import BuildingScore, Scene, match_buildings
@@ -25,7 +26,7 @@ from footprint_pipeline.evaluation.spec import MIN_AREA_PX
 from footprint_pipeline.evaluation.tolerance import pixel_f1
 from footprint_pipeline.footprints.predict import Infer, predict_probability
 from footprint_pipeline.footprints.separate import interior_of
-from footprint_pipeline.footprints.vectorize import Footprints, mean_inside, vectorize
+from footprint_pipeline.footprints.vectorize import Footprints, vectorize
 
 log = logging.getLogger(__name__)
 
@@ -260,9 +261,20 @@ def tile_buildings(polygons: gpd.GeoDataFrame) -> Callable[[TilePrediction], np.
         labels = on_grid[rows_of.get((prediction.aoi, prediction.tile_id), nothing)]
         if prediction.valid.all():
             return labels
-        return labels[mean_inside(prediction.valid, labels) >= _SEEN]
+        seen = [_share_seen(label, prediction.valid) >= _SEEN for label in labels]
+        return labels[np.array(seen, bool)]
 
     return of
+
+
+def _share_seen(label: shapely.Geometry, valid: np.ndarray) -> float:
+    """How much of a label lies on imagery; one that holds no pixel's centre is where its middle is."""
+    height, width = valid.shape
+    inside = covered_pixels(np.array([label]), height=height, width=width, figures=np.zeros(1, int))
+    if len(inside):
+        return float(valid.ravel()[inside].mean())
+    middle = shapely.point_on_surface(label)
+    return float(valid[min(max(int(middle.y), 0), height - 1), min(max(int(middle.x), 0), width - 1)])
 
 
 def summarize(tiles: pd.DataFrame) -> TestScores:

@@ -31,6 +31,8 @@ MEMORY_BYTES = 64 << 20
 
 _TOUCHED_AFTER_S = 60.0
 _PATIENCE_S = 5.0
+_LONGEST_LOG = 8 << 20
+"""Bytes. What is written goes to a log first, which SQLite does not shorten by itself while others read on and on."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS tiles (
     key BLOB PRIMARY KEY, body BLOB NOT NULL, checked REAL NOT NULL, lifetime_s REAL NOT NULL, grace_s REAL NOT NULL,
@@ -131,6 +133,14 @@ class TileCache:
             beyond = pages.all - self._limit_bytes // pages.size
             if beyond > 0:  # as a script: `execute` frees one page only
                 connection.executescript(f"PRAGMA incremental_vacuum({beyond})")
+            if self._log_bytes() > _LONGEST_LOG:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _log_bytes(self) -> int:
+        try:
+            return 0 if self._folder is None else (self._folder / f"{FILE}-wal").stat().st_size
+        except OSError:
+            return 0
 
     def _key(self, source: str, tile: Tile) -> bytes:
         return blake2b(f"{source}\n{tile.z}/{tile.x}/{tile.y}".encode(), key=self._salt, digest_size=20).digest()

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import shapely
 
+from footprint_pipeline.footprints.area import geodesic_area_m2
 from footprint_pipeline.footprints.domain import InputProfile
 from footprint_pipeline.footprints.extract import Extraction
-from footprint_pipeline.footprints.regularize import Outline
 from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.footprints.unplaced import UnplacedExtraction
 
@@ -38,7 +38,9 @@ def feature_collection(
     imagery = {"imagery": raster.source, "imagery_date": raster.date, "imagery_gsd_m": _rounded(raster.profile.gsd_m)}
     told = out_of_domain(raster.profile)
     common = _common(spec, model_version, extraction.tolerance) | imagery | told
-    polygons = rounded(extraction.polygons_wgs84)
+    polygons, given, changed = rounded(extraction.polygons_wgs84)
+    areas_m2 = extraction.area_m2[given]
+    areas_m2[changed] = geodesic_area_m2(polygons[changed])
     features = [
         _feature(
             polygon,
@@ -49,12 +51,11 @@ def feature_collection(
         for polygon, identity, confidence, area_m2, outline in zip(
             polygons,
             _identities(polygons, model_version, _PLACE_DEG),
-            extraction.confidence,
-            extraction.area_m2,
-            outlines(extraction),
+            extraction.confidence[given],
+            areas_m2,
+            outlines(extraction)[given],
             strict=True,
         )
-        if not polygon.is_empty
     ]
     return {"type": "FeatureCollection", **_credit(attribution), **told, "features": features}
 
@@ -64,18 +65,18 @@ def pixel_collection(extraction: UnplacedExtraction, spec: ModelSpec, *, model_v
     told = out_of_domain(extraction.profile)
     imagery = {"imagery": extraction.source, "imagery_gsd_m": extraction.gsd_m}
     common = _common(spec, model_version, extraction.tolerance) | imagery | told
-    polygons = rounded(extraction.polygons_px, decimals=_PX_DECIMALS)
+    polygons, given, changed = rounded(extraction.polygons_px, decimals=_PX_DECIMALS)
+    areas_px = extraction.area_px[given]
+    areas_px[changed] = shapely.area(polygons[changed])
     features = []
     for polygon, identity, confidence, area_px, outline in zip(
         polygons,
         _identities(polygons, model_version, _PLACE_PX),
-        extraction.confidence,
-        extraction.area_px,
-        outlines(extraction),
+        extraction.confidence[given],
+        areas_px,
+        outlines(extraction)[given],
         strict=True,
     ):
-        if polygon.is_empty:
-            continue
         area = {"area_px": round(float(area_px), 2)}
         if extraction.gsd_m is not None:
             area["area_m2"] = round(float(area_px) * extraction.gsd_m**2, 2)
@@ -85,16 +86,16 @@ def pixel_collection(extraction: UnplacedExtraction, spec: ModelSpec, *, model_v
 
 def multipolygon(extraction: Extraction, *, attribution: str = "") -> dict[str, Any]:
     """All footprints as one GeoJSON MultiPolygon."""
-    parts = shapely.get_parts(rounded(extraction.polygons_wgs84))
-    coordinates = [_rings(part) for part in parts if not part.is_empty]
+    polygons, _, _ = rounded(extraction.polygons_wgs84)
+    coordinates = [_rings(polygon) for polygon in polygons]
     return {"type": "MultiPolygon", **_credit(attribution), "coordinates": coordinates}
 
 
-def outlines(extraction: Extraction | UnplacedExtraction) -> list[Outline]:
-    """How each footprint is drawn."""
+def outlines(extraction: Extraction | UnplacedExtraction) -> np.ndarray:
+    """How each footprint is drawn, as `Outline` says it, str, shape (N,)."""
     if extraction.regularised is None:
-        return ["raw"] * len(extraction)
-    return ["regularised" if changed else "raw" for changed in extraction.regularised]
+        return np.full(len(extraction), "raw", object)
+    return np.where(extraction.regularised, "regularised", "raw").astype(object)
 
 
 def out_of_domain(profile: InputProfile) -> dict[str, float]:
@@ -102,23 +103,34 @@ def out_of_domain(profile: InputProfile) -> dict[str, float]:
     return {} if profile.out_of_domain is None else {"out_of_domain": round(profile.out_of_domain, 3)}
 
 
-def rounded(polygons: np.ndarray, *, decimals: int = DECIMALS) -> np.ndarray:
-    """The polygons on a grid, as a rule of 1e-7 degrees (a centimetre), valid, right-handed; slivers can become empty.
+def rounded(polygons: np.ndarray, *, decimals: int = DECIMALS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The polygons on a grid, as a rule of 1e-7 degrees (a centimetre), valid and right-handed.
 
-    One that falls apart where it was narrower than the grid keeps its largest part.
+    Where one is narrower than the grid it may fall apart into several; slivers vanish.
+
+    Returns:
+        Polygons, of which one each was made, int, and whether it is less than that one, bool; all of shape (M,).
     """
 
     def round_all(given: np.ndarray) -> np.ndarray:
         return shapely.transform(given, lambda points: np.round(points, decimals))
 
-    snapped = round_all(polygons)
-    left, bottom, right, top = shapely.bounds(snapped).reshape(-1, 4).T
-    drawn = (left < right) | (bottom < top)  # else it is one point, of which GEOS makes no ring
-    snapped[drawn] = shapely.remove_repeated_points(snapped[drawn])
-    for i in np.flatnonzero(~shapely.is_valid(snapped) | ~drawn):  # seldom: two walls have met
-        parts = shapely.get_parts(shapely.set_precision(polygons[i], 10.0**-decimals))
-        snapped[i] = round_all(max(parts, key=shapely.area, default=shapely.Polygon()))
-    return shapely.orient_polygons(snapped)
+    snapped, given = round_all(polygons), np.arange(len(polygons))
+    rings, of = shapely.get_rings(snapped, return_index=True)
+    left, bottom, right, top = shapely.bounds(rings).reshape(-1, 4).T
+    broken = shapely.is_empty(snapped)
+    broken[of[(left == right) & (bottom == top)]] = True  # one point, of which GEOS makes no ring
+    snapped[~broken] = shapely.remove_repeated_points(snapped[~broken])
+    broken |= ~shapely.is_valid(snapped)
+    if not broken.any():
+        return shapely.orient_polygons(snapped), given, broken
+    # Seldom: two walls have met.
+    parts, of = shapely.get_parts(shapely.set_precision(polygons[broken], 10.0**-decimals), return_index=True)
+    drawn = shapely.area(parts) > 0
+    parts, of = round_all(parts[drawn]), given[broken][of[drawn]]
+    snapped, given = np.concatenate([snapped[~broken], parts]), np.concatenate([given[~broken], of])
+    order = np.argsort(given, kind="stable")
+    return shapely.orient_polygons(snapped[order]), given[order], order >= len(given) - len(of)
 
 
 def _common(spec: ModelSpec, model_version: str, tolerance: float) -> dict[str, Any]:
@@ -128,7 +140,6 @@ def _common(spec: ModelSpec, model_version: str, tolerance: float) -> dict[str, 
 def _identities(polygons: np.ndarray, model_version: str, place: float) -> Iterator[str]:
     """An id each; of several with their centroids in one cell, the later ones count on."""
     middles, met = shapely.centroid(polygons), Counter[tuple[float, float]]()
-    middles[shapely.is_empty(middles)] = shapely.Point(0, 0)  # a sliver's, which is not written
     for x, y in np.floor(shapely.get_coordinates(middles) / place).tolist():
         met[x, y] += 1
         yield blake2b(f"{model_version} {x:.0f} {y:.0f} {met[x, y]}".encode(), digest_size=8).hexdigest()

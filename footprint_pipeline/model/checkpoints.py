@@ -91,7 +91,7 @@ def load_checkpoint(folder: Path, shapes: list[tuple[int, ...]]) -> Checkpoint |
                 [parts[f"{name}.{number}"] for number in range(sum(key.startswith(f"{name}.") for key in parts.files))]
                 for name in ("state", "best")
             )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:  # all that zipfile has
         log.warning("%s cannot be read (%s); the training starts anew", path, error)
         return None
     if [value.shape for value in state] != shapes:

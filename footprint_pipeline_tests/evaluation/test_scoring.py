@@ -1,10 +1,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import shapely
 
 from footprint_pipeline.dataset.caching import model_gsd
 from footprint_pipeline.errors import DatasetError
@@ -183,6 +185,28 @@ def test_a_city_with_nothing_in_it_and_nothing_claimed_says_nothing_of_buildings
 def test_tiles_without_building_pixels_have_no_median() -> None:
     scores = scoring.summarize(tiles(("Rio", 0, 5, 0, 0, 1, 0)))
     assert (scores.median_tile_f1, scores.pooled_pixel_f1, scores.building_f1) == (0.0, 0.0, 0.0)
+
+
+def test_a_label_of_several_parts_or_under_another_counts_where_most_of_it_is_on_imagery() -> None:
+    valid = np.zeros((40, 40), bool)
+    valid[:, 20:] = True
+    both = shapely.MultiPolygon([shapely.box(0, 0, 10, 10), shapely.box(25, 0, 40, 10)])
+    off = shapely.MultiPolygon([shapely.box(0, 0, 15, 10), shapely.box(30, 0, 40, 10)])
+    under, over = shapely.box(10, 20, 31, 30), shapely.box(20, 15, 40, 35)
+    dot = shapely.box(30.1, 38.1, 30.2, 38.2)  # no pixel has its centre in it
+    labels = np.array([both, off, under, over, dot], object)
+    table = gpd.GeoDataFrame({"aoi": "X", "tile_id": "a", "geometry_px": labels}, geometry="geometry_px")
+    grid = np.zeros((40, 40), np.float32)
+    prediction = scoring.TilePrediction(
+        "a",
+        "X",
+        np.zeros((40, 40, 3), np.uint8),
+        grid.astype(np.uint8),
+        valid,
+        grid,
+        scoring.Answer(grid, None, (40, 40), 0.5),
+    )
+    assert scoring.tile_buildings(table)(prediction).tolist() == [both, under, over, dot]
 
 
 def test_what_is_labelled_where_there_is_no_imagery_cannot_be_missed(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import pytest
 import shapely
 from shapely.geometry import shape
 
+from footprint_pipeline.footprints.area import geodesic_area_m2
 from footprint_pipeline.footprints.domain import LEVELS, InputProfile
 from footprint_pipeline.footprints.extract import Extraction, Raster, Stages
 from footprint_pipeline.footprints.mercator import Bounds
 from footprint_pipeline.footprints.runtime import Runtime
-from footprint_pipeline.footprints.writers import feature_collection, multipolygon
+from footprint_pipeline.footprints.unplaced import UnplacedExtraction
+from footprint_pipeline.footprints.writers import feature_collection, multipolygon, pixel_collection
 
 COURT = shapely.Polygon(
     shapely.box(10.12345678912, 50.0, 10.2, 50.1, ccw=False).exterior,
@@ -89,8 +91,7 @@ def test_rounding_leaves_valid_shapes_and_no_empty_ones(runtime: Runtime) -> Non
     pinched = shapely.Polygon([(0, 0), (1e-4, 0), (1e-4, 1e-4), (5e-5, 1e-8), (0, 1e-4)])
     sliver = shapely.box(0, 0, 1e-4, 1e-9)
     answer = feature_collection(extraction(pinched, sliver), runtime.spec, model_version="7")
-    (feature,) = answer["features"]
-    assert shape(feature["geometry"]).is_valid
+    assert [shape(feature["geometry"]).is_valid for feature in answer["features"]] == [True, True]  # of `pinched`
     assert shape(multipolygon(extraction(pinched, sliver))).is_valid
 
 
@@ -102,7 +103,7 @@ def test_multipolygon_is_bare_and_can_be_empty() -> None:
     assert multipolygon(extraction()) == {"type": "MultiPolygon", "coordinates": []}
 
 
-def test_a_footprint_that_rounding_splits_stays_one_polygon_its_largest_part(runtime: Runtime) -> None:
+def test_a_footprint_that_rounding_splits_is_several_with_an_area_each(runtime: Runtime) -> None:
     neck = 2e-9  # degrees: far narrower than the grid
     dumbbell = shapely.union_all(
         [
@@ -113,8 +114,29 @@ def test_a_footprint_that_rounding_splits_stays_one_polygon_its_largest_part(run
     )
     assert dumbbell.geom_type == "Polygon"
     assert shapely.set_precision(dumbbell, 1e-7).geom_type == "MultiPolygon"
-    (feature,) = feature_collection(extraction(dumbbell), runtime.spec, model_version="1")["features"]
-    assert shape(feature["geometry"]).equals(shapely.box(10.0002, 50.0, 10.0004, 50.0001))
+    features = feature_collection(extraction(COURT, dumbbell, COURT), runtime.spec, model_version="1")["features"]
+    assert len({feature["id"] for feature in features}) == 4
+    assert [feature["properties"]["area_m2"] for feature in features[::3]] == [123.46, 123.46]
+    halves = [shapely.box(10.0, 50.0, 10.0001, 50.0001), shapely.box(10.0002, 50.0, 10.0004, 50.0001)]
+    for half, feature in zip(halves, features[1:3], strict=True):
+        assert shape(feature["geometry"]).equals(half)
+        area_m2 = geodesic_area_m2(np.array([half]))[0]
+        assert feature["properties"] == features[0]["properties"] | {"area_m2": pytest.approx(area_m2, abs=0.01)}
+    in_pixels = UnplacedExtraction(
+        shapely.transform(np.array([dumbbell]), lambda at: (at - (10, 50)) * 1e5), np.ones(1, np.float32),
+        np.full(1, 9.0), None, 0.5, "a picture", Stages(), extraction().raster.profile,
+    )  # fmt: skip
+    found = pixel_collection(in_pixels, runtime.spec, model_version="1")["features"]
+    assert [each["properties"]["area_px"] for each in found] == pytest.approx([100.0, 200.0])
+
+
+def test_a_hole_that_shrinks_to_a_point_is_closed(runtime: Runtime) -> None:
+    speck = [(10.05, 50.05), (10.05 + 1e-9, 50.05), (10.05, 50.05 + 1e-9)]
+    house = shapely.Polygon(shapely.box(10, 50, 10.1, 50.1).exterior, [speck])
+    assert house.is_valid
+    (feature,) = feature_collection(extraction(house), runtime.spec, model_version="1")["features"]
+    assert shape(feature["geometry"]).equals(shapely.box(10, 50, 10.1, 50.1))
+    assert shape(multipolygon(extraction(house))).is_valid
 
 
 def test_what_shrinks_to_a_point_is_not_written(runtime: Runtime) -> None:

@@ -97,9 +97,16 @@ def test_what_cannot_be_gone_on_from_is_said_and_left(tmp_path: Path, caplog: py
     assert load_checkpoint(tmp_path, [(2, 4), (), (2,)]) is None
     assert "made by another version" in caplog.text
     whole = (tmp_path / "checkpoint.npz").read_bytes()
-    (tmp_path / "checkpoint.npz").write_bytes(whole[: len(whole) // 2])
-    assert load_checkpoint(tmp_path, [(2, 3), (), (2,)]) is None
-    assert "cannot be read" in caplog.text
+    for at, value in (
+        (len(whole) // 2, None),
+        (whole.index(b"PK\x01\x02") + 8, 1),
+        (whole.index(b"PK\x01\x02") + 10, 99),
+    ):
+        caplog.clear()  # half of it, one that claims to be encrypted, one packed in a way that nobody knows
+        broken = whole[:at] if value is None else whole[:at] + bytes([value]) + whole[at + 1 :]
+        (tmp_path / "checkpoint.npz").write_bytes(broken)
+        assert load_checkpoint(tmp_path, [(2, 3), (), (2,)]) is None
+        assert "cannot be read" in caplog.text
 
 
 def test_a_death_while_writing_leaves_the_former_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

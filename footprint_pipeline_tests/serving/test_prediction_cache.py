@@ -2,14 +2,19 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
 from footprint_pipeline.errors import ImageryError
-from footprint_pipeline.footprints.extract import Stages
+from footprint_pipeline.footprints.domain import LEVELS, InputProfile
+from footprint_pipeline.footprints.extract import Raster, Stages
+from footprint_pipeline.footprints.mercator import Bounds
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.serving.conftest import AREA, LATITUDE, LONGITUDE, ZOOM, Counted, FakeRegistry, wait_for
+from serving import predictions
 from serving.app import create_app
 from serving.model_store import ModelStore
 from serving.prediction_cache import PredictionCache
@@ -154,6 +159,22 @@ def test_another_version_predicts_anew(model_folder, counted: Counted, tmp_path)
     assert answer.headers["X-Model-Version"] == "4"
     assert {feature["properties"]["model_version"] for feature in answer.json["features"]} == {"4"}
     assert counted.read_times == 2
+
+
+def test_a_version_of_the_same_number_from_another_registry_predicts_anew(
+    counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    area = Bounds(0, 0, 1, 1)
+    profile = InputProfile(np.zeros((3, LEVELS), int), gsd_m=None, out_of_domain=None)
+    raster = Raster(np.zeros((4, 4, 1), np.float32), area, area, "somewhere", Stages(), profile)
+    predicted, keeper = [], SimpleNamespace(cache=PredictionCache(1 << 20))
+    monkeypatch.setattr(
+        predictions, "predict_raster", lambda runtime, *_, **__: predicted.append(runtime.spec.run_id) or raster
+    )
+    for run in ("mine", "mine", "theirs"):
+        model = SimpleNamespace(version="1", runtime=SimpleNamespace(spec=SimpleNamespace(run_id=run)))
+        predictions.Predictions.rasters(keeper, model)(model.runtime, counted, area)
+    assert predicted == ["mine", "theirs"]
 
 
 def test_images_that_are_sent_are_not_kept(client: FlaskClient, city_path, counted: Counted) -> None:

@@ -133,7 +133,9 @@ def test_what_cannot_be_decoded_or_seen_is_422(client: FlaskClient, tmp_path: Pa
     deep = tiff(tmp_path / "b.tif", crs=None, image=PICTURE.astype(np.uint16))
     assert "8-bit red, green and blue" in assert_problem(send(client, deep), 422, "uint16")["fix"]
     clear = np.dstack([PICTURE, np.zeros(PICTURE.shape[:2], np.uint8)])
-    unseen = tiff(tmp_path / "c.tif", crs="EPSG:4326", transform=from_origin(0, 50, 4e-6, 4e-6), image=clear)
+    unseen = tiff(
+        tmp_path / "c.tif", crs="EPSG:4326", transform=from_origin(0, 50, 4e-6, 4e-6), image=clear, alpha="yes"
+    )
     assert_problem(send(client, unseen), 422, "nothing in it is to be seen")
 
 

@@ -80,5 +80,8 @@ def test_rounding_leaves_valid_shapes_in_pixels_too(runtime: Runtime) -> None:
     neck = shapely.union_all([shapely.box(0, 0, 9, 9), shapely.box(9, 4, 12, 4.001), shapely.box(12, 0, 30, 9)])
     assert not shapely.is_valid(shapely.transform(neck, lambda points: np.round(points, 2)))
     found = replace(found, polygons_px=np.array([neck], object))
-    (feature,) = pixel_collection(found, runtime.spec, model_version="7")["features"]
-    assert shape(feature["geometry"]).equals(shapely.box(12, 0, 30, 9))
+    features = pixel_collection(found, runtime.spec, model_version="7")["features"]
+    areas = {feature["properties"]["area_px"]: shape(feature["geometry"]) for feature in features}
+    assert sorted(areas) == [81.0, 162.0]
+    assert areas[81.0].equals(shapely.box(0, 0, 9, 9))
+    assert areas[162.0].equals(shapely.box(12, 0, 30, 9))

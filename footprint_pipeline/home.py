@@ -1,7 +1,8 @@
 """The home as a whole: it stays where it was made, and its databases are made by one process at a time."""
 
 import re
-from contextlib import AbstractContextManager
+import shlex
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from footprint_pipeline.errors import SettingsError
@@ -34,12 +35,20 @@ def check_place(home: Path) -> None:
         made_at = Path((home / _PLACE).read_text(encoding="utf-8").rstrip("\n"))
     except (OSError, UnicodeDecodeError):
         return
-    if made_at == home.absolute() or (made_at.exists() and made_at.samefile(home)):
-        return
-    raise SettingsError(
-        f"{home.absolute()} was made at {made_at}, and what is kept in it names that place.",
-        fix=f"Move it back, or let a link lead from there: ln -s {home.absolute()} {made_at}",
-    )
+    there = False
+    if made_at != home.absolute():
+        with suppress(OSError):
+            there = made_at.exists()
+        with suppress(OSError):
+            if made_at.samefile(home):
+                return
+        here = shlex.quote(str(home.absolute()))
+        raise SettingsError(
+            f"{home.absolute()} was made at {made_at}, and what is kept in it names that place.",
+            fix="It is a copy: use that one, or make a new home."
+            if there
+            else f"Move it back, or let a link lead from there: ln -s {here} {shlex.quote(str(made_at))}",
+        )
 
 
 def keep_place(home: Path) -> None:

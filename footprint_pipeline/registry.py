@@ -135,8 +135,9 @@ class Registry:
             OSError: the folder cannot be written to.
         """
         found = self._find(alias=alias, version=version)
-        # Another registry may use the same numbers: the run tells them apart.
-        target = into / f"{found.version}-{(found.run_id or 'imported')[:8]}"
+        # Another registry may use the same numbers, and this one may begin anew: export or run tell them apart.
+        mark = found.tags.get(EXPORTS, "").rpartition("/")[2] or found.run_id or "imported"
+        target = into / f"{found.version}-{mark[:8]}"
         onnx = onnx and WITHOUT_ONNX not in found.tags
         if (target / SPEC_FILE).exists() and (not onnx or (target / _ONNX_FILE).exists()):
             return target
@@ -275,10 +276,12 @@ class Registry:
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 what = f"alias {alias!r}" if alias is not None else f"version {version}"
+                check = "check MLFLOW_TRACKING_URI and FOOTPRINT_MODEL_NAME."
                 raise NoSuchVersionError(
                     f"{self.model_name}: the registry has no {what}.",
-                    fix="Train and register a model first (footprint run), or check MLFLOW_TRACKING_URI and "
-                    "FOOTPRINT_MODEL_NAME.",
+                    fix=f"Train and register a model first (footprint run), or {check}"
+                    if alias is not None
+                    else f"Give the number of a version that is there, as MLflow lists them, or {check}",
                 ) from None
             raise self._unreachable(error) from None
 
@@ -325,8 +328,16 @@ def experiment_id(client: MlflowClient, name: str, *, artifacts: Path | None) ->
         client: where it is.
         name: of the experiment.
         artifacts: folder for its artifacts when no server keeps them; None leaves them to the server.
+
+    Raises:
+        RegistryError: it was deleted in MLflow.
     """
     found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        raise RegistryError(
+            f"MLflow's experiment {name} is deleted.",
+            fix=f"Restore it: mlflow experiments restore -x {found.experiment_id}",
+        )
     if found is not None:
         return str(found.experiment_id)
     location = artifacts.absolute().as_uri() if artifacts is not None else None

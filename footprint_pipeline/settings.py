@@ -148,7 +148,12 @@ class Settings(BaseSettings):
     @property
     def mlflow_uri(self) -> str:
         """The tracking and registry URI in force."""
-        return self.tracking_uri or f"sqlite:///{(self.home.absolute() / 'mlflow.db').as_posix()}"
+        return self.tracking_uri or f"sqlite:///{self.mlflow_file.as_posix()}"
+
+    @property
+    def mlflow_file(self) -> Path:
+        """MLflow's database when no other one is named."""
+        return self.home.absolute() / "mlflow.db"
 
     @property
     def mlflow_is_server(self) -> bool:

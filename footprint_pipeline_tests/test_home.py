@@ -25,6 +25,11 @@ def test_a_home_stays_where_it_was_made(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(SettingsError, match=f"{moved} was made at {first}, and what is kept in it names") as caught:
             look(moved)
         assert caught.value.fix.endswith(f"ln -s {moved} {first}")
+    first.mkdir()  # another one, perhaps a copy's original
+    with pytest.raises(SettingsError, match="was made at") as caught:
+        check_place(moved)
+    assert caught.value.fix == "It is a copy: use that one, or make a new home."
+    first.rmdir()
     first.symlink_to(moved)
     check_place(moved)
     check_place(first)
@@ -72,3 +77,10 @@ def test_a_port_that_is_taken_is_named_before_anything_is_started(tmp_path: Path
         assert "--mlflow-port" in caught.value.fix
         elsewhere = Settings(home=tmp_path, tracking_uri="http://mlflow:5000")
         check_ports(elsewhere, host="127.0.0.1", port=free, mlflow_port=port)
+        with pytest.raises(SettingsError, match=f":{free} cannot be had") as caught:
+            check_ports(settings, host="127.0.0.1", port=free, mlflow_port=free)
+        assert "--mlflow-port" in caught.value.fix
+        for host in ("192.0.2.1", "no such host"):
+            with pytest.raises(SettingsError) as caught:
+                check_ports(settings, host=host, port=free, mlflow_port=port)
+            assert "--host" in caught.value.fix

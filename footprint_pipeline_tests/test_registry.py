@@ -1,7 +1,10 @@
 """The registry against real MLflow on SQLite, with a network logged the way training logs it."""
 
+import shutil
 import socket
+import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +26,11 @@ from footprint_pipeline.model.unet import build_unet
 from footprint_pipeline.registry import (
     CHALLENGER,
     CHAMPION,
+    EXPORTS,
     SERVING_FOLDER,
     NoSuchVersionError,
     Registry,
+    experiment_id,
     without_credentials,
 )
 
@@ -186,6 +191,53 @@ def test_a_folder_that_cannot_be_written_to_is_no_fault_of_the_registry(registry
     with pytest.raises(FileExistsError) as caught:
         registry.pull(version="1", into=tmp_path / "pulled")
     assert caught.value.filename == str(tmp_path / "pulled")
+
+
+def test_an_export_of_its_own_is_pulled_anew_under_the_same_number_and_run(
+    registry: Registry, trained: Trained, tmp_path: Path
+) -> None:
+    former = registry.pull(version="1", into=tmp_path)
+    other = Registry(trained.uri, "begun-anew")
+    exports = f"{EXPORTS}/0123456789abcdef"
+    client = mlflow.MlflowClient(trained.uri)
+    with tempfile.TemporaryDirectory() as parent:
+        shutil.copytree(former, Path(parent) / exports / SERVING_FOLDER)
+        client.log_model_artifacts(trained.model_id, parent)
+    run = {"model_id": trained.model_id, "run_id": trained.run_id}
+    assert other.register(**run, tags={EXPORTS: exports}, description="") == "1"
+    assert other.pull(version="1", into=tmp_path).name == "1-01234567" != former.name
+
+
+def test_what_a_run_cannot_be_told_is_told_without_a_password(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise MlflowException("API request to http://me:S3CRET@mlflow/api failed")
+
+    mlflow.set_tracking_uri(trained.uri)
+    for method in ("log_artifact", "list_artifacts", "get_run", "log_metric", "log_model_artifacts"):
+        monkeypatch.setattr(mlflow.MlflowClient, method, away)
+    for ask in (
+        lambda: tracking.log_files(trained.run_id, {"a/b.txt": b""}),
+        lambda: tracking.read_file(trained.uri, trained.run_id, "a/b.txt"),
+        lambda: tracking.described(trained.run_id),
+        lambda: tracking.log_metrics(trained.run_id, {"loss": 1.0}),
+        lambda: tracking.add_to_model(trained.uri, trained.model_id, trained.artifacts.parent / "none", "serving"),
+    ):
+        trained.artifacts.parent.joinpath("none").mkdir(exist_ok=True)
+        with pytest.raises(RegistryError, match="API request to http://mlflow/api failed") as caught:
+            ask()
+        assert "S3CRET" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_experiment_that_was_deleted_is_told_with_the_way_back(trained: Trained) -> None:
+    client = mlflow.MlflowClient(trained.uri)
+    number = experiment_id(client, "forgotten", artifacts=trained.artifacts)
+    assert experiment_id(client, "forgotten", artifacts=None) == number
+    client.delete_experiment(number)
+    with pytest.raises(RegistryError, match="experiment forgotten is deleted") as caught:
+        experiment_id(client, "forgotten", artifacts=None)
+    assert caught.value.fix == f"Restore it: mlflow experiments restore -x {number}"
 
 
 def test_half_a_pulled_model_is_pulled_again(registry: Registry, tmp_path: Path) -> None:

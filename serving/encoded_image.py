@@ -201,4 +201,7 @@ def decode(image: Checked, *, name: str, source: str) -> Patch:
 
 
 def _not_an_image(name: str) -> RequestError:
-    return RequestError(f"{name}: what comes is not an image.", fix="Give a PNG, JPEG, WebP or TIFF image.")
+    return RequestError(
+        f"{name}: what comes is not an image.",
+        fix="Give a PNG, JPEG, WebP or TIFF image; a TIFF plain, or packed by LZW or Deflate.",
+    )

@@ -11,13 +11,15 @@ from flask import Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import from_json
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 
 from footprint_pipeline.errors import RequestError
 from footprint_pipeline.footprints.mercator import MAX_LATITUDE
 from footprint_pipeline.footprints.regularize import Outline
 
 MOST_FOOTPRINTS = 100_000
+MOST_POSITIONS = 5_000
+"""Of a polygon: whether it crosses itself takes time by the square of them."""
 
 
 def _whole(number: object) -> object:
@@ -215,8 +217,12 @@ class FootprintsQuery(_Schema):
                     "bbox must be west, south, east, north, with west < east and south < north; "
                     "what crosses the antimeridian takes two requests"
                 )
-        if self.polygon is not None and not shapely.is_valid(self.polygon.geometry):
-            raise ValueError(f"polygon is not valid: {shapely.is_valid_reason(self.polygon.geometry)}")
+        if self.polygon is not None:
+            positions = shapely.get_num_coordinates(self.polygon.geometry)
+            if positions > MOST_POSITIONS:
+                raise ValueError(f"polygon has {positions:,} positions; it may have {MOST_POSITIONS:,}")
+            if not shapely.is_valid(self.polygon.geometry):
+                raise ValueError(f"polygon is not valid: {shapely.is_valid_reason(self.polygon.geometry)}")
         return self
 
 
@@ -267,11 +273,18 @@ def read_body(request: Request) -> bytes:
     """The body.
 
     Raises:
+        BadRequest: it does not come whole.
         RequestEntityTooLarge: it is larger than `request.max_content_length`; one that comes in chunks does not say so.
     """
-    body = request.get_data(cache=False)
-    at_most = request.content_length is None and len(body) == request.max_content_length
-    if at_most and request.environ["wsgi.input"].read(1):
+    try:
+        body = request.get_data(cache=False)
+        at_most = request.content_length is None and len(body) == request.max_content_length
+        more = at_most and request.environ["wsgi.input"].read(1)
+    except HTTPException:
+        raise
+    except Exception:  # whatever the server's own reader says of what comes over the wire
+        raise BadRequest("The body did not come whole.") from None
+    if more:
         raise RequestEntityTooLarge
     return body
 

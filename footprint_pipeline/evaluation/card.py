@@ -126,7 +126,6 @@ def _certainty(scores: TestScores, facts: CardFacts) -> Part:
         "footprints, uncalibrated": reliability(said, right),
         "footprints": reliability(calibrated(said, facts.calibration), right),
     }
-    error = ", ".join(f"{name} {each.expected_error:.3f}" for name, each in told.items())
     return Part(
         pictures=[
             Picture(
@@ -140,7 +139,10 @@ def _certainty(scores: TestScores, facts: CardFacts) -> Part:
         ],
         table=Table(
             ["figure", "value"],
-            [["average precision of the footprints", f"{average:.3f}"], ["expected calibration error", error]],
+            [
+                ["average precision of the footprints", f"{average:.3f}"],
+                *[[f"calibration error, {name}", f"{each.expected_error:.3f}"] for name, each in told.items()],
+            ],
         ),
         beside=True,
     )  # fmt: skip

@@ -3,11 +3,15 @@
 import logging
 import re
 
-_LOGGERS = ("urllib3.connectionpool", "urllib3.util.retry", "rasterio._base", "rasterio._env", "rasterio._io")
+_OF_RASTERIO = "rasterio"
+_LOGGERS = (
+    "urllib3.connectionpool", "urllib3.util.retry",
+    *(f"{_OF_RASTERIO}.{name}" for name in ("_base", "_env", "_err", "_io", "_vsiopener", "_warp")),
+)  # fmt: skip
 
 
 class _Discretion(logging.Filter):
-    """Cuts out query strings, and whatever fits a pattern."""
+    """Cuts out query strings, and whatever fits a pattern; of what GDAL fetches it leaves the host alone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -17,6 +21,8 @@ class _Discretion(logging.Filter):
         text = record.getMessage()
         for pattern in tuple(self.patterns):
             text = re.sub(pattern, "/…", text)
+        if record.name.startswith(_OF_RASTERIO):
+            text = re.sub(r"(\w+://)(?:[^/\s@]*@)?([^/\s?\"']*)[^\s\"']*", r"\1\2/…", text)
         record.msg, record.args = re.sub(r"\?[^\s\"']*", "?…", text), ()
         return True
 

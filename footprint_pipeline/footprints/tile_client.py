@@ -22,7 +22,7 @@ from footprint_pipeline.footprints.patch import decode_image
 from footprint_pipeline.footprints.tile_cache import Entry, TileCache
 from footprint_pipeline.footprints.tile_urls import TileTemplate
 
-TIMEOUT_S = (5.0, 20.0)
+TIMEOUT_S = (5.0, 10.0)
 PARALLEL = 8
 NOTHING_S = 3600.0
 """How long at most it is remembered that there is no imagery at a tile."""
@@ -108,7 +108,7 @@ class TileClient:
             headers = {name: value for name, value in said.items() if value}
         try:
             response = self._session.get(self._template.url(tile), headers=headers, timeout=TIMEOUT_S)
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:  # ValueError: redirected to what is no address
             raise _FailedError(
                 f"{where} cannot be fetched ({type(error).__name__}).", fix="Check the network, then try again."
             ) from None
@@ -180,6 +180,7 @@ def _session(headers: dict[str, str], retries: int) -> requests.Session:
     session = _Session(headers)
     retry = Retry(
         retries,
+        read=min(retries, 1),  # who lets us wait will do so again
         backoff_factor=0.2,
         status_forcelist=(429, 500, 502, 503, 504),
         raise_on_status=False,

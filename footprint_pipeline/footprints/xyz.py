@@ -4,14 +4,15 @@ What belongs here: which tiles a grid needs, and how they are put together. How 
 """
 
 import math
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import cv2
 import numpy as np
 from pydantic import SecretStr
 
-from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.errors import ImageryError, SettingsError
 from footprint_pipeline.footprints.mercator import (
     HALF_WORLD,
     Bounds,
@@ -28,6 +29,8 @@ from footprint_pipeline.footprints.warp import warp
 
 MAPBOX = "https://api.mapbox.com/v4/mapbox.satellite/{z}/{x}/{y}@2x.png?access_token="
 MAPBOX_ATTRIBUTION = "© Mapbox © OpenStreetMap © Maxar"
+PATIENCE_S = 40.0
+"""For all tiles of a rectangle; who waits for them has a turn that others wait for."""
 _LEAST_TILE_PX = 64
 """A smaller image stands for a tile that there is not."""
 
@@ -150,20 +153,33 @@ class XyzImagery:
 
         if self._tile_px is None:  # how large the tiles are shows in the first that is there
             tiles = list(tiles_covering(bounds_3857, nearest(256)))
-            image = self._image(tiles[len(tiles) // 2])
+            (image,) = self._images([tiles[len(tiles) // 2]]).values()
             if image is not None and image.shape[0] >= _LEAST_TILE_PX:  # else it stands for none
                 self._tile_px = image.shape[0]
         return nearest(self._tile_px or 256)
 
     def _images(self, tiles: Sequence[Tile]) -> dict[Tile, np.ndarray | None]:
-        """Each tile's image. Those that are kept do not wait behind those that a provider is asked for."""
-        images = {}
+        """Each tile's image. Those that are kept do not wait behind those that a provider is asked for.
+
+        Raises:
+            ImageryError: a tile cannot be had, or not in time; those that nobody has asked for yet are not asked for.
+        """
+        end = time.monotonic() + PATIENCE_S
+        images: dict[Tile, Future[np.ndarray | None]] = {}
         for tile in tiles:
             if kept := self._client.kept(_on_earth(tile)):
                 images[tile] = self._decoding.submit(self._client.decoded, _on_earth(tile), kept.body)
             else:
                 images[tile] = self._fetching.submit(self._image, tile)
-        return {tile: image.result() for tile, image in images.items()}
+        try:
+            return {tile: image.result(max(end - time.monotonic(), 0.0)) for tile, image in images.items()}
+        except TimeoutError:
+            raise ImageryError(
+                f"{self.name}: does not answer within {PATIENCE_S:g} s.", fix="Try again later, or another source."
+            ) from None
+        finally:
+            for image in images.values():
+                image.cancel()
 
     def _image(self, tile: Tile) -> np.ndarray | None:
         """RGBA uint8 of a tile, shape (S, S, 4), or None where there is no imagery."""

@@ -1,6 +1,6 @@
 """Trainings that were interrupted: all that it takes to go on, in one file that is replaced as a whole.
 
-Of one that is finished there is what it made, until somebody has taken it.
+Of one that is finished there is what it made, for whoever asked may have been interrupted before taking it.
 
 What belongs here: the file, the folders that hold one each, and who may use them. What is in the file is `training`'s
 business. A folder is named for what is trained, so that the same command finds its own.
@@ -164,8 +164,9 @@ def clear(folder: Path) -> None:
 
 
 def forget_old(root: Path, *, kept: int = _KEPT_FOLDERS) -> None:
-    """Remove all folders below `root` but those used last and those in use."""
+    """Remove all folders below `root` but those used last and those in use; as many that are finished may stay."""
     folders = sorted((path for path in root.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
-    for folder in folders[kept:]:
-        with suppress(TrainingError, OSError), alone_in(folder):
-            shutil.rmtree(folder)
+    for finished in (False, True):
+        for folder in [path for path in folders if (path / _DONE).exists() == finished][kept:]:
+            with suppress(TrainingError, OSError), alone_in(folder):
+                shutil.rmtree(folder)

@@ -152,14 +152,20 @@ def start_run(
 
 
 def is_finished(tracking_uri: str, run_id: str) -> bool:
-    """Whether a run is there; it is FINISHED then, also where an interruption kept MLflow from being told."""
+    """Whether a run is there; it is FINISHED then, also where an interruption kept MLflow from being told.
+
+    Raises:
+        RegistryError: MLflow cannot be reached.
+    """
     client = mlflow.MlflowClient(tracking_uri)
     try:
         info = client.get_run(run_id).info
         if info.lifecycle_stage == "active" and info.status != "FINISHED":
             client.set_terminated(run_id, "FINISHED")
-    except MlflowException:
-        return False
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise unanswered(tracking_uri, error, fix=_KEPT) from None
     return bool(info.lifecycle_stage == "active")
 
 
@@ -179,6 +185,16 @@ def _is_unfinished(run_id: str, experiment_id: str) -> bool:
     return bool(info.lifecycle_stage == "active" and info.experiment_id == experiment_id and info.status != "FINISHED")
 
 
+@contextmanager
+def _answering() -> Iterator[None]:
+    """What MLflow says when it is away, without its password: it would be kept with Dagster's run otherwise."""
+    try:
+        yield
+    except MlflowException as error:
+        raise unanswered(mlflow.get_tracking_uri(), error, fix=_KEPT) from None
+
+
+@_answering()
 def log_files(run_id: str, files: dict[str, bytes]) -> None:
     """Add artifacts to a run, finished or not: artifact path → bytes."""
     client = mlflow.MlflowClient()
@@ -189,6 +205,7 @@ def log_files(run_id: str, files: dict[str, bytes]) -> None:
             client.log_artifact(run_id, str(local), str(Path(name).parent) if "/" in name else None)
 
 
+@_answering()
 def read_file(tracking_uri: str, run_id: str, name: str) -> bytes | None:
     """An artifact of a run; None when it has no such one."""
     mlflow.set_tracking_uri(tracking_uri)
@@ -199,11 +216,13 @@ def read_file(tracking_uri: str, run_id: str, name: str) -> bytes | None:
         return Path(client.download_artifacts(run_id, name, folder)).read_bytes()
 
 
+@_answering()
 def described(run_id: str) -> RunData:
     """Parameters, tags and metrics of a run."""
     return mlflow.MlflowClient().get_run(run_id).data
 
 
+@_answering()
 def log_metrics(run_id: str, metrics: dict[str, float]) -> None:
     """Add metrics to a run, finished or not."""
     client = mlflow.MlflowClient()
@@ -228,6 +247,7 @@ def download_keras(tracking_uri: str, model_id: str, into: Path) -> Path:
         ) from None
 
 
+@_answering()
 def add_to_model(tracking_uri: str, model_id: str, folder: Path, artifact_path: str) -> None:
     """Put the files of a folder into a logged model, under `artifact_path`."""
     mlflow.set_tracking_uri(tracking_uri)

@@ -49,10 +49,14 @@ class JsonRecords(dg.ConfigurableIOManager):
         return Path(self.folder) / "runs" / run_id
 
 
-def was_stored(folder: Path, asset: str, mlflow_run: str) -> bool:
-    """Whether an asset's record of this MLflow run is among those that are kept."""
-    kept = [folder / f"{asset}.json", *folder.glob(f"runs/*/{asset}.json")]
-    return any(json.loads(path.read_text())["run_id"] == mlflow_run for path in kept if path.exists())
+def was_taken(instance: dg.DagsterInstance, folder: Path, asset: str, mlflow_run: str) -> bool:
+    """Whether an asset's record of this MLflow run was stored by a run that came to its end, as far as is known."""
+    for path in folder.glob(f"runs/*/{asset}.json"):
+        if json.loads(path.read_text())["run_id"] == mlflow_run:
+            run = instance.get_run_by_id(path.parent.name)
+            if run is None or run.is_success:
+                return True
+    return False
 
 
 def _tries(context: dg.InputContext) -> list[str]:

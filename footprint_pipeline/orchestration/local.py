@@ -3,6 +3,7 @@
 Runs appear in the UI like any other, for they are recorded in the same instance.
 """
 
+import errno
 import os
 import signal
 import socket
@@ -48,13 +49,13 @@ def prepare_home(settings: Settings) -> Path:
 
 @contextmanager
 def open_instance(folder: Path, settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance of a prepared home; its databases, and MLflow's, are made while nobody else opens them."""
-    from footprint_pipeline.registry import open_database
-
+    """The Dagster instance of a prepared home; its databases, and MLflow's, are made while nobody else does so."""
     with ExitStack() as stack:
         with one_opening(settings.home):
             instance = stack.enter_context(dg.DagsterInstance.from_config(str(folder)))
-            if not settings.mlflow_is_server:
+            if settings.tracking_uri is None and not settings.mlflow_file.exists():
+                from footprint_pipeline.registry import open_database  # MLflow takes its time
+
                 open_database(settings.mlflow_uri)
         yield instance
 
@@ -141,17 +142,20 @@ def check_ports(settings: Settings, *, host: str, port: int, mlflow_port: int) -
     Raises:
         SettingsError: one is taken, or the address is none of this machine.
     """
-    for option, number in (("--port", port), *([] if settings.mlflow_is_server else [("--mlflow-port", mlflow_port)])):
-        try:
-            family, _, _, _, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
-            with socket.socket(family, socket.SOCK_STREAM) as listener:
+    wanted = {"--port": port} | ({} if settings.mlflow_is_server else {"--mlflow-port": mlflow_port})
+    with ExitStack() as held:
+        for option, number in wanted.items():
+            try:
+                family, _, _, _, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
+                listener = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
                 if os.name == "posix":  # as the programs do: a port that was left a moment ago can be had
                     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind(address)
-        except OSError as error:
-            raise SettingsError(
-                f"{host}:{number} cannot be had ({error.strerror}).", fix=f"Give another {option}, or end what has it."
-            ) from None
+                listener.listen()  # until then another socket may have the same port
+            except OSError as error:
+                no_place = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+                fix = "Give a --host of this machine." if no_place else f"Give another {option}, or end what has it."
+                raise SettingsError(f"{host}:{number} cannot be had ({error.strerror}).", fix=fix) from None
 
 
 def run_ui(settings: Settings, *, host: str, port: int, mlflow_port: int) -> int:

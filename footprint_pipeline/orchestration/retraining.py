@@ -6,6 +6,7 @@ where it failed; while a training is queued or under way no other is asked for.
 
 import json
 import logging
+import time
 from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
@@ -15,11 +16,12 @@ import dagster as dg
 from pydantic import BaseModel
 
 from footprint_pipeline.dataset.splits import digest, read_manifests
-from footprint_pipeline.errors import FootprintError, SettingsError
+from footprint_pipeline.errors import FootprintError, SettingsError, SourceError
 from footprint_pipeline.handover import TrainedUnet
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.resources import Workplace
 from footprint_pipeline.settings import Settings
+from footprint_pipeline.spacenet.download import S3
 from footprint_pipeline.spacenet.sources import fingerprint
 from footprint_pipeline.stages.drift import DriftReport
 
@@ -45,6 +47,8 @@ _UNFINISHED = [
 _BUSY = dg.SkipReason("A preparation or a training is queued or under way.")
 _EVERY_S = 600
 _SOURCES_EVERY_S = 6 * 3600
+_LONGEST_LOOK_S, _SILENCE_S = 40.0, 5.0
+"""Dagster ends a sensor after a minute, whatever it has found by then: so long it looks, and waits for a server."""
 _DRIFT_CRON = "0 1 * * *"
 
 
@@ -132,12 +136,17 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
         known: dict[str, str] = json.loads(context.cursor or "{}")
         seen: dict[str, str] = {}
         requests: list[dg.RunRequest] = []
+        end = time.monotonic() + _LONGEST_LOOK_S
         for name in Lake(workplace.settings.home.absolute()).prepared():
             if not aois.has_partition_key(name):
                 log.warning("%s was added after these definitions were loaded: reload them to have it looked at", name)
                 continue
+            aoi = workplace.aoi(name)
+            s3 = S3.from_settings(workplace.settings, endpoint_url=aoi.endpoint_url, attempts=1, timeout_s=_SILENCE_S)
             try:
-                seen[name] = fingerprint(workplace.aoi(name), settings=workplace.settings)
+                if time.monotonic() > end:
+                    raise SourceError("there was no time left for it", fix="")
+                seen[name] = fingerprint(aoi, settings=workplace.settings, s3=s3)
             except FootprintError as error:
                 log.warning("%s: its source cannot be looked at now: %s", name, error.problem)
                 if name in known:

@@ -250,9 +250,15 @@ def _take(path: PurePosixPath, size: int, content: Reader, job: _Job) -> None:
         return
     require_room(job.folder, size, str(path))
     target = job.folder / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as file:
-        shutil.copyfileobj(content, file, BLOCK)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as file:
+            shutil.copyfileobj(content, file, BLOCK)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError):
+        raise SourceError(
+            f"{path} cannot be unpacked: the archive has a file where it has a folder.",
+            fix="Nothing was kept. Pack the archive anew, or give the folder itself.",
+        ) from None
     job.written[what] += 1
     if what != "summary":
         (job.written_ids if what == "tile" else job.labelled).add(name)

@@ -7,6 +7,7 @@ What the files mean is not known here. The endpoint is `s3.client`'s, the unfini
 import io
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ class S3(Endpoint):
         md5: str | None = None,
         progress: Progress | None = None,
         also_needed: int = 0,
+        given_up: threading.Event | None = None,
     ) -> Path:
         """Fetch one object, unless `target` already is that very object.
 
@@ -85,6 +87,7 @@ class S3(Endpoint):
             md5: what the content must have, as hexadecimal digits; by default the ETag is verified where it tells.
             progress: told of every byte that arrives; by default one of its own.
             also_needed: bytes that the caller will write to the same disk besides.
+            given_up: ends it, soon after being set, with a SourceError.
 
         Raises:
             ChangedError: it was replaced twice under way.
@@ -93,10 +96,10 @@ class S3(Endpoint):
                 what it should be (nothing is kept).
         """
         try:
-            self._download(remote, target, md5, progress, also_needed)
+            self._download(remote, target, md5, progress, also_needed, given_up)
         except ChangedError as error:
             _log.warning("%s", error.problem)
-            self._download(self.head(remote.uri), target, md5, progress, also_needed)
+            self._download(self.head(remote.uri), target, md5, progress, also_needed, given_up)
         return target
 
     @contextmanager
@@ -129,9 +132,15 @@ class S3(Endpoint):
                     yield reader
 
     def _download(
-        self, remote: RemoteFile, target: Path, md5: str | None, progress: Progress | None, also_needed: int
+        self,
+        remote: RemoteFile,
+        target: Path,
+        md5: str | None,
+        progress: Progress | None,
+        also_needed: int,
+        given_up: threading.Event | None,
     ) -> None:
-        with self._open(remote, target, md5, progress, also_needed=also_needed) as raw:
+        with self._open(remote, target, md5, progress, also_needed=also_needed, given_up=given_up) as raw:
             if raw is not None:
                 raw.exhaust()
 
@@ -145,6 +154,7 @@ class S3(Endpoint):
         *,
         also_needed: int = 0,
         ahead: int | None = None,
+        given_up: threading.Event | None = None,
     ) -> Iterator[Reader | None]:
         """A reader of the object under way; None when the target is there."""
         with ExitStack() as stack:
@@ -165,8 +175,9 @@ class S3(Endpoint):
                 progress = stack.enter_context(Progress(remote.uri, remote.size))
             progress.already(partial.arrived)
             transfer = Transfer(
-                self, remote, partial, connections=self._spec.connections, ahead=ahead, progress=progress
-            )
+                self, remote, partial, connections=self._spec.connections, ahead=ahead, progress=progress,
+                given_up=given_up,
+            )  # fmt: skip
             stack.callback(transfer.stop)
             expected = expectation(remote, md5, self)
             hashed = ContentHash(expected.upload_part_size) if expected else None

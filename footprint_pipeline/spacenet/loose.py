@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -53,12 +54,16 @@ def fetch_prefix(uri: str, aoi: Aoi, folder: Path, *, tiles: int | None, s3: S3)
     if jobs:
         require_room(folder, total, f"{uri}: fetching {len(jobs):,} files")
     _log.info("%s: fetching %d of %d files", uri, len(jobs), len(paths))
+    given_up = threading.Event()
     with Progress(uri, total) as progress, ThreadPoolExecutor(_THREADS) as pool:
-        running = [pool.submit(s3.download, remote, target, progress=progress) for remote, target in jobs]
+        running = [
+            pool.submit(s3.download, remote, target, progress=progress, given_up=given_up) for remote, target in jobs
+        ]
         try:
             for future in running:
                 future.result()
         except BaseException:
+            given_up.set()
             pool.shutdown(cancel_futures=True)
             raise
     count = None if len(wanted) == len(images) else len(wanted)

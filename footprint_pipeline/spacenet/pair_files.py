@@ -146,8 +146,8 @@ def read_image(path: Path, *, bounds: Bounds | None, crs: str | None) -> PlacedI
 def read_building_mask(path: Path) -> np.ndarray:
     """Where a mask says building: bool, shape (H, W).
 
-    Anything above 0 in any of its colours; above 127 where the file is JPEG, whose edges ring. A palette is looked up;
-    of one that is black throughout, any number above 0.
+    Anything above 0 in any of its colours, and not the file's nodata value; above 127 where the file is JPEG, whose
+    edges ring. A palette is looked up; of one that is black throughout, any number above 0.
 
     Raises:
         SourceError: it cannot be read.
@@ -156,7 +156,11 @@ def read_building_mask(path: Path) -> np.ndarray:
         lossy = source.driver == "JPEG" or source.compression in _LOSSY
         if source.colorinterp[0] == ColorInterp.palette and (looked_up := _looked_up(source)).any():
             return np.asarray(looked_up.any(axis=0))
-        return (source.read(_colours(source)) > (127 if lossy else 0)).any(axis=0)
+        values = source.read(_colours(source))
+        built = values > (127 if lossy else 0)
+        if source.nodata is not None:
+            built &= values != source.nodata
+        return built.any(axis=0)
 
 
 def read_crs(text: str) -> rasterio.CRS:

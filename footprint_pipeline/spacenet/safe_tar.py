@@ -15,8 +15,10 @@ from typing import Protocol
 from footprint_pipeline.errors import SourceError
 
 BLOCK = 1 << 20
-BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
-"""What reading a damaged or truncated archive raises."""
+BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError)
+"""What reading a damaged or truncated archive raises; tarfile does not foresee all that can be wrong with a header."""
+_LONGEST_NAME, _LONGEST_PATH = 255, 1024
+"""Bytes that every file system takes."""
 
 
 class Reader(Protocol):
@@ -117,7 +119,7 @@ def plain_files(raw: Reader, name: str, meter: Meter) -> Generator[tuple[PurePos
 
     Raises:
         SourceError: a member could end up elsewhere, is no plain file or folder, or is a bomb.
-        tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile: the archive is damaged or truncated (`BROKEN`).
+        Whatever is in `BROKEN`: the archive is damaged or truncated.
     """
     with gzip.GzipFile(fileobj=raw) as unzipped:  # type: ignore[call-overload]
         stream = meter.unpacked(unzipped)
@@ -135,9 +137,11 @@ def plain_files(raw: Reader, name: str, meter: Meter) -> Generator[tuple[PurePos
 
 def _check(member: tarfile.TarInfo, archive: str) -> None:
     """Refuse whatever could end up outside of a folder, or is no plain file or folder."""
-    path = PurePosixPath(member.name)
+    path, encoded = PurePosixPath(member.name), member.name.encode(errors="replace")
     if path.is_absolute() or ".." in path.parts or "\\" in member.name or PureWindowsPath(path).drive:
         reason = "leads out of the folder"
+    elif b"\0" in encoded or len(encoded) > _LONGEST_PATH or max(map(len, encoded.split(b"/"))) > _LONGEST_NAME:
+        reason = "is no name of a file"
     elif member.issparse():
         reason = "is a sparse file"
     elif member.isfile() or member.isdir():

@@ -33,7 +33,7 @@ from footprint_pipeline.dataset.report.crops import Crop, crop_building, crop_si
 from footprint_pipeline.dataset.report.page import Picture, render_page
 from footprint_pipeline.dataset.splits import digest, read_manifests
 from footprint_pipeline.dataset.tiles import TileRow, normalization, read_tile, read_tile_index
-from footprint_pipeline.errors import DatasetError
+from footprint_pipeline.errors import DatasetError, RegistryError
 from footprint_pipeline.files import atomic_path
 from footprint_pipeline.lake import AoiFolder, Lake
 from footprint_pipeline.settings import Settings
@@ -163,7 +163,7 @@ def log_report(settings: Settings, report: DatasetReport) -> tuple[str, str] | N
             ended = "FINISHED"
         finally:
             client.set_terminated(run_id, ended)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, RegistryError, OSError) as error:
         log.warning(
             "The report on %s is written, but MLflow at %s does not take it (%s).",
             aoi, without_credentials(uri), without_credentials(first_line(error)),

@@ -12,7 +12,7 @@ from pathlib import Path
 import geopandas as gpd
 import pandas as pd
 
-from footprint_pipeline.errors import DatasetError, RegistryError
+from footprint_pipeline.errors import DatasetError, ModelError, RegistryError
 from footprint_pipeline.evaluation.bootstrap import Interval, differences
 from footprint_pipeline.evaluation.promotion import Verdict, decide
 from footprint_pipeline.evaluation.reports import comparison_sheet
@@ -225,12 +225,16 @@ def _against(
     settings: Settings, champion: str, scores: TestScores, tiles: Tiles, spec: PromotionSpec
 ) -> tuple[Verdict, TestScores | None]:
     """The verdict on scores beside the champion's on the tiles that it has not seen, and these."""
-    fair = tiles.unknown_to(learned_by(settings, champion))
-    if fair.manifest.empty:
-        return Verdict(False, f"the champion, version {champion}, has learned from every test tile"), None
-    ours = _on(scores, fair, champion)
-    log.info("Scoring the champion, version %s, on the same %d tiles", champion, len(ours.tiles))
-    theirs = score_version(settings, champion, fair)
+    try:
+        fair = tiles.unknown_to(learned_by(settings, champion))
+        if fair.manifest.empty:
+            return Verdict(False, f"the champion, version {champion}, has learned from every test tile"), None
+        ours = _on(scores, fair, champion)
+        log.info("Scoring the champion, version %s, on the same %d tiles", champion, len(ours.tiles))
+        theirs = score_version(settings, champion, fair)
+    except (RegistryError, ModelError) as error:
+        log.warning("%s footprint promote N --force puts another version in its place.", error.problem)
+        return Verdict(False, f"the champion, version {champion}, cannot be scored"), None
     return decide(ours, theirs, spec), theirs
 
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from footprint_pipeline.errors import ShapeMismatchError
-from footprint_pipeline.evaluation.bootstrap import FIGURES, differences, intervals, resampled
+from footprint_pipeline.evaluation.bootstrap import FIGURES, Interval, differences, interval, intervals, resampled
 from footprint_pipeline.evaluation.scoring import summarize
 from footprint_pipeline.evaluation.tolerance import pixel_f1
 
@@ -51,6 +51,10 @@ def test_the_interval_holds_the_figure_and_narrows_with_tiles() -> None:
             intervals(many)[name].high - intervals(many)[name].low
             < intervals(few)[name].high - intervals(few)[name].low
         )
+
+
+def test_an_interval_holds_nineteen_of_twenty_draws() -> None:
+    assert interval(np.random.default_rng(0).permutation(1001).astype(float)) == Interval(500.0, 25.0, 975.0)
 
 
 def test_the_same_seed_draws_the_same() -> None:

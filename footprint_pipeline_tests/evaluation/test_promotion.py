@@ -50,6 +50,16 @@ def test_one_that_may_be_worse_as_well_does_not() -> None:
     assert not verdict.promote
     assert "lower end may be -0.0020 at least" in verdict.reason
     assert decide(mixed, GOOD, PromotionSpec(margin=1.0)).promote
+    low = verdict.differences["building_f1"].low
+    assert not decide(mixed, GOOD, PromotionSpec(margin=-low / 1.5)).promote
+
+
+def test_on_too_few_tiles_nothing_is_better() -> None:
+    few, better = scores([8] * (SPEC.min_tiles - 1)), scores([18] * (SPEC.min_tiles - 1))
+    verdict = decide(better, few, SPEC)
+    assert not verdict.promote
+    assert "cannot tell" in verdict.reason
+    assert decide(scores([18] * SPEC.min_tiles), scores([8] * SPEC.min_tiles), SPEC).promote
 
 
 @pytest.mark.parametrize("champion", [None, scores([0] * 24)])

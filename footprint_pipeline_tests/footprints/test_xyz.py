@@ -97,6 +97,39 @@ def test_what_is_kept_does_not_wait_for_a_provider_that_hangs() -> None:
             assert all(look.result().valid.all() for look in looks)
 
 
+def test_a_provider_that_hangs_is_given_up_with_all_that_was_to_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xyz, "PATIENCE_S", 0.5)
+
+    class Hanging(TileServer):
+        released = threading.Event()
+
+        def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+            self.released.wait(30)
+            return super().answer(path)
+
+    wide = Bounds(AREA.left, AREA.bottom, AREA.left + 6 * (AREA.right - AREA.left), AREA.top)
+    with http_server(Hanging([])) as server:
+        imagery = XyzImagery(server.address + "/{z}/{x}/{y}.png", max_zoom=18)
+        try:
+            with pytest.raises(ImageryError, match=r"does not answer within 0\.5 s"):
+                imagery.read(wide, 512, 6 * 512)
+            assert len(server.asked) <= PARALLEL
+        finally:
+            server.released.set()
+        time.sleep(0.5)
+        assert len(server.asked) <= PARALLEL  # nobody asks for what nobody waits for
+        assert imagery.read(AREA, 256, 256).valid.all()
+
+
+def test_a_redirect_to_no_address_is_the_providers_fault() -> None:
+    class Astray(Answers):
+        def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+            return 302, b"", {"Location": "http://[::bad"}
+
+    with http_server(Astray()) as server, pytest.raises(ImageryError, match="cannot be fetched"):
+        XyzImagery(server.address + "/{z}/{x}/{y}.png", max_zoom=18).read(AREA, 256, 256)
+
+
 def test_a_key_in_a_header_is_for_its_host_alone() -> None:
     with http_server(TileServer([])) as other:
 

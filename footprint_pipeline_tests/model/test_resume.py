@@ -18,7 +18,9 @@ from footprint_pipeline.model.checkpoints import (
     clear,
     forget_old,
     load_checkpoint,
+    remember_done,
     remember_run,
+    remembered_done,
     remembered_run,
     save_checkpoint,
 )
@@ -145,6 +147,15 @@ def test_folders_are_held_cleared_and_forgotten(tmp_path: Path) -> None:
             pass
         forget_old(tmp_path, kept=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["training-0", "training-2", "training-3"]
+    for number in (5, 6, 7):  # those that are finished push out none that can go on
+        with alone_in(tmp_path / f"training-{number}"):
+            remember_done(tmp_path / f"training-{number}", "{}")
+        os.utime(tmp_path / f"training-{number}", (number, number))
+    forget_old(tmp_path, kept=2)
+    assert sorted(path.name[-1] for path in tmp_path.iterdir()) == ["2", "3", "6", "7"]
+    assert remembered_done(tmp_path / "training-7") == "{}"
+    clear(tmp_path / "training-7")
+    assert remembered_done(tmp_path / "training-7") is None
 
 
 def test_a_key_tells_trainings_apart() -> None:

@@ -1,7 +1,9 @@
 """Records between the stages of the model: of one run, of two at a time, and of another try."""
 
+import json
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -9,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from footprint_pipeline.errors import DatasetError
-from footprint_pipeline.orchestration.io_managers import JsonRecords
+from footprint_pipeline.orchestration.io_managers import JsonRecords, was_taken
 from footprint_pipeline.orchestration.local import prepare_home
 from footprint_pipeline.settings import Settings
 
@@ -103,6 +105,21 @@ def test_another_try_goes_on_with_what_the_first_one_made(instance: dg.DagsterIn
     with dg.execute_job(job, instance, run_config={"ops": {}}, reexecution_options=again) as done:
         assert done.success
     assert Network.model_validate_json((folder / "judged.json").read_text()).number == 1
+
+
+def test_a_record_is_taken_when_the_run_that_stored_it_came_to_its_end(
+    instance: dg.DagsterInstance, folder: Path
+) -> None:
+    taken = partial(was_taken, instance, folder, "trained_unet")
+    ids = {}
+    for status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.STARTED):
+        ids[status] = instance.create_run_for_job(chain(), status=status).run_id
+        (folder / "runs" / ids[status]).mkdir(parents=True)
+        (folder / "runs" / ids[status] / "trained_unet.json").write_text(json.dumps({"run_id": status.value}))
+    assert [taken(status.value) for status in ids] == [True, False, False]
+    assert not taken("of nobody")
+    instance.delete_run(ids[dg.DagsterRunStatus.CANCELED])  # nobody knows how it ended
+    assert taken("CANCELED")
 
 
 def test_the_third_try_takes_what_the_second_one_made(instance: dg.DagsterInstance, folder: Path) -> None:

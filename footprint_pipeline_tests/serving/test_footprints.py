@@ -213,6 +213,7 @@ def test_areas_that_are_too_large_are_422_and_say_how_large_they_may_be(client: 
         ({"polygon": {"type": "Polygon", "coordinates": [[[0, 0, 1, 1], [0, 1], [1, 1], [0, 0]]]}}, "coordinates.0.0"),
         ({"polygon": {"type": "Polygon", "coordinates": [[[0, 91, 5], [0, 1], [1, 1], [0, 91]]]}}, "coordinates.0.0.1"),
         ({"polygon": {"type": "Polygon", "bbox": [1, 2], "coordinates": []}}, "bbox"),
+        ({"polygon": {"type": "Polygon", "coordinates": [[[0, 0]] * 6000]}}, "6,000 positions; it may have 5,000"),
         ({**PLACE, "min_area_m2": -1}, "min_area_m2"),
         ({**PLACE, "limit": 0}, "limit"),
         ({**PLACE, "limit": 1.5}, "limit"),

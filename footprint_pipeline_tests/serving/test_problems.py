@@ -170,6 +170,20 @@ def test_a_body_in_chunks_is_413_where_it_goes_beyond_and_read_where_it_does_not
         assert_problem(client.post(path, input_stream=io.BytesIO(whole + b"x"), **chunked), 413)
 
 
+def test_a_body_that_breaks_off_or_is_no_http_is_the_clients_fault(client: FlaskClient) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int = -1) -> bytes:
+            raise self.error
+
+        readinto = readline = read
+
+    for error in (BlockingIOError("nothing comes"), ValueError("a trailer that is none")):
+        body = Broken()
+        body.error = error
+        chunked = {"environ_overrides": {"wsgi.input_terminated": True}, "content_type": "application/json"}
+        assert_problem(client.post("/v1/footprints", input_stream=body, **chunked), 400)
+
+
 def test_an_integer_may_be_written_with_a_point(client: FlaskClient) -> None:
     answer = client.post("/predict/polygon", json={"coordinate": PLACE, "zoom": 18.0})
     assert answer.status_code == 200

@@ -1,6 +1,9 @@
 """A real HTTP proxy in front of the test's S3 server that misbehaves on demand, and counts what it passes on."""
 
+import socket
+import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +23,7 @@ class Faults:
     Attributes:
         refuse: status codes that the next GETs are answered with.
         close_after: bytes of a body after which the connection is closed.
+        reset_after: bytes of a body after which the connection is cut off.
         stall_once_after: bytes of a body after which one answer says no more.
         hold_after: bytes of all bodies together after which everything waits for `release`.
         damage_at: the byte of the object that arrives inverted.
@@ -31,6 +35,7 @@ class Faults:
 
     refuse: deque[int] = field(default_factory=deque)
     close_after: int | None = None
+    reset_after: int | None = None
     stall_once_after: int | None = None
     hold_after: int | None = None
     damage_at: int | None = None
@@ -89,6 +94,11 @@ def faulty_proxy(upstream: str) -> Iterator[Faults]:
                 if faults.close_after is not None and at >= faults.close_after:
                     self.close_connection = True
                     return
+                if faults.reset_after is not None and at >= faults.reset_after:
+                    time.sleep(0.1)  # what was sent is read by then
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    self.connection.close()
+                    raise ConnectionResetError
                 if faults.stall_once_after is not None and at >= faults.stall_once_after:
                     faults.stall_once_after = None
                     faults.release.wait()

@@ -44,8 +44,8 @@ def nested_archive(tmp_path: Path, count: int = 3, *, own_folder: bool = True) -
     )
 
 
-def with_member(path: Path, member: tarfile.TarInfo, content: bytes = b"") -> Path:
-    with tarfile.open(path, "w:gz") as tar:
+def with_member(path: Path, member: tarfile.TarInfo, content: bytes = b"", **options: int) -> Path:
+    with tarfile.open(path, "w:gz", **options) as tar:
         member.size = len(content)
         tar.addfile(member, io.BytesIO(content))
     return path
@@ -237,6 +237,8 @@ def test_a_truncated_archive_within_an_archive_is_noticed(tmp_path: Path) -> Non
         ("3band/3band_a_img1.tif", tarfile.CHRTYPE, "is a device"),
         ("3band/3band_a_img1.tif", tarfile.GNUTYPE_SPARSE, "is a sparse file"),
         ("C:/3band/3band_a_img1.tif", tarfile.REGTYPE, "leads out of the folder"),
+        (f"3band/3band_{'a' * 300}_img1.tif", tarfile.REGTYPE, "is no name of a file"),
+        ("a/" * 600 + "3band/3band_a_img1.tif", tarfile.REGTYPE, "is no name of a file"),
     ],
 )
 def test_an_archive_that_reaches_out_is_refused(tmp_path: Path, name: str, kind: bytes, reason: str) -> None:
@@ -247,6 +249,24 @@ def test_an_archive_that_reaches_out_is_refused(tmp_path: Path, name: str, kind:
         unpack([archive], tmp_path / "deep" / "out")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == [".out.lock"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "evil.tar.gz"]
+
+
+def test_headers_that_make_no_sense_are_those_of_a_damaged_archive(tmp_path: Path) -> None:
+    name = tarfile.TarInfo("3band/3band_a_img1.tif")
+    for number, headers in enumerate(({"path": "3band/3band_\0_img1.tif"}, {"GNU.sparse.map": "abc"})):
+        name.pax_headers = headers
+        archive = with_member(tmp_path / f"odd{number}.tar.gz", name, format=tarfile.PAX_FORMAT)
+        with pytest.raises(SourceError, match=rf"odd{number}\.tar\.gz is (not safe to unpack|damaged)"):
+            unpack([archive], tmp_path / "out")
+
+
+def test_a_file_where_there_is_a_folder_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "odd.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name in ("3band/3band_a_img1.tif", "3band/3band_a_img1.tif/3band/3band_b_img2.tif"):
+            tar.addfile(tarfile.TarInfo(name))
+    with pytest.raises(SourceError, match="the archive has a file where it has a folder"):
+        unpack([path], tmp_path / "out")
 
 
 def zeros(path: Path, name: str, megabytes: int) -> Path:

@@ -9,6 +9,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,6 +75,31 @@ def test_connections_that_close_are_taken_up_at_the_byte_reached(
     assert s3.download(remote, tmp_path / "k").read_bytes() == _CONTENT
     assert faults.served == len(_CONTENT)  # nothing twice
     assert faults.gets > 2 * 16
+
+
+def test_a_line_that_breaks_again_and_again_gets_on_by_what_arrives(
+    bucket: Bucket, faults: Faults, reader: Callable[..., S3], tmp_path: Path
+) -> None:
+    s3 = reader(transfer=TransferSpec(part_size=8 << 20, connections=1, ahead=1), attempts=2)
+    remote = s3.head(bucket.put("object", _CONTENT))
+    faults.reset_after = 200 * _KB
+    s3.download(remote, tmp_path / "object")
+    assert (tmp_path / "object").read_bytes() == _CONTENT
+    assert faults.gets > len(_CONTENT) // (200 * _KB)
+
+
+def test_a_download_that_is_given_up_ends_though_the_server_is_silent(
+    bucket: Bucket, faults: Faults, reader: Callable[..., S3], tmp_path: Path
+) -> None:
+    remote, given_up = reader().head(bucket.put("object", _CONTENT)), threading.Event()
+    faults.hold_after = 300 * _KB
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(reader().download, remote, tmp_path / "object", given_up=given_up)
+        assert faults.held.wait(30)
+        given_up.set()
+        with pytest.raises(SourceError, match="given up"):
+            under_way.result(timeout=10)
+    faults.release.set()
 
 
 def test_a_stalled_connection_is_given_up(

@@ -122,6 +122,16 @@ def test_rows_of_bounds_that_name_no_image_are_told_and_names_may_have_dots(
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_where_a_mask_says_nothing_there_is_no_building(tmp_path: Path) -> None:
+    values = np.zeros((1, 8, 8), np.uint8)
+    values[0, :2], values[0, 4:6] = 255, 1
+    profile = {"driver": "GTiff", "height": 8, "width": 8, "count": 1, "dtype": "uint8", "nodata": 255}
+    with rasterio.open(tmp_path / "mask.tif", "w", **profile) as target:
+        target.write(values)
+    assert np.array_equal(read_building_mask(tmp_path / "mask.tif"), values[0] == 1)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize(
     ("palette", "building"),
     [([255, 255, 255, 0, 0, 0], 0), ([0, 0, 0, 255, 255, 255], 1), ([0, 0, 0, 128, 0, 0], 1), ([0, 0, 0, 0, 0, 0], 1)],

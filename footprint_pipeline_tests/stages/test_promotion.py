@@ -24,7 +24,7 @@ from footprint_pipeline.lake import Lake
 from footprint_pipeline.model import tracking
 from footprint_pipeline.model.spec import UNetSpec
 from footprint_pipeline.model.unet import build_unet
-from footprint_pipeline.registry import CHALLENGER, SERVING_FOLDER, Registry
+from footprint_pipeline.registry import CHALLENGER, CHAMPION, SERVING_FOLDER, Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages import promotion
 from footprint_pipeline.stages.promotion import ANSWERING, Tiles, held_out, promote_if_better, roll_back
@@ -160,6 +160,22 @@ def test_a_candidate_is_not_judged_on_what_it_has_learned(settings: Settings, mo
     monkeypatch.setattr(promotion, "promote_if_better", lambda *_: promotion.Judged(Verdict(True, "so"), None, None))
     commands.promote(settings, version="1", force=False)
     assert asked == [("1",)]
+
+
+def test_a_champion_that_cannot_be_scored_keeps_its_place_and_holds_up_no_registration(
+    settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(*_: object) -> None:
+        raise RegistryError("its exported model cannot be pulled.", fix="")
+
+    registry.point(CHAMPION, "1")
+    monkeypatch.setattr(promotion, "score_version", gone)
+    judged = promote_if_better(settings, "3", scores("3"), TILES, PromotionSpec())
+    assert (judged.verdict.promote, judged.verdict.reason) == (False, "the champion, version 1, cannot be scored")
+    assert registry.version(CHAMPION) == "1"
+    assert registry.version(CHALLENGER) == "3"
+    assert registry.resolve(version="3").tags["promoted"] == "false"
+    assert "cannot be pulled. footprint promote N --force" in caplog.text
 
 
 def test_judged_again_a_version_says_the_last_verdict_alone(settings: Settings, registry: Registry) -> None:

@@ -4,11 +4,13 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import mlflow
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from footprint_pipeline.dataset.augmentation import AugmentationSpec
@@ -17,7 +19,7 @@ from footprint_pipeline.dataset.masks import write_masks
 from footprint_pipeline.dataset.polygons import read_polygon_table
 from footprint_pipeline.dataset.spec import MaskSpec, SplitSpec
 from footprint_pipeline.dataset.tiles import read_tile_index
-from footprint_pipeline.errors import DatasetError, TrainingError
+from footprint_pipeline.errors import DatasetError, RegistryError, TrainingError
 from footprint_pipeline.evaluation.reports import FOUND, MISSED, WRONG
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.model import conductor
@@ -105,8 +107,9 @@ def test_what_is_prepared_again_as_it_was_is_the_same_to_a_training(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_terminated_training_goes_on_in_the_same_run(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], nobody_minds_sigterm: None
-) -> None:
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], nobody_minds_sigterm: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     caplog.set_level("INFO")
     prepare_city(tmp_path)
     settings = Settings(home=tmp_path)
@@ -144,6 +147,11 @@ def test_a_terminated_training_goes_on_in_the_same_run(
     # Whoever asked was interrupted before it had this, and MLflow too.
     mlflow.MlflowClient().set_terminated(trained.run_id, "KILLED")
     assert go(handed_on=lambda run_id: run_id != trained.run_id) == (trained, history)
+    with monkeypatch.context() as away:
+        away.setattr(mlflow.MlflowClient, "get_run", Mock(side_effect=MlflowException("it is away")))
+        with pytest.raises(RegistryError, match="it is away"):
+            go(handed_on=lambda run_id: False)
+    assert go(handed_on=lambda run_id: False) == (trained, history)
 
     run = mlflow.get_run(trained.run_id)
     assert run.info.status == "FINISHED"
@@ -197,6 +205,8 @@ def test_what_an_interruption_after_the_last_epoch_kept_from_mlflow_is_told_late
     assert "validation/epoch_0003.png" in [file.path for file in client.list_artifacts(trained.run_id, "validation")]
     again, _ = train_unet(settings, SPEC, [], tags={})  # nobody says that it is wanting, so it is a new training
     assert again.run_id != trained.run_id
+    anew, _ = train_unet(settings, SPEC, [], tags={}, resume=False, handed_on=lambda run_id: False)
+    assert anew.run_id != again.run_id
 
 
 def test_found_is_green_wrong_red_and_missed_blue() -> None:

@@ -13,7 +13,7 @@ from footprint_pipeline.lake import Lake
 from footprint_pipeline.model.spec import TrainingSpec
 from footprint_pipeline.model.spec_fields import CHOICES, change, descriptions, plain
 from footprint_pipeline.model.spec_files import read_spec
-from footprint_pipeline.orchestration.io_managers import was_stored
+from footprint_pipeline.orchestration.io_managers import was_taken
 from footprint_pipeline.orchestration.resources import Workplace
 from footprint_pipeline.stages.weights import find_weights
 
@@ -90,7 +90,9 @@ def trained_unet(
         tags={"dagster.run_id": context.run_id},
         resume=config.resume,
         weights=find_weights(settings, config.weights) if config.weights else None,
-        handed_on=partial(was_stored, Lake(settings.home.absolute()).records, context.asset_key.to_user_string()),
+        handed_on=partial(
+            was_taken, context.instance, Lake(settings.home.absolute()).records, context.asset_key.to_user_string()
+        ),
     )
     seen = last_validation_picture(settings, trained.run_id)
     return dg.Output(

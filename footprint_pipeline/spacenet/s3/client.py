@@ -23,7 +23,8 @@ from footprint_pipeline.spacenet.s3.errors import MISSING, changed, code, explai
 
 _T = TypeVar("_T")
 
-_BLOCK = 1 << 20
+_BLOCK = 64 << 10
+"""Bytes; a connection that breaks loses less than that of what has arrived."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 20.0
 _KEYS_OF_OTHERS = {"aws:kms", "aws:kms:dsse"}
 
@@ -71,9 +72,10 @@ class Endpoint:
         self._connecting = threading.Lock()
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, endpoint_url: str | None = None) -> Self:
-        """Access as the settings say; `endpoint_url` overrides theirs."""
+    def from_settings(cls, settings: Settings, *, endpoint_url: str | None = None, **patience: Any) -> Self:
+        """Access as the settings say; `endpoint_url` overrides theirs, `patience` is what else the class takes."""
         return cls(
+            **patience,
             endpoint_url=endpoint_url or settings.s3_endpoint_url,
             signed=settings.s3_signed,
             requester_pays=settings.s3_requester_pays,

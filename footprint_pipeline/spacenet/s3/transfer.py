@@ -35,6 +35,7 @@ class Transfer:
         connections: how many parts are fetched at a time.
         ahead: how many parts may be fetched beyond the one waited for; None for all.
         progress: told of every byte that arrives.
+        given_up: whoever waits is told so, soon after it is set.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class Transfer:
         connections: int,
         ahead: int | None,
         progress: Progress,
+        given_up: threading.Event | None = None,
     ) -> None:
+        self._given_up = given_up or threading.Event()
         self._endpoint, self._remote, self._partial, self._progress = endpoint, remote, partial, progress
         self._queue = deque(partial.missing)
         self._ahead = partial.count if ahead is None else ahead
@@ -73,7 +76,10 @@ class Transfer:
             self._wanted = max(self._wanted, part)
             self._changed.notify_all()
             while part not in self._partial.done and self._error is None:
-                self._changed.wait(_PATIENCE_S)
+                if self._given_up.is_set():
+                    self._error = SourceError(f"{self._remote.uri}: given up.", fix="Start it again.")
+                else:
+                    self._changed.wait(_PATIENCE_S)
             error = None if part in self._partial.done else self._error
         if error is None:
             return

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ import rasterio
 
 from footprint_pipeline.dataset import caching
 from footprint_pipeline.dataset.cache import BORDER, BUILDING, CONTACT, VALID
-from footprint_pipeline.dataset.caching import build_cache, model_gsd, resample
+from footprint_pipeline.dataset.caching import build_cache, grid_size, model_gsd, resample
 from footprint_pipeline.dataset.masks import read_mask
 from footprint_pipeline.dataset.spec import GUARD, SPLITS, MaskSpec
 from footprint_pipeline.dataset.splits import digest
@@ -42,6 +43,8 @@ def test_the_model_works_at_the_tiles_median_resolution(manifest: pd.DataFrame) 
     assert model_gsd(manifest) == pytest.approx(0.5, rel=1e-3)
     spread = pd.DataFrame({"gsd_x_m": [0.2, 0.3, 4.0], "gsd_y_m": [0.2, 0.3, 1.0]})
     assert model_gsd(spread) == pytest.approx(0.3)
+    oblong = SimpleNamespace(height=100, width=200, gsd_y_m=0.3, gsd_x_m=0.5)
+    assert grid_size(oblong, 0.3) == (100, 333)
 
 
 def test_at_their_own_resolution_tiles_are_cached_as_they_are(manifest: pd.DataFrame, tmp_path: Path) -> None:

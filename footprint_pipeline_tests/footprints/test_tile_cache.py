@@ -3,6 +3,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -282,6 +283,19 @@ def test_what_others_read_meanwhile_does_not_leave_a_long_log(tmp_path: Path) ->
         cache.put("s", tile(number), Entry(bytes(600_000), 1.8e9, 60.0))
     assert log.stat().st_size < 4 << 20
     reader.close()
+
+
+def test_threads_share_a_cache(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = TileCache(tmp_path, limit_bytes=8 << 20)
+
+    def work(mine: int) -> list[bytes]:
+        for number in range(40):
+            cache.put("s", Tile(20, number, mine), Entry(bytes([mine]) * 1000, 1.8e9, 60.0))
+        return [found.body for number in range(40) if (found := cache.get("s", Tile(20, number, mine)))]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(work, range(8))) == [[bytes([mine]) * 1000] * 40 for mine in range(8)]
+    assert caplog.text == ""
 
 
 def test_processes_share_the_folder(tmp_path: Path) -> None:

@@ -163,11 +163,15 @@ def test_a_version_that_is_refused_is_told_of_and_tried_again_only_when_asked_or
     assert pulled == ["1", "2"]
     with store._looking:
         assert store._look().outcome == "refused"  # as the follower looks
-    assert pulled == ["1", "2"]
+        assert pulled == ["1", "2"]
+        for champion, outcome in (("1", "same"), ("2", "refused"), ("2", "refused")):
+            registry.champion = champion
+            assert store._look().outcome == outcome
+    assert pulled == ["1", "2", "2"]  # once more, for the alias has come back
 
     registry.model = model_folder  # mended under the same number
     assert store.refresh().outcome == "swapped"
-    assert pulled == ["1", "2", "2"]
+    assert pulled == ["1", "2", "2", "2"]
     assert store.current().version == "2"
     assert store.status().problem == ""
 

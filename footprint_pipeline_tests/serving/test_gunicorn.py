@@ -133,11 +133,13 @@ def test_clients_that_stall_hold_up_others_for_a_while_only(city_path: Path, tmp
     halves = (b"GET /hea", b"POST /v1/footprints HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
     with gunicorn(tmp_path / "gunicorn.log", **environment) as address, ExitStack() as stalled:
         wait_for(lambda: health(address) is not None, tmp_path / "gunicorn.log")
+        began = time.monotonic()
         for number in range(60):  # more than there are threads
             place = address.removeprefix("http://").split(":")
             client = stalled.enter_context(socket.create_connection((place[0], int(place[1]))))
             client.sendall(halves[number % 2])
         wait_for(lambda: health(address) is not None, tmp_path / "gunicorn.log")
+        assert time.monotonic() - began < 60  # one after the other they would take two minutes
     text = (tmp_path / "gunicorn.log").read_text()
     assert "A client stalled for 10 s and was given up." in text
     assert "Traceback" not in text

@@ -25,6 +25,16 @@ def test_every_row_is_a_recipe_of_its_own() -> None:
     assert {aoi for row in rows for aoi in (*row.aois, *row.keep)} <= set(split["aoi"])
 
 
+def test_in_one_half_or_the_other_every_tile_of_the_two_cities_judges() -> None:
+    split, *halves = (
+        pd.read_csv(QUALITY / f"{name}.csv", dtype=str, index_col=["aoi", "tile_id"])["split"].sort_index()
+        for name in ("split", "fold_1", "fold_2")
+    )
+    two = split.index.get_level_values("aoi").isin(["AOI_2_Vegas", "AOI_1_Rio"])
+    assert all(half[~two].equals(split[~two]) for half in halves)
+    assert halves[0][two].tolist() == halves[1][two].map({"train": "test", "test": "train"}).tolist()
+
+
 @pytest.mark.parametrize(
     ("limits", "used"),
     [

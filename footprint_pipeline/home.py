@@ -2,11 +2,11 @@
 
 import re
 import shlex
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from footprint_pipeline.errors import SettingsError
-from footprint_pipeline.files import locked, write_if_other
+from footprint_pipeline.files import atomic_path, locked
 
 _PLACE = ".place"
 """File that says where the home was made: tables and databases below it name their files by that."""
@@ -35,27 +35,22 @@ def check_place(home: Path) -> None:
         made_at = Path((home / _PLACE).read_text(encoding="utf-8").rstrip("\n"))
     except (OSError, UnicodeDecodeError):
         return
-    there = False
-    if made_at != home.absolute():
-        with suppress(OSError):
-            there = made_at.exists()
-        with suppress(OSError):
-            if made_at.samefile(home):
-                return
-        here = shlex.quote(str(home.absolute()))
-        raise SettingsError(
-            f"{home.absolute()} was made at {made_at}, and what is kept in it names that place.",
-            fix="It is a copy: use that one, or make a new home."
-            if there
-            else f"Move it back, or let a link lead from there: ln -s {here} {shlex.quote(str(made_at))}",
-        )
+    try:
+        if made_at.samefile(home):
+            return
+        fix = "It is a copy: use that one, or make a new home."
+    except OSError:  # nothing is there, or nothing that may be looked into
+        here, there = (shlex.quote(str(place)) for place in (home.absolute(), made_at))
+        fix = f"Move it back, or let a link lead from there: ln -s {here} {there}"
+    raise SettingsError(f"{home.absolute()} was made at {made_at}, and what is kept in it names that place.", fix=fix)
 
 
 def keep_place(home: Path) -> None:
     """Write down where a home is made, unless that was done."""
     check_place(home)
     if not (home / _PLACE).exists():
-        write_if_other(home / _PLACE, f"{home.absolute()}\n".encode())
+        with atomic_path(home / _PLACE) as temporary:
+            temporary.write_text(f"{home.absolute()}\n", encoding="utf-8")
 
 
 def one_opening(home: Path) -> AbstractContextManager[bool]:

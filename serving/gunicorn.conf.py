@@ -25,7 +25,7 @@ logging.getLogger("serving").setLevel(logging.INFO)
 
 _host = _settings.host.strip("[]")
 bind = f"[{_host}]:{_settings.port}" if ":" in _host else f"{_host}:{_settings.port}"
-worker_class = "serving.worker.StallingWorker"
+worker_class = "serving.worker.ImpatientWorker"
 threads = 2 * (AT_A_TIME + _settings.queue) + 4
 timeout = 120
 limit_request_line = 8190  # the most it takes: a polygon may be in it

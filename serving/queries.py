@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import shapely
 from flask import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema, model_validator
 from pydantic_core import from_json
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
@@ -132,11 +132,7 @@ _Position = Annotated[
     WithJsonSchema(
         {
             "type": "array",
-            "prefixItems": [
-                {"type": "number", "minimum": -180, "maximum": 180},
-                {"type": "number", "minimum": -MAX_LATITUDE, "maximum": MAX_LATITUDE},
-                {"type": "number"},
-            ],
+            "prefixItems": [TypeAdapter(axis).json_schema() for axis in (Longitude, Latitude, float)],
             "minItems": 2,
             "maxItems": 3,
             "description": "longitude, latitude, and a height that counts for nothing",

@@ -11,7 +11,7 @@ STALLED_S = 10
 """A client that sends, or takes, nothing for so long in the midst of a request is given up: it holds a thread."""
 
 
-class StallingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+class ImpatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's gthread, whose sockets would wait for ever, and which waits for a client's end before it looks at any
     other.
     """  # noqa: D205 - one sentence

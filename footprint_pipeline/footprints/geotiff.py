@@ -30,7 +30,7 @@ _KNOT_PX = 32
 """How far apart the pixels are whose places are projected; in between, they lie on straight lines."""
 _NOWHERE = -1e6
 _BLACK_PX = 9
-_MAP_TILE_PX = 256
+_MAP_TILE_PX, _KNOWN_ZOOM = 256, 18
 _MOST_READ_PX = 2048**2
 _DATE_TAGS = ("ACQUISITIONDATETIME", "ACQUISITION_DATETIME", "ACQUISITION_DATE", "TIFFTAG_DATETIME")
 _ALONE = {"driver": "GTiff", "OVERVIEW_LEVEL": "NONE"}
@@ -100,19 +100,22 @@ class GeoTiffImagery:
     @cached_property
     def gsd_m(self) -> float:
         """What a pixel measures on the ground in the middle, metres."""
-        tile = tile_at(*self.extent_wgs84.centre, 18).bounds_3857
-        steps = footsteps(*self._places(tile, _MAP_TILE_PX, _MAP_TILE_PX))
+        tile, steps = self._middle_tile
         return (tile.right - tile.left) / _MAP_TILE_PX * ground_scale(tile) / math.sqrt(math.prod(steps))
+
+    @cached_property
+    def _middle_tile(self) -> tuple[Bounds, tuple[float, float]]:
+        """A map tile in the middle, and how many of the raster's pixels one of its pixels spans, across and down."""
+        tile = tile_at(*self.extent_wgs84.centre, _KNOWN_ZOOM).bounds_3857
+        return tile, footsteps(*self._places(tile, _MAP_TILE_PX, _MAP_TILE_PX))
 
     @cached_property
     def zooms(self) -> tuple[int, int]:
         """See `Imagery.zooms`. Without overviews a coarse tile is made of all the pixels in it, so there is a limit."""
-        known = 18
-        tile = tile_at(*self.extent_wgs84.centre, known)
-        steps = footsteps(*self._places(tile.bounds_3857, _MAP_TILE_PX, _MAP_TILE_PX))
-        finest = min(max(known + math.ceil(math.log2(max(steps)) - 0.01), 0), 24)
+        _, steps = self._middle_tile
+        finest = min(max(_KNOWN_ZOOM + math.ceil(math.log2(max(steps)) - 0.01), 0), 24)
         for zoom in range(finest - 1, -1, -1):
-            at_zoom = [step * 2.0 ** (known - zoom) for step in steps]
+            at_zoom = [step * 2.0 ** (_KNOWN_ZOOM - zoom) for step in steps]
             level = self._overview(min(at_zoom))
             factor = 1 if level is None else self._overviews[level]
             sides = zip(at_zoom, reversed(self._shape), strict=True)

@@ -16,7 +16,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from footprint_pipeline.dataset.splits import digest, read_manifests
-from footprint_pipeline.errors import FootprintError, SettingsError, SourceError
+from footprint_pipeline.errors import FootprintError, SettingsError
 from footprint_pipeline.handover import TrainedUnet
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.resources import Workplace
@@ -134,18 +134,24 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
         if training_under_way(context.instance):
             return _BUSY
         known: dict[str, str] = json.loads(context.cursor or "{}")
+        order = {name: number for number, name in enumerate(known)}
         seen: dict[str, str] = {}
+        passed_over: dict[str, str] = {}  # written first, so looked at first the next time
         requests: list[dg.RunRequest] = []
         end = time.monotonic() + _LONGEST_LOOK_S
-        for name in Lake(workplace.settings.home.absolute()).prepared():
+        prepared = Lake(workplace.settings.home.absolute()).prepared()
+        for name in sorted(prepared, key=lambda name: order.get(name, -1)):
+            if time.monotonic() > end:
+                log.warning("%s: there was no time left to look at its source; it comes first the next time", name)
+                if name in known:
+                    passed_over[name] = known[name]
+                continue
             if not aois.has_partition_key(name):
                 log.warning("%s was added after these definitions were loaded: reload them to have it looked at", name)
                 continue
             aoi = workplace.aoi(name)
             s3 = S3.from_settings(workplace.settings, endpoint_url=aoi.endpoint_url, attempts=1, timeout_s=_SILENCE_S)
             try:
-                if time.monotonic() > end:
-                    raise SourceError("there was no time left for it", fix="")
                 seen[name] = fingerprint(aoi, settings=workplace.settings, s3=s3)
             except FootprintError as error:
                 log.warning("%s: its source cannot be looked at now: %s", name, error.problem)
@@ -163,7 +169,7 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
                         like = last_prepared(context.instance, name)
                         requests.append(_training(workplace.settings, like=like, of=name, cause=cause))
         told = None if requests else f"{len(seen)} sources are what they were, or are looked at for the first time."
-        return dg.SensorResult(run_requests=requests, skip_reason=told, cursor=json.dumps(seen))
+        return dg.SensorResult(run_requests=requests, skip_reason=told, cursor=json.dumps(passed_over | seen))
 
     @dg.sensor(
         name="drifted_inputs",

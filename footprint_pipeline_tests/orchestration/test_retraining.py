@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pandas as pd
@@ -18,6 +19,7 @@ from footprint_pipeline.orchestration.local import prepare_home
 from footprint_pipeline.orchestration.resources import Workplace
 from footprint_pipeline.orchestration.retraining import ATTEMPTS, RETRIES, build_sensors, training_under_way
 from footprint_pipeline.settings import Settings
+from footprint_pipeline.spacenet.areas import Aoi
 from footprint_pipeline.spacenet.synthetic.city import CitySpec, write_city
 from footprint_pipeline_tests.areas import add_aoi
 from footprint_pipeline_tests.conftest import Bucket
@@ -231,6 +233,34 @@ def test_an_area_that_dagster_does_not_know_yet_holds_up_no_other(
         (folder / "tile.tif").write_bytes(b"three")
     assert [request.partition_key for request in tick(cursor).run_requests] == ["AOI_1_Town"]
     assert "AOI_0_Town was added after these definitions were loaded" in caplog.text
+
+
+def test_areas_for_which_there_was_no_time_come_first_the_next_time(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"AOI_{number}_Town" for number in range(4)]
+    for name in names:
+        add_aoi(settings.home, name, str(settings.home / name))
+        manifest = Lake(settings.home).aoi(name).manifest
+        manifest.parent.mkdir(parents=True)
+        manifest.touch()
+    looked_at: list[str] = []
+    now = 0.0
+
+    def slow_look(aoi: Aoi, **_: object) -> str:
+        nonlocal now
+        now += 30.0
+        looked_at.append(aoi.name)
+        return "as ever"
+
+    monkeypatch.setattr("footprint_pipeline.orchestration.retraining.fingerprint", slow_look)
+    monkeypatch.setattr("footprint_pipeline.orchestration.retraining.time", SimpleNamespace(monotonic=lambda: now))
+    _, cursor = look(settings, instance, "changed_sources")
+    assert list(json.loads(cursor)) == names[:2]
+    for _ in range(2):
+        _, cursor = look(settings, instance, "changed_sources", cursor)
+    assert looked_at == [*names[:2], *names[2:], *names[:2]]
+    assert json.loads(cursor) == dict.fromkeys(names, "as ever")  # what was passed over is not forgotten
 
 
 def test_an_area_is_prepared_again_as_it_was(

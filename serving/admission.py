@@ -6,7 +6,10 @@ in order of arrival; one more than may wait is told when to come again, so that 
 
 import math
 import threading
+import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from footprint_pipeline.errors import FootprintError
 
@@ -29,12 +32,15 @@ class OverloadedError(FootprintError):
 
 
 class Admission:
-    """A bounded queue in front of the predictions of one process. Safe to use from several threads.
+    """A bounded queue in front of the predictions of one process, or of what else takes long. Safe to use from threads.
 
     Args:
         waiting: how many may wait.
         at_a_time: how many are made at once.
         longest_wait_s: after which one that still waits is turned away, seconds.
+
+    Attributes:
+        turned_away: that did not get a turn, since the start.
     """
 
     def __init__(self, waiting: int, *, at_a_time: int = AT_A_TIME, longest_wait_s: float = _LONGEST_WAIT_S) -> None:
@@ -45,6 +51,31 @@ class Admission:
         self._queue: deque[threading.Event] = deque()
         self._lock = threading.Lock()
         self._usual_s = 1.0
+        self.turned_away = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn now."""
+        return len(self._queue)
+
+    @property
+    def making(self) -> int:
+        """How many have it now."""
+        return self._at_a_time - self._free
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Make a prediction in the block, when it is its turn.
+
+        Raises:
+            OverloadedError: as `enter`.
+        """
+        self.enter()
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.leave(time.monotonic() - started)
 
     def enter(self) -> None:
         """Wait for a turn; whoever got one must `leave`.
@@ -80,5 +111,6 @@ class Admission:
                 self._free += 1
 
     def _overloaded(self, problem: str) -> OverloadedError:
+        self.turned_away += 1
         until_empty = self._usual_s * (1 + len(self._queue) / self._at_a_time)
         return OverloadedError(problem, retry_after_s=math.ceil(max(1.0, until_empty)))

@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import orjson
 from flask import Blueprint, Response, request
 
 from footprint_pipeline.footprints.extract import Stages, extract, predict_patch, profile_patch
@@ -10,7 +11,6 @@ from footprint_pipeline.footprints.mercator import Bounds, tile_at
 from footprint_pipeline.footprints.writers import feature_collection, multipolygon
 from serving.answers import FeatureCollection, MultiPolygonGeometry
 from serving.encoded_image import check_image, decode
-from serving.forms import json_bytes
 from serving.openapi import ASKED, BINARY, GEOJSON, Operation, documented
 from serving.predictions import Predictions
 from serving.queries import AnswerForm, Coordinate, MaskQuery, NoArguments, PolygonQuery, from_arguments, from_body
@@ -94,7 +94,7 @@ def _polygons(predictions: Predictions, query: PolygonQuery, form: AnswerForm) -
                     extraction, model.runtime.spec, model_version=model.version, attribution=imagery.attribution
                 )
             )
-            answer = json_bytes(body)
+            answer = orjson.dumps(body)
     response = Response(answer, mimetype=GEOJSON)
     return predictions.told(response, model, extraction.raster.profile, stages, attribution=imagery.attribution)
 

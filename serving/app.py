@@ -23,7 +23,6 @@ from serving.prediction_cache import PredictionCache
 from serving.predictions import Predictions
 from serving.problems import register_problems
 from serving.tiles import tile_endpoints
-from serving.turns import Turns
 
 MAX_BODY_BYTES = 2**20
 """Of a request in JSON; an image may have more."""
@@ -57,7 +56,7 @@ def create_app(
         store.load_in_background()
     hosts = frozenset(host.strip().lower() for host in settings.image_url_hosts.split(",") if host.strip())
     counters, keys, requests = Counters(settings.counters_folder), Keys(settings.keys), Requests()
-    turns, fetching = Turns(admission or Admission(settings.queue)), Turns(Admission(settings.queue))
+    turns, fetching = admission or Admission(settings.queue), Admission(settings.queue)
     cache = PredictionCache(settings.prediction_cache_mb * 10**6)
     predictions = Predictions(store, sources, hosts, counters, turns, fetching, cache)
     atexit.register(counters.write)

@@ -192,10 +192,10 @@ def decode(image: Checked, *, name: str, source: str) -> Patch:
         source: where it comes from, for people.
 
     Raises:
-        RequestError: it is broken, or has bands that are no colours.
+        RequestError: it is broken.
     """
     decoded = decode_image(image.encoded)
-    if decoded is None or decoded[0].ndim != 3 or decoded[0].shape[2] != 3:
+    if decoded is None:
         raise _not_an_image(name)
     return Patch(*decoded, source=source)
 

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, request
 from footprint_pipeline.errors import ImageryError, NoImageryError, RequestError
 from footprint_pipeline.footprints.extract import AreaTooLargeError, Extraction, extract
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
-from footprint_pipeline.footprints.mercator import Bounds, ground_scale, project
+from footprint_pipeline.footprints.mercator import Bounds, ground_scale, to_3857
 from footprint_pipeline.footprints.patch import TooCoarseError, check_resolution
 from footprint_pipeline.footprints.unplaced import UnplacedExtraction, extract_unplaced
 from footprint_pipeline.footprints.writers import feature_collection, pixel_collection
@@ -114,7 +114,7 @@ def _of_image(predictions: Predictions, encoded: bytes, options: ImageOptions, f
                 if options.gsd_m is not None:
                     raise RequestError("gsd_m: the image has a place, which says it.", fix="Leave gsd_m out.")
                 check_resolution(image.name, image.gsd_m, model.runtime.spec.gsd_m)
-                extraction = extract(model.runtime, image, _projected(image.extent_wgs84), **chosen)
+                extraction = extract(model.runtime, image, to_3857(image.extent_wgs84), **chosen)
             else:
                 extraction = extract_unplaced(model.runtime, image, gsd_m=options.gsd_m, **chosen)
         # Here the provider is whoever asks.
@@ -141,9 +141,7 @@ def _answer(
     attribution: str = "",
 ) -> Response:
     """The footprints in a form, at most `limit` of them."""
-    spec, version, matched = model.runtime.spec, model.version, len(extraction)
-    if limit is not None:
-        extraction = extraction.first(limit)
+    spec, version = model.runtime.spec, model.version
     if isinstance(extraction, Extraction):
         stages, profile = extraction.raster.stages, extraction.raster.profile
         with stages.timed("write"):
@@ -154,9 +152,8 @@ def _answer(
             body = pixel_collection(extraction, spec, model_version=version)
     with stages.timed("write"):
         features = body.pop("features")
-        matched += len(features) - len(extraction)  # those too small to be written, and what fell apart
-        features = features[:limit]
-        body |= {"numberMatched": matched, "numberReturned": len(features), "features": features}
+        told = features[:limit]
+        body |= {"numberMatched": len(features), "numberReturned": len(told), "features": told}
         response = written(body, form)
     return predictions.told(response, model, profile, stages, attribution=attribution)
 
@@ -170,14 +167,9 @@ def _area(query: FootprintsQuery) -> tuple[Bounds, shapely.Geometry | None]:
     else:
         assert query.bbox is not None  # noqa: S101 - the schema sees to it
         area = shapely.box(*query.bbox)
-    asked = _projected(Bounds(*area.bounds))
+    asked = to_3857(Bounds(*area.bounds))
     read = _at_least(asked, _LEAST_M / ground_scale(asked))
     return read, area if query.polygon is not None or read != asked else None
-
-
-def _projected(bounds_wgs84: Bounds) -> Bounds:
-    west, south, east, north = bounds_wgs84
-    return Bounds(*project(west, south), *project(east, north))
 
 
 def _at_least(bounds: Bounds, side: float) -> Bounds:

@@ -50,15 +50,10 @@ def written(collection: dict[str, Any], form: str) -> Response:
     return response
 
 
-def json_bytes(value: object) -> bytes:
-    """JSON in UTF-8 with nothing in it that need not be."""
-    return orjson.dumps(value)
-
-
 def _body(collection: dict[str, Any], form: str) -> bytes:
     if form == GEOJSON:
-        return json_bytes(collection)
+        return orjson.dumps(collection)
     if form in SUFFIXES:
         return as_file(collection, form)
     start = b"\x1e" if form == SEQUENCE else b""
-    return b"".join(start + json_bytes(feature) + b"\n" for feature in collection["features"])
+    return b"".join(start + orjson.dumps(feature) + b"\n" for feature in collection["features"])

@@ -6,16 +6,16 @@ from footprint_pipeline.footprints.imagery_tiles import ImageryTiles
 from footprint_pipeline.footprints.mercator import Tile
 from footprint_pipeline.footprints.patch import Imagery
 from footprint_pipeline.footprints.sources import ImagerySources
+from serving.admission import Admission
 from serving.answers import ImageryAnswer, ImagerySource
 from serving.openapi import BINARY, Operation, documented
 from serving.queries import ImageryChoice, from_arguments
-from serving.turns import Turns
 
 _KEPT = "private, max-age=3600"
 """By the browser that asked: providers seldom let anyone else keep their tiles."""
 
 
-def imagery_endpoints(sources: ImagerySources, fetching: Turns) -> Blueprint:
+def imagery_endpoints(sources: ImagerySources, fetching: Admission) -> Blueprint:
     """The endpoints under /v1/imagery.
 
     Args:

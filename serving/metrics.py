@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from flask import Flask, Response, g, request
 
+from serving.admission import Admission
 from serving.counters import Counters
 from serving.model_store import ModelStore
 from serving.openapi import path_of
 from serving.prediction_cache import PredictionCache
-from serving.turns import Turns
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -118,7 +118,9 @@ class Requests:
         ]
 
 
-def exposition(requests: Requests, turns: Turns, store: ModelStore, counters: Counters, cache: PredictionCache) -> str:
+def exposition(
+    requests: Requests, turns: Admission, store: ModelStore, counters: Counters, cache: PredictionCache
+) -> str:
     """Everything that is known, as text."""
     status = store.status()
     model = status.model

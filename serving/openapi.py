@@ -202,7 +202,7 @@ def _parameter(name: str, schema: Mapping[str, Any], *, required: bool) -> dict[
     if schema.get("default") is not None:
         told["default"] = schema["default"]
     description = told.pop("description", schema.get("description"))
-    is_geojson = "oneOf" in told or "$ref" in told
+    is_geojson = "oneOf" in told
     return {
         "name": name,
         "in": "query",

@@ -6,6 +6,7 @@ from flask import Blueprint, Flask, Response, g, request
 
 from footprint_pipeline import __version__
 from footprint_pipeline.footprints.sources import ImagerySources
+from serving.admission import Admission
 from serving.answers import Health, Index, ModelAnswer, RefreshAnswer, Refused, ServingModel
 from serving.counters import Counters
 from serving.docs_page import STYLE_SOURCE, docs_page
@@ -15,7 +16,6 @@ from serving.model_store import ModelStore, NoModelError
 from serving.openapi import TEXT, Operation, document, documented, operations
 from serving.prediction_cache import PredictionCache
 from serving.problems import problem
-from serving.turns import Turns
 
 _JSON, _HTML = "application/json", "text/html"
 _COME_AGAIN_S = 10
@@ -90,7 +90,7 @@ def model_endpoints(store: ModelStore, sources: ImagerySources) -> Blueprint:
 
 
 def metrics_endpoint(
-    requests: Requests, turns: Turns, store: ModelStore, counters: Counters, cache: PredictionCache
+    requests: Requests, turns: Admission, store: ModelStore, counters: Counters, cache: PredictionCache
 ) -> Blueprint:
     """The endpoint /metrics."""
     endpoints = Blueprint("metrics", __name__)

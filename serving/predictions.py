@@ -13,10 +13,10 @@ from footprint_pipeline.footprints.patch import Imagery
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.sources import ImagerySources
 from footprint_pipeline.footprints.writers import out_of_domain
+from serving.admission import Admission
 from serving.counters import Counters
 from serving.model_store import LoadedModel, ModelStore
 from serving.prediction_cache import PredictionCache
-from serving.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Predictions:
     sources: ImagerySources
     image_url_hosts: frozenset[str]
     counters: Counters
-    turns: Turns
-    fetching: Turns
+    turns: Admission
+    fetching: Admission
     cache: PredictionCache
 
     @contextmanager

@@ -8,16 +8,15 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import orjson
 import shapely
 from flask import Blueprint, Response, request
 from shapely.geometry import shape
 
-from footprint_pipeline.errors import RequestError
 from footprint_pipeline.footprints.domain import InputProfile
 from footprint_pipeline.footprints.extract import Stages, extract
 from footprint_pipeline.footprints.map_tiles import (
     BLOCK_PX,
-    MAX_ZOOM,
     block_of,
     centred_in,
     png,
@@ -28,7 +27,6 @@ from footprint_pipeline.footprints.mercator import Tile
 from footprint_pipeline.footprints.patch import Imagery
 from footprint_pipeline.footprints.writers import feature_collection
 from serving.answers import FeatureCollection
-from serving.forms import json_bytes
 from serving.model_store import LoadedModel
 from serving.openapi import ASKED, BINARY, GEOJSON, Operation, Schema, documented
 from serving.prediction_cache import LIFETIME_S
@@ -108,11 +106,7 @@ def tile_endpoints(predictions: Predictions) -> Blueprint:
 
 
 def _tile(predictions: Predictions, tile: Tile, media: str, draw: Callable[[_Asked], _Answer]) -> Response:
-    if tile.z > MAX_ZOOM or max(tile.x, tile.y) >= 2**tile.z:
-        raise RequestError(
-            f"There is no tile {tile.z}/{tile.x}/{tile.y}.",
-            fix=f"Ask for a zoom of {MAX_ZOOM} at most, and for a column and row below 2 to the zoom.",
-        )
+    tile.check()
     query = from_arguments(TileQuery, request.args)
     imagery = predictions.sources.choose(query.imagery)
     etag = _etag(predictions.store.current(), tile, query, imagery, media)
@@ -148,7 +142,7 @@ def _geojson(asked: _Asked) -> _Answer:
     drawn = _drawn(asked)
     with asked.stages.timed("write"):
         features = [drawn.features[i] for i in np.flatnonzero(centred_in(drawn.polygons_wgs84, asked.tile)).tolist()]
-        return json_bytes({**drawn.collection, "features": features}), drawn.profile
+        return orjson.dumps({**drawn.collection, "features": features}), drawn.profile
 
 
 def _mvt(asked: _Asked) -> _Answer:

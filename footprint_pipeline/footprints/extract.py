@@ -22,7 +22,7 @@ from footprint_pipeline.footprints.domain import InputProfile, brightness_counts
 from footprint_pipeline.footprints.mercator import HALF_WORLD, Bounds, ground_scale, tile_at_3857, tile_side, unproject
 from footprint_pipeline.footprints.normalization import UINT8, Normalization
 from footprint_pipeline.footprints.patch import Imagery, Patch, check_resolution, no_imagery
-from footprint_pipeline.footprints.predict import WINDOW_PX, predict_probability
+from footprint_pipeline.footprints.predict import predict_probability
 from footprint_pipeline.footprints.regularize import Outline, regularize
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.separate import interior_of
@@ -103,7 +103,7 @@ class Extraction:
         confidence: how sure it is that each is a building, calibrated, float32, shape (N,).
         area_m2: geodesic area of each, float64, shape (N,).
         tolerance: a pixel is a building where probability > 1 - tolerance.
-        regularised: which outlines are, bool, shape (N,); None: none is.
+        regularised: which outlines are, bool, shape (N,).
     """
 
     raster: Raster
@@ -111,20 +111,10 @@ class Extraction:
     confidence: np.ndarray
     area_m2: np.ndarray
     tolerance: float
-    regularised: np.ndarray | None = None
+    regularised: np.ndarray
 
     def __len__(self) -> int:
         return len(self.polygons_wgs84)
-
-    def first(self, count: int) -> "Extraction":
-        """The `count` footprints that it is most sure of."""
-        return replace(
-            self,
-            polygons_wgs84=self.polygons_wgs84[:count],
-            confidence=self.confidence[:count],
-            area_m2=self.area_m2[:count],
-            regularised=None if self.regularised is None else self.regularised[:count],
-        )
 
 
 def extract(
@@ -181,7 +171,7 @@ def extract(
             whole = not _cut(footprints, raster)
         if whole:
             break
-    drawn, regularised = footprints.polygons, None
+    drawn, regularised = footprints.polygons, np.zeros(len(footprints), bool)
     if outline == "regularised":
         with stages.timed("regularize"):
             regular = regularize(drawn)
@@ -198,8 +188,7 @@ def extract(
             shapely.prepare(within_wgs84)
             kept &= shapely.contains(within_wgs84, _to_wgs84(middles[owned], raster))
         confidence = calibrated(footprints.confidence[owned][kept], runtime.spec.calibration)
-        regularised = None if regularised is None else regularised[owned][kept]
-    return Extraction(raster, polygons[kept], confidence, area_m2[kept], tolerance, regularised)
+    return Extraction(raster, polygons[kept], confidence, area_m2[kept], tolerance, regularised[owned][kept])
 
 
 def predict_raster(
@@ -234,9 +223,7 @@ def predict_patch(runtime: Runtime, patch: Patch) -> np.ndarray:
     """
     spec = runtime.spec
     image = _normalization(spec, patch).apply(patch.pixels)
-    probability = predict_probability(
-        image, runtime, window=-(-WINDOW_PX // spec.stride) * spec.stride, stride=spec.stride, flips=spec.flips
-    )
+    probability = predict_probability(image, runtime, stride=spec.stride, flips=spec.flips)
     if not np.isfinite(probability).all():
         raise ModelError("The model answers with values that are not numbers.", fix="Promote another version.")
     if not patch.valid.all():

@@ -1,23 +1,10 @@
 """Where the pixels of a place come from: one door to every provider of imagery."""
 
 from footprint_pipeline.errors import SettingsError
-from footprint_pipeline.footprints.geotiff import GeoTiffImagery
-from footprint_pipeline.footprints.patch import Imagery, Patch
+from footprint_pipeline.footprints.patch import Imagery
 from footprint_pipeline.footprints.sources import ImagerySources, SourceSpec, is_template, read_sources
 from footprint_pipeline.footprints.tile_cache import TileCache
-from footprint_pipeline.footprints.xyz import MapboxImagery, XyzImagery
 from footprint_pipeline.settings import Settings
-
-__all__ = [
-    "GeoTiffImagery",
-    "Imagery",
-    "ImagerySources",
-    "MapboxImagery",
-    "Patch",
-    "XyzImagery",
-    "open_imagery",
-    "open_sources",
-]
 
 
 def open_sources(settings: Settings) -> ImagerySources:

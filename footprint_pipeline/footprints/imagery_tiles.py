@@ -12,7 +12,6 @@ from footprint_pipeline.footprints.normalization import Normalization
 from footprint_pipeline.footprints.patch import Imagery, Patch
 
 TILE_PX = 256
-FINEST = 24
 
 _SAMPLED = (1 / 6, 1 / 2, 5 / 6)
 _JPEG_QUALITY = 85
@@ -51,12 +50,8 @@ class ImageryTiles:
             NoImageryError: there is no imagery in it.
             ImageryError: the provider failed.
         """
+        tile.check()
         coarsest, _ = self._imagery.zooms
-        if not (tile.z <= FINEST and tile.x < 2**tile.z and tile.y < 2**tile.z):
-            raise RequestError(
-                f"There is no map tile {tile.z}/{tile.x}/{tile.y}.",
-                fix=f"Ask for zoom 0 to {FINEST}, columns and rows below 2 to the power of it.",
-            )
         if tile.z < coarsest:
             raise RequestError(
                 f"{self._imagery.name}: zoom {tile.z} shows too much at once.", fix=f"Ask for zoom {coarsest} or finer."

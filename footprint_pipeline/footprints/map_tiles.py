@@ -13,9 +13,8 @@ import numpy as np
 import shapely
 
 from footprint_pipeline.footprints.extract import Raster, of_turn
-from footprint_pipeline.footprints.mercator import RADIUS, Bounds, Tile, ground_scale, tile_side, to_wgs84
+from footprint_pipeline.footprints.mercator import Bounds, Tile, ground_scale, project, tile_side, to_wgs84
 
-MAX_ZOOM = 24
 BLOCK_PX = 1280
 """Side of the largest block, pixels of the model: with the halo three windows wide and high."""
 TILE_PX = 256
@@ -77,8 +76,7 @@ def vector_tile(features: Sequence[dict[str, Any]], polygons_wgs84: np.ndarray, 
     unit = tile_side(tile.z) / EXTENT
 
     def place(points: np.ndarray) -> np.ndarray:
-        x, y = RADIUS * np.radians(points[:, 0]), RADIUS * np.arcsinh(np.tan(np.radians(points[:, 1])))
-        return np.column_stack([(x - left) / unit, (top - y) / unit])
+        return (project(points) - (left, top)) * (1 / unit, -1 / unit)
 
     near = to_wgs84(_grown(tile.bounds_3857, BUFFER * unit))
     polygons_wgs84 = of_turn(polygons_wgs84, near.centre[0])

@@ -9,10 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from footprint_pipeline.errors import RequestError
+
 RADIUS = 6_378_137.0
 HALF_WORLD = math.pi * RADIUS
 MAX_LATITUDE = math.degrees(math.atan(math.sinh(math.pi)))
 """Where Web Mercator ends, degrees: 85.0511…"""
+MAX_ZOOM = 24
+"""Of the tiles that are handed out."""
 
 
 class Bounds(NamedTuple):
@@ -49,10 +53,23 @@ class Tile(NamedTuple):
         left, top = self.x * side - HALF_WORLD, HALF_WORLD - self.y * side
         return Bounds(left, top - side, left + side, top)
 
+    def check(self) -> None:
+        """Make sure that there is such a tile.
 
-def project(longitude: float, latitude: float) -> tuple[float, float]:
-    """Degrees → EPSG:3857 metres."""
-    return RADIUS * math.radians(longitude), RADIUS * math.asinh(math.tan(math.radians(latitude)))
+        Raises:
+            RequestError: there is none.
+        """
+        if not (0 <= self.z <= MAX_ZOOM and 0 <= self.x < 2**self.z and 0 <= self.y < 2**self.z):
+            raise RequestError(
+                f"There is no tile {self.z}/{self.x}/{self.y}.",
+                fix=f"Ask for zoom 0 to {MAX_ZOOM}, columns and rows below 2 to the power of it.",
+            )
+
+
+def project(points_wgs84: np.ndarray) -> np.ndarray:
+    """Longitude and latitude in degrees → EPSG:3857 metres, both of shape (N, 2)."""
+    longitude, latitude = np.radians(points_wgs84).T
+    return RADIUS * np.column_stack([longitude, np.arcsinh(np.tan(latitude))])
 
 
 def unproject(points_3857: np.ndarray) -> np.ndarray:
@@ -64,6 +81,12 @@ def unproject(points_3857: np.ndarray) -> np.ndarray:
 def to_wgs84(bounds_3857: Bounds) -> Bounds:
     """The same rectangle in degrees."""
     corners = unproject(np.array(bounds_3857, float).reshape(2, 2))
+    return Bounds(*corners.ravel().tolist())
+
+
+def to_3857(bounds_wgs84: Bounds) -> Bounds:
+    """The same rectangle in projected metres."""
+    corners = project(np.array(bounds_wgs84, float).reshape(2, 2))
     return Bounds(*corners.ravel().tolist())
 
 
@@ -81,7 +104,8 @@ def tile_at(longitude: float, latitude: float, zoom: int) -> Tile:
     """The tile that contains a coordinate, of whichever turn; what lies beyond the map's edge counts to the edge."""
     if not -180.0 <= longitude <= 180.0:
         longitude = (longitude + 180.0) % 360.0 - 180.0
-    return tile_at_3857(*project(longitude, max(-MAX_LATITUDE, min(latitude, MAX_LATITUDE))), zoom)
+    x, y = project(np.array([[longitude, max(-MAX_LATITUDE, min(latitude, MAX_LATITUDE))]]))[0].tolist()
+    return tile_at_3857(x, y, zoom)
 
 
 def tile_at_3857(x_3857: float, y_3857: float, zoom: int) -> Tile:

@@ -42,7 +42,7 @@ def draw(
         share = float(np.clip((certainty - 0.5) / 0.45, 0, 1))
         colour = tuple(int(value) for value in _UNSURE + share * (_SURE - _UNSURE))
         for ring in (polygon.exterior, *polygon.interiors):
-            x, y = np.array([project(*point) for point in shapely.get_coordinates(ring)]).T
+            x, y = project(shapely.get_coordinates(ring)).T
             column, row = (x - left) / (right - left) * width, (top - y) / (top - bottom) * height
             points = np.rint((np.column_stack([column, row]) - 0.5) * 2**_SMOOTH).astype(np.int32)
             cv2.polylines(picture, [points], True, colour, 1, cv2.LINE_AA, _SMOOTH)

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator
 import cv2
 import numpy as np
 
-from footprint_pipeline.errors import SettingsError
-
 Infer = Callable[[np.ndarray], np.ndarray]
 """float32 (B, H, W, 3) in [0, 1] → float32 (B, H, W, heads) in [0, 1]; the first head is the building."""
 
@@ -44,12 +42,7 @@ def predict_probability(
 
     Returns:
         float32 in [0, 1], shape (H, W, heads).
-
-    Raises:
-        SettingsError: there is no such number of orientations.
     """
-    if flips not in FLIPS:
-        raise SettingsError(f"flips is {flips}.", fix=f"Choose one of {', '.join(map(str, FLIPS))}.")
     if flips > 1:
         infer = _averaged(infer, flips)
     height, width = image.shape[:2]

@@ -40,32 +40,30 @@ class Regularized:
     changed: np.ndarray
 
 
-def regularize(polygons: np.ndarray, *, pixel: float = 1.0, frame: shapely.Polygon | None = None) -> Regularized:
+def regularize(polygons: np.ndarray, *, frame: shapely.Polygon | None = None) -> Regularized:
     """Outlines with straight walls and square corners, of buildings that may be drawn so; the others as they are.
 
     No two overlap more than they did: where they would, the later one ends at the wall of the earlier one.
 
     Args:
-        polygons: shapely Polygons in a frame that is as long in x as in y, shape (N,), dtype object. One that is
-            not valid or smaller than a pixel stays as it is.
-        pixel: what a pixel of the raster they were drawn from measures in that frame. Details of few pixels are noise.
+        polygons: shapely Polygons in pixels, shape (N,), dtype object. One that is not valid or smaller than a pixel
+            stays as it is.
         frame: what no outline may leave, convex; the raw ones lie in it.
     """
     usable = np.flatnonzero(shapely.is_valid(polygons) & ~shapely.is_empty(polygons))
     if not len(usable):
         return Regularized(polygons.copy(), np.zeros(len(polygons), bool))
-    raw = shapely.transform(polygons[usable], lambda xy: xy / pixel)
+    raw = polygons[usable]
     made, seen = raw.copy(), shapely.area(raw) >= 1
     made[seen] = _chosen(raw[seen])
     if frame is not None:
-        within = shapely.transform(frame, lambda xy: xy / pixel)
-        beyond = ~(shapely.covers(within, made) | shapely.equals_exact(made, raw))
-        cut = shapely.intersection(made[beyond], within)
+        beyond = ~(shapely.covers(frame, made) | shapely.equals_exact(made, raw))
+        cut = shapely.intersection(made[beyond], frame)
         made[beyond] = np.where(shapely.get_type_id(cut) == shapely.GeometryType.POLYGON, cut, raw[beyond])
     made = _apart(made, raw)
     changed = ~shapely.equals_exact(made, raw)
     answer, is_changed = polygons.copy(), np.zeros(len(polygons), bool)
-    answer[usable[changed]] = shapely.transform(made[changed], lambda xy: xy * pixel)
+    answer[usable[changed]] = made[changed]
     is_changed[usable[changed]] = True
     return Regularized(answer, is_changed)
 

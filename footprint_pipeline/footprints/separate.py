@@ -45,7 +45,6 @@ def separate(
     *,
     built_up: np.ndarray,
     seed_level: float,
-    min_seed_px: int = MIN_SEED_PX,
 ) -> np.ndarray:
     """Cut every polygon that holds two seeds or more between them.
 
@@ -54,12 +53,11 @@ def separate(
         interior: float32 in [0, 1], shape (H, W); see `interior_of`.
         built_up: bool, shape (H, W): the pixels whose centres lie in a polygon.
         seed_level: seeds are where the interior is above it.
-        min_seed_px: smaller seeds do not count, pixels.
 
     Returns:
         Valid Polygons that do not overlap, shape (M,): first those that are not cut, themselves and in their order.
     """
-    parts, number, tops = _seeds((interior > seed_level) & built_up, interior, min_seed_px)
+    parts, number, tops = _seeds((interior > seed_level) & built_up, interior)
     polygon, seed = shapely.STRtree(shapely.points(tops)).query(polygons, predicate="contains")
     several = np.bincount(polygon, minlength=len(polygons)) > 1
     if not several.any():
@@ -74,10 +72,10 @@ def separate(
     polygon, face = shapely.STRtree(middles).query(polygons[several], predicate="contains")
     column, row = shapely.get_coordinates(middles[face]).astype(int).T
     pieces = _joined(faces[face], polygon, labels[row, column])
-    return np.concatenate([polygons[~several], pieces[shapely.area(pieces) >= min_seed_px]])
+    return np.concatenate([polygons[~several], pieces[shapely.area(pieces) >= MIN_SEED_PX]])
 
 
-def _seeds(inside: np.ndarray, interior: np.ndarray, min_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _seeds(inside: np.ndarray, interior: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The connected parts that are large enough.
 
     Returns:
@@ -87,7 +85,7 @@ def _seeds(inside: np.ndarray, interior: np.ndarray, min_px: int) -> tuple[np.nd
     count, parts = cv2.connectedComponents(inside.view(np.uint8), connectivity=4)
     pixel = np.flatnonzero(inside)
     part = parts.ravel()[pixel]
-    large = np.bincount(part, minlength=count) >= min_px
+    large = np.bincount(part, minlength=count) >= MIN_SEED_PX
     large[0] = False
     number = np.where(large, np.cumsum(large), 0).astype(np.int32)
     sure = interior.ravel()[pixel]
@@ -132,8 +130,8 @@ def _lines(labels: np.ndarray, owner: np.ndarray) -> np.ndarray:
 
 def _drawn_out(lines: np.ndarray) -> np.ndarray:
     xy, line = shapely.get_coordinates(lines, return_index=True)
-    first = np.searchsorted(line, np.arange(len(lines)))
-    last = np.append(first[1:], len(xy)) - 1
+    numbers = np.arange(len(lines))
+    first, last = np.searchsorted(line, numbers), np.searchsorted(line, numbers, side="right") - 1
     drawn = xy.copy()
     for end, inner in ((first, first + 1), (last, last - 1)):
         along = xy[end] - xy[inner]

@@ -114,7 +114,8 @@ class TileCache:
     def put(self, source: str, tile: Tile, entry: Entry) -> None:
         """Keep a tile in place of what was kept of it; `source` and `tile` as in `get`."""
         with self._open() as connection:
-            with _transaction(connection):
+            with connection:  # COMMIT, or ROLLBACK where there is something to roll back
+                connection.execute("BEGIN IMMEDIATE")
                 connection.execute(
                     "INSERT OR REPLACE INTO tiles VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     (
@@ -215,14 +216,3 @@ class _Pages(NamedTuple):
 def _pages(connection: sqlite3.Connection) -> _Pages:
     names = ("page_count", "freelist_count", "page_size")
     return _Pages(*(connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names))
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")

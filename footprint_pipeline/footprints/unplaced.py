@@ -30,7 +30,7 @@ class UnplacedExtraction:
         source: where the pixels come from.
         stages: seconds spent.
         profile: what the imagery looks like.
-        regularised: which outlines are, bool, shape (N,); None: none is.
+        regularised: which outlines are, bool, shape (N,).
     """
 
     polygons_px: np.ndarray
@@ -41,20 +41,10 @@ class UnplacedExtraction:
     source: str
     stages: Stages
     profile: InputProfile
-    regularised: np.ndarray | None = None
+    regularised: np.ndarray
 
     def __len__(self) -> int:
         return len(self.polygons_px)
-
-    def first(self, count: int) -> "UnplacedExtraction":
-        """The `count` footprints that it is most sure of."""
-        return replace(
-            self,
-            polygons_px=self.polygons_px[:count],
-            confidence=self.confidence[:count],
-            area_px=self.area_px[:count],
-            regularised=None if self.regularised is None else self.regularised[:count],
-        )
 
 
 def extract_unplaced(
@@ -65,7 +55,6 @@ def extract_unplaced(
     tolerance: float | None = None,
     min_area_m2: float | None = None,
     outline: Outline = "raw",
-    stages: Stages | None = None,
 ) -> UnplacedExtraction:
     """Every building of an image.
 
@@ -77,14 +66,13 @@ def extract_unplaced(
         tolerance: in (0, 1]; the model's own when None.
         min_area_m2: smaller footprints are dropped; the model's own when None.
         outline: how buildings are drawn.
-        stages: seconds spent so far.
 
     Raises:
         RequestError: the image would have too many pixels at the model's resolution.
         TooCoarseError: its pixels do not show what the model needs to see.
         ImageryError: its bit depth is not what the model was trained on.
     """
-    spec, stages = runtime.spec, Stages() if stages is None else stages
+    spec, stages = runtime.spec, Stages()
     tolerance = spec.tolerance if tolerance is None else tolerance
     min_area_m2 = spec.min_area_m2 if min_area_m2 is None else min_area_m2
     min_area_px = min_area_m2 / spec.gsd_m**2
@@ -101,7 +89,7 @@ def extract_unplaced(
             seed_level=spec.seed_level,
             min_area_px=0.9 * min_area_px,
         )
-    drawn, regularised = found.polygons, None
+    drawn, regularised = found.polygons, np.zeros(len(found), bool)
     if outline == "regularised":
         with stages.timed("regularize"):
             regular = regularize(drawn, frame=shapely.box(0, 0, told.shape[1], told.shape[0]))
@@ -119,7 +107,7 @@ def extract_unplaced(
             patch.source,
             stages,
             profile,
-            None if regularised is None else regularised[kept],
+            regularised[kept],
         )
 
 

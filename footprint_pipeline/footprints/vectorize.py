@@ -17,7 +17,7 @@ from contourpy import FillType, LineType, SerialContourGenerator, ZInterp
 from footprint_pipeline.footprints.separate import separate
 
 _EDGE = 1e-6
-_MOST_KEPT_PX = 2**20
+_MOST_KEPT_PX = 2**19
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _outlined(probability: np.ndarray, level: np.float32) -> np.ndarray:
     return _polygons(np.clip(points, 0.0, (width, height)), rings.astype(int), outlines.astype(int))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _places(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Where a raster's pixels and the two rings around it lie: x and y, float64, shape (height + 4, width + 4) each."""
     x, y = (np.concatenate([[-_EDGE, 0.0], np.arange(size) + 0.5, [size, size + _EDGE]]) for size in (width, height))

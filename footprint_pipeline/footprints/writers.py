@@ -93,8 +93,6 @@ def multipolygon(extraction: Extraction, *, attribution: str = "") -> dict[str, 
 
 def outlines(extraction: Extraction | UnplacedExtraction) -> np.ndarray:
     """How each footprint is drawn, as `Outline` says it, str, shape (N,)."""
-    if extraction.regularised is None:
-        return np.full(len(extraction), "raw", object)
     return np.where(extraction.regularised, "regularised", "raw").astype(object)
 
 

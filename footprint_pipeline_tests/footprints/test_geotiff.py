@@ -125,7 +125,7 @@ def test_pixels_that_are_no_squares_on_the_ground_are_not_read_coarser_than_the_
     with rasterio.open(path, "r+") as target:
         target.build_overviews([2, 4], Resampling.average)
     imagery = GeoTiffImagery(path)
-    left, top = project(20 + 100 * degrees, 60 - 100 * degrees)
+    left, top = project(np.array([(20 + 100 * degrees, 60 - 100 * degrees)]))[0]
     side = 128 / np.cos(np.radians(60))  # on the ground 128 m
     area = Bounds(left, top - side, left + side, top)
     assert imagery.read(area, 256, 256).gsd_m == pytest.approx(0.5 / 2**0.5, rel=0.01)
@@ -311,7 +311,7 @@ def grey(path: Path, transform: object, crs: str, *, shape: tuple[int, int] = (4
 
 
 def around(longitude: float, latitude: float, half_m: float = 40.0) -> Bounds:
-    x, y = project(longitude, latitude)
+    x, y = project(np.array([(longitude, latitude)]))[0]
     return Bounds(x - half_m, y - half_m, x + half_m, y + half_m)
 
 

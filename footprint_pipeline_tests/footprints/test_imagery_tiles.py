@@ -48,7 +48,7 @@ def test_what_has_no_imagery_is_transparent(deep: GeoTiffImagery) -> None:
 
 
 def test_what_is_no_tile_is_an_error(deep: GeoTiffImagery) -> None:
-    with pytest.raises(RequestError, match="no map tile 1/2/0"):
+    with pytest.raises(RequestError, match="no tile 1/2/0"):
         ImageryTiles(deep).read(Tile(1, 2, 0))
 
 

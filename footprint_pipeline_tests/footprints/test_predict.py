@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.footprints.predict import predict_probability, window_sides
 
 
@@ -114,11 +113,6 @@ def test_what_leans_to_one_side_is_evened_out() -> None:
     assert once[0, -1, 0] == 1.0
     assert twice == pytest.approx(0.5)
     assert all_ways == pytest.approx(0.5)
-
-
-def test_three_orientations_are_no_choice() -> None:
-    with pytest.raises(SettingsError, match="flips is 3"):
-        predict_probability(np.zeros((16, 16, 3), np.float32), red, flips=3)
 
 
 @pytest.mark.parametrize("shape", [(7000, 60), (49, 6500)])

@@ -187,15 +187,6 @@ def test_what_is_round_or_small_is_no_other_for_lying_in_a_frame() -> None:
     assert free.changed.tolist() == kept.changed.tolist() == [False, False, True]
 
 
-def test_metres_are_pixels_of_that_size() -> None:
-    raw = np.array([affinity.translate(worn(L_SHAPE, degrees=20, seed=seed), 90 * seed) for seed in range(3)], object)
-    in_metres = shapely.transform(raw, lambda xy: xy * 0.3)
-    found, metres = regularize(raw), regularize(in_metres, pixel=0.3)
-    back = shapely.transform(metres.polygons, lambda xy: xy / 0.3)
-    assert shapely.equals_exact(back, found.polygons, tolerance=1e-6).all()
-    assert metres.changed.all()
-
-
 # ---- random outlines ----
 
 

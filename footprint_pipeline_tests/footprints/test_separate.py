@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import shapely
 
-from footprint_pipeline.footprints.separate import interior_of
+from footprint_pipeline.footprints.separate import interior_of, separate
 from footprint_pipeline.footprints.vectorize import vectorize
 
 HEADS = ("building", "border", "contact")
@@ -128,3 +128,14 @@ def test_on_the_edge_of_the_raster_buildings_are_cut_too() -> None:
     assert_cut(np.array(pieces), found(heads, seed_level=None))
     assert pieces[0].bounds == pytest.approx((0, 0, 40, 30), abs=1.01)
     assert pieces[1].bounds == pytest.approx((40, 0, 80, 30), abs=1.01)
+
+
+def test_two_seeds_that_a_third_one_outside_the_outline_keeps_apart_are_left_together() -> None:
+    interior = np.full((9, 32), 0.1, np.float32)
+    for left in (2, 13, 24):
+        interior[2:7, left : left + 6] = 0.8
+    interior[4, 15] = 0.9  # the surest pixel of the middle one lies in a hole of the outline
+    whole = shapely.box(0, 0, 32, 9) - shapely.box(15, 4, 16, 5)
+    pieces = separate(np.array([whole], object), interior, built_up=np.ones((9, 32), bool), seed_level=0.5)
+    assert_cut(pieces, np.array([whole], object))
+    assert len(pieces) == 1

@@ -346,6 +346,19 @@ def test_a_folder_that_cannot_be_used_costs_nothing_but_the_cache(
     assert str(folder) in warnings[0]
 
 
+def test_a_disk_that_is_full_is_told_as_such(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    cache = TileCache(tmp_path, limit_bytes=10**7, clock=clock)
+    with cache._open() as connection:
+        connection.execute("PRAGMA max_page_count = 20")
+    for column in range(40):
+        cache.put("a", Tile(9, column, 0), Entry(b"x" * 4000, clock(), 10))
+    assert "database or disk is full" in caplog.text
+    with cache._open() as connection:
+        connection.execute("PRAGMA max_page_count = 10000")
+    cache.put("a", Tile(9, 99, 0), Entry(b"y", clock(), 10))
+    assert cache.get("a", Tile(9, 99, 0)) is not None
+
+
 def test_a_cache_that_fails_later_fails_no_request(
     provider: Provider, tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

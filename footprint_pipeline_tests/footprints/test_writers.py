@@ -26,7 +26,12 @@ def extraction(*polygons: shapely.Polygon, out_of_domain: float | None = None) -
     raster = Raster(np.zeros((4, 4, 1), np.float32), area, area, "tiles.example.com, zoom 18", Stages(), profile)
     count = len(polygons)
     return Extraction(
-        raster, np.array(polygons, object), np.full(count, 0.87654321, np.float32), np.full(count, 123.456), 0.7
+        raster,
+        np.array(polygons, object),
+        np.full(count, 0.87654321, np.float32),
+        np.full(count, 123.456),
+        0.7,
+        np.zeros(count, bool),
     )
 
 
@@ -124,7 +129,7 @@ def test_a_footprint_that_rounding_splits_is_several_with_an_area_each(runtime: 
         assert feature["properties"] == features[0]["properties"] | {"area_m2": pytest.approx(area_m2, abs=0.01)}
     in_pixels = UnplacedExtraction(
         shapely.transform(np.array([dumbbell]), lambda at: (at - (10, 50)) * 1e5), np.ones(1, np.float32),
-        np.full(1, 9.0), None, 0.5, "a picture", Stages(), extraction().raster.profile,
+        np.full(1, 9.0), None, 0.5, "a picture", Stages(), extraction().raster.profile, np.zeros(1, bool),
     )  # fmt: skip
     found = pixel_collection(in_pixels, runtime.spec, model_version="1")["features"]
     assert [each["properties"]["area_px"] for each in found] == pytest.approx([100.0, 200.0])

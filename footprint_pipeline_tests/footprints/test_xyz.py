@@ -10,7 +10,8 @@ from pydantic import SecretStr
 
 from footprint_pipeline.errors import ImageryError, NoImageryError, RequestError, SettingsError
 from footprint_pipeline.footprints import xyz
-from footprint_pipeline.footprints.imagery import GeoTiffImagery, open_imagery
+from footprint_pipeline.footprints.geotiff import GeoTiffImagery
+from footprint_pipeline.footprints.imagery import open_imagery
 from footprint_pipeline.footprints.mercator import Bounds, Tile, tile_at, to_wgs84
 from footprint_pipeline.footprints.patch import TooCoarseError, check_resolution
 from footprint_pipeline.footprints.tile_client import PARALLEL

@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
+import numpy as np
 import pytest
 import shapely
 from flask.testing import FlaskClient
 from pyproj import Geod
 from shapely.geometry import mapping, shape
 
+from footprint_pipeline.footprints.extract import Extraction, extract
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.tables import SUFFIXES
 from footprint_pipeline.settings import Settings
@@ -163,6 +166,19 @@ def test_other_forms_are_406_and_say_which_there_are(client: FlaskClient, accept
     problem = assert_problem(client.get(f"{URL}?bbox=1,2,3,4", headers={"Accept": accept}), 406, accept)
     assert "application/geo+json, application/geo+json-seq, application/x-ndjson" in problem["fix"]
     assert "application/vnd.apache.parquet" in problem["fix"]
+
+
+def test_how_many_match_does_not_depend_on_the_limit(town_client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_a_sliver(*given: Any, **how: Any) -> Extraction:
+        found = extract(*given, **how)
+        left, bottom, _, _ = np.round(found.polygons_wgs84[1].bounds, 7)
+        found.polygons_wgs84[1] = shapely.box(left, bottom, left + 2e-8, bottom + 2e-4)  # too thin to be written down
+        return found
+
+    monkeypatch.setattr("serving.footprints.extract", with_a_sliver)
+    for limit, told in ((None, 1), (1, 1), (2, 1)):
+        answer = town_client.post(URL, json={**PLACE, "imagery": "after", "min_area_m2": 0, "limit": limit}).json
+        assert (answer["numberMatched"], answer["numberReturned"]) == (1, told)
 
 
 @pytest.mark.parametrize("form", SUFFIXES)

@@ -68,7 +68,7 @@ def test_a_tile_shows_the_imagery_and_is_transparent_beside_it(client: FlaskClie
 
 @pytest.mark.parametrize("path", ["25/1/1", "3/8/0", "3/0/8"])
 def test_tiles_that_are_none_are_422(client: FlaskClient, path: str) -> None:
-    assert_problem(client.get(f"/v1/imagery/{path}"), 422, "There is no map tile")
+    assert_problem(client.get(f"/v1/imagery/{path}"), 422, "There is no tile")
 
 
 def test_tiles_of_a_provider_are_handed_on(store: ModelStore, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def _log_to_stderr() -> None:
 @data_options
 @training_options
 @sweep_options
-def run(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
+def run(settings: Settings, **options: Any) -> dict[str, Any]:
     """Do it all: fetch tiles, prepare them, train, choose the tolerance, evaluate, register and promote."""
     from footprint_pipeline.commands import pipeline
 
@@ -119,7 +119,7 @@ def run(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
 
 @command
 @data_options
-def prepare(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
+def prepare(settings: Settings, **options: Any) -> dict[str, Any]:
     """Fetch tiles and prepare them: polygons, masks, splits, checks, report. No training."""
     from footprint_pipeline.commands import pipeline
 
@@ -139,7 +139,7 @@ def prepare(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
 )
 @click.option("--crs", help="Of images that a world file places, as in EPSG:32630.")
 @click.option("--min-area-px", type=FiniteRange(0), help="Leave out parts of a mask that are smaller, pixels. [4]")
-def import_masks(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
+def import_masks(settings: Settings, **options: Any) -> dict[str, Any]:
     """Make an area of one's own of images and masks, as public building sets come."""
     from footprint_pipeline.commands import import_masks as command_module
 
@@ -163,7 +163,7 @@ def explore(settings: Settings, **options: Any) -> dict[str, Any]:
     "--aoi", "aois", multiple=True, metavar="NAME", help="Area to train on; repeat for several. [every prepared one]"
 )
 @training_options
-def train(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
+def train(settings: Settings, **options: Any) -> dict[str, Any]:
     """Train the network on prepared AOIs and log it to MLflow."""
     from footprint_pipeline.commands import pipeline
 
@@ -201,7 +201,7 @@ def train(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
     "--seed", type=int, default=1337, show_default=True, help="Of the search; the recipe has one for trainings."
 )
 @click.option("--study", help="Name of the study. [made from what is searched, and on what]")
-def search(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
+def search(settings: Settings, **options: Any) -> dict[str, Any]:
     """Try many recipes on prepared AOIs and write down the best; the same command goes on where it was interrupted."""
     from footprint_pipeline.commands import search as command_module
 
@@ -218,8 +218,20 @@ def tune(settings: Settings, **options: Any) -> dict[str, Any]:
 
 
 @command
-@click.option("--source", help="Score a registered model on all tiles of this source instead: folder, archive, s3://.")
-@click.option("--aoi", help="Name for the source's area [read off the source]; alone: a prepared one.")
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    metavar="SOURCE",
+    help="Score a registered model on all tiles of this source instead: folder, archive, s3://. Repeat for several.",
+)
+@click.option(
+    "--aoi",
+    "aois",
+    multiple=True,
+    metavar="NAME",
+    help="Name for a source's area, one a source [read off the source]; alone: a prepared area. Repeat for several.",
+)
 @click.option("--alias", help="Which registered model, by alias. [champion]")
 @click.option("--version", help="Which registered model, by number.")
 @click.option("--tolerance", type=FiniteRange(0, 1, min_open=True), help="Another tolerance than the model's own.")
@@ -246,7 +258,7 @@ def evaluate(settings: Settings, **options: Any) -> dict[str, Any]:
     show_default=True,
     help="Leave out smaller polygons on either side, square pixels.",
 )
-def score(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
+def score(settings: Settings, **options: Any) -> dict[str, Any]:
     """Score building polygons of any origin as SpaceNet does: its own CSV tables, matched at IoU >= 0.5."""
     from footprint_pipeline.commands import score as command_module
 
@@ -321,7 +333,7 @@ def export(settings: Settings, **options: Any) -> dict[str, Any]:
 @click.option("--alias", help="Which registered model, by alias. [champion]")
 @click.option("--out", type=_FILE, help="GeoJSON, .parquet, .fgb or .gpkg file to write. [stdout]")
 @click.option("--picture", type=_FILE, help="PNG of the footprints on the imagery.")
-def predict(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
+def predict(settings: Settings, **options: Any) -> dict[str, Any]:
     """Building footprints around a coordinate, as GeoJSON, by a registered model, without a service."""
     from footprint_pipeline.commands import places
 
@@ -359,9 +371,9 @@ def ask(settings: Settings, **options: Any) -> dict[str, Any]:
 @click.option(
     "--mlflow-port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port of the MLflow UI."
 )
-def ui(settings: Settings, **options: Any) -> dict[str, Any]:  # fmt: skip
+def ui(settings: Settings, **options: Any) -> dict[str, Any]:
     """Open the Dagster UI (webserver and daemon) and the MLflow UI on this home, until Ctrl-C."""
-    from footprint_pipeline.orchestration.local import check_ports, run_ui
+    from footprint_pipeline.orchestration.ui import check_ports, run_ui
 
     check_ports(settings, **options)
     host, port, mlflow_port = options["host"], options["port"], options["mlflow_port"]

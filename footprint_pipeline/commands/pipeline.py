@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,14 @@ from footprint_pipeline.commands.lines import command_for, next_commands, score_
 from footprint_pipeline.dataset.spec import SPLITS
 from footprint_pipeline.dataset.split_table import read_split_table
 from footprint_pipeline.dataset.splits import read_manifests, split_summary
-from footprint_pipeline.errors import DatasetError, SettingsError
+from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.local import run_job
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.areas import Aoi
 from footprint_pipeline.spacenet.catalog import SYNTHETIC, load_catalog
 from footprint_pipeline.spacenet.own_areas import added, own_areas
-from footprint_pipeline.spacenet.sources import resolve_source
+from footprint_pipeline.spacenet.sources import resolve_sources
 from footprint_pipeline.stages.weights import find_weights
 
 log = logging.getLogger(__name__)
@@ -108,31 +107,12 @@ def _areas(settings: Settings, sources: tuple[str, ...], aois: tuple[str, ...], 
 
     What is wrong with their names, or with the table that shares their tiles out, is said before anything is fetched.
     """
-    given = sources or aois or (SYNTHETIC,)
-    areas = [resolve_source(source, settings.home) for source in given]
-    if sources and aois:
-        if len(sources) != len(aois):
-            raise SettingsError(
-                f"{len(sources)} sources, but {len(aois)} names.", fix="Give one --aoi for each --source, or none."
-            )
-        areas = [replace(area, name=name) for area, name in zip(areas, aois, strict=True)]
-    _check_names_differ(given, areas)
+    areas = resolve_sources(sources or aois or (SYNTHETIC,), aois if sources else (), settings.home)
     _say_what_is_replaced(settings, areas, named=bool(aois))
     if assigned := data["split_manifests"]["assigned"]:
         for area in areas:
             read_split_table(Path(assigned), aoi=area.name, several=len(areas) > 1)
     return areas
-
-
-def _check_names_differ(given: Sequence[str], areas: Sequence[Aoi]) -> None:
-    source_of: dict[str, str] = {}
-    for source, area in zip(given, areas, strict=True):
-        if area.name in source_of:
-            raise SettingsError(
-                f"{source_of[area.name]} and {source} are both called {area.name}.",
-                fix=f"Give each source once, and each its name: --aoi {area.name}1 --aoi {area.name}2.",
-            )
-        source_of[area.name] = source
 
 
 def _say_what_is_replaced(settings: Settings, areas: Sequence[Aoi], *, named: bool) -> None:

@@ -51,7 +51,7 @@ def compare(settings: Settings, *, first: str, second: str, out: Path | None) ->
     """Score two versions on the test splits, and draw the tiles on which they differ most."""
     registry = Registry(settings.mlflow_uri, settings.model_name)
     one, other = (
-        registry.resolve(version=name) if name.isdigit() else registry.resolve(alias=name) for name in (first, second)
+        registry.resolve(version=name) if name.isdecimal() else registry.resolve(alias=name) for name in (first, second)
     )
     if one.version == other.version:
         raise SettingsError(f"{first} and {second} are the same version, {one.version}.", fix="Name two versions.")

@@ -1,7 +1,7 @@
 """Commands on registered models: export them, score them."""
 
 import logging
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from footprint_pipeline.files import copy_file
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.registry import CHAMPION, Registered, Registry, learned_beside
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet.sources import resolve_source
+from footprint_pipeline.spacenet.sources import resolve_sources
 from footprint_pipeline.stages.promotion import Tiles, held_out, learned_by
-from footprint_pipeline.stages.scoring import score_exported, score_on_source
+from footprint_pipeline.stages.scoring import Taken, score_exported, score_on_sources
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +41,16 @@ def export(settings: Settings, *, kind: str, alias: str | None, version: str | N
 def score(
     settings: Settings,
     *,
-    source: str | None,
-    aoi: str | None,
+    sources: tuple[str, ...],
+    aois: tuple[str, ...],
     alias: str | None,
     version: str | None,
     tolerance: float | None,
     flips: str | None,
     skip_bad_labels: bool,
 ) -> dict[str, Any]:
-    """Score a registered model on a source, or on the test tiles of what is prepared that it has not learned from."""
-    if skip_bad_labels and source is None:
+    """Score a registered model on sources, or on the test tiles of what is prepared that it has not learned from."""
+    if skip_bad_labels and not sources:
         raise SettingsError(
             "--skip-bad-labels is of a --source; what is prepared has its labels.",
             fix="Give the --source, or prepare it so: footprint prepare --skip-bad-labels.",
@@ -59,10 +59,10 @@ def score(
     found = _resolved(registry, alias, version)
     model = registry.pull(version=found.version, into=settings.home.absolute() / "pulled")
     as_told: dict[str, Any] = {"tolerance": tolerance, "flips": int(flips) if flips else None}
-    if source is not None:
-        area = resolve_source(source, settings.home)
-        area = replace(area, name=aoi or area.name)
-        scores = score_on_source(settings, model, area, **as_told, skip_bad_labels=skip_bad_labels)
+    taken: dict[str, Taken] = {}
+    if sources:
+        areas = resolve_sources(sources, aois, settings.home)
+        scores, taken = score_on_sources(settings, model, areas, **as_told, skip_bad_labels=skip_bad_labels)
         known = learned_by(settings, found.version).merge(scores.tiles[["aoi", "tile_id"]])
         if len(known):
             log.warning(
@@ -70,7 +70,7 @@ def score(
                 found.version, len(known), len(scores.tiles),
             )  # fmt: skip
     else:
-        tiles = _held_out(settings, found.version, aoi)
+        tiles = _held_out(settings, found.version, aois)
         scores = score_exported(Runtime(model), tiles.manifest, tiles.polygons, **as_told)
     names = sorted(scores.by_aoi["aoi"])
     return {
@@ -79,8 +79,11 @@ def score(
         "tiles": len(scores.tiles),
         **scores.metrics(),
         "by_aoi": scores.by_aoi.to_dict("records"),
+        **({"taken": {name: asdict(of) for name, of in taken.items()}} if taken else {}),
         "_lines": [f"{found.name} version {found.version} on {len(scores.tiles)} tiles of {', '.join(names)}:",
-                   *score_lines(scores.metrics())],
+                   *score_lines(scores.metrics()),
+                   *(f"  {name}: {of.labels_lost} of {of.labels + of.labels_lost} labels are lost"
+                     for name, of in taken.items() if of.labels_lost)],
     }  # fmt: skip
 
 
@@ -91,16 +94,16 @@ def _resolved(registry: Registry, alias: str | None, version: str | None) -> Reg
     return registry.resolve(alias=None if version else alias or CHAMPION, version=version)
 
 
-def _held_out(settings: Settings, version: str, aoi: str | None) -> Tiles:
-    """The test tiles that a version has not learned from, of one AOI where it is named."""
+def _held_out(settings: Settings, version: str, aois: tuple[str, ...]) -> Tiles:
+    """The test tiles that a version has not learned from, of some AOIs where these are named."""
     tiles = held_out(settings, version)
-    if aoi is None:
-        return tiles
     there = tiles.manifest["aoi"]
-    if aoi not in set(there):
+    for aoi in aois:
+        if aoi in set(there):
+            continue
         raise DatasetError(
             f"{aoi} has no test tile that version {version} has not learned from; there are of "
             f"{', '.join(sorted(set(there)))}.",
             fix=f"Name one of these, or prepare {aoi} first; or score all its tiles by its source (--source).",
         )
-    return Tiles(tiles.manifest[there == aoi], tiles.polygons)
+    return Tiles(tiles.manifest[there.isin(aois)], tiles.polygons) if aois else tiles

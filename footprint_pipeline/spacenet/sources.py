@@ -14,14 +14,17 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from footprint_pipeline.errors import SourceError
+from footprint_pipeline.errors import MissingKeyError, SettingsError, SourceError
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.archive import Archive, has_unpacked, unpack, unpacked_before
 from footprint_pipeline.spacenet.areas import SYNTHETIC_URI, Aoi, Part, Source, is_archive, normal_uri
 from footprint_pipeline.spacenet.catalog import load_catalog
-from footprint_pipeline.spacenet.download import S3, MissingKeyError, Progress, RemoteFile, is_complete, split_uri
+from footprint_pipeline.spacenet.download import S3, is_complete
 from footprint_pipeline.spacenet.layout import Layout, aoi_name, discover, files_below
 from footprint_pipeline.spacenet.loose import fetch_prefix, has_fetched
+from footprint_pipeline.spacenet.s3.client import RemoteFile
+from footprint_pipeline.spacenet.s3.errors import split_uri
+from footprint_pipeline.spacenet.s3.progress import Progress
 
 _log = logging.getLogger(__name__)
 
@@ -126,6 +129,31 @@ def resolve_source(text: str | Sequence[str], home: Path) -> Aoi:
     else:
         name = aoi_name([uris[0]]) or _plain_name(first)
     return Aoi(name, name, (Source(tuple(Part(uri) for uri in uris)),))
+
+
+def resolve_sources(sources: Sequence[str], names: Sequence[str], home: Path) -> list[Aoi]:
+    """`resolve_source` of each, called by the names where there are any.
+
+    Raises:
+        SourceError: as `resolve_source`.
+        SettingsError: there are not as many names, two areas have the same one, or the user's catalogue is broken.
+    """
+    areas = [resolve_source(source, home) for source in sources]
+    if names:
+        if len(sources) != len(names):
+            raise SettingsError(
+                f"{len(sources)} sources, but {len(names)} names.", fix="Give one --aoi for each --source, or none."
+            )
+        areas = [replace(area, name=name) for area, name in zip(areas, names, strict=True)]
+    source_of: dict[str, str] = {}
+    for source, area in zip(sources, areas, strict=True):
+        if area.name in source_of:
+            raise SettingsError(
+                f"{source_of[area.name]} and {source} are both called {area.name}.",
+                fix=f"Give each source once, and each its name: --aoi {area.name}1 --aoi {area.name}2.",
+            )
+        source_of[area.name] = source
+    return areas
 
 
 def _in_order(aoi: Aoi, into: Path, tiles: int | None) -> list[Source]:

@@ -1,7 +1,9 @@
 """Scoring what the service would run: an exported model on labelled tiles. No Keras."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas as gpd
@@ -13,6 +15,7 @@ from footprint_pipeline.dataset.splits import read_manifests
 from footprint_pipeline.dataset.tiles import read_tile_index
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation.scoring import TestScores, TilePrediction, predict_tiles, score_tiles
+from footprint_pipeline.files import locked
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.lake import AoiFolder, Lake
 from footprint_pipeline.settings import Settings
@@ -22,33 +25,90 @@ from footprint_pipeline.stages.data import collect_polygons, draw_masks, fetch_t
 log = logging.getLogger(__name__)
 
 
-def score_on_source(
+@dataclass(frozen=True)
+class Taken:
+    """What of a source's tiles and labels is scored.
+
+    Attributes:
+        tiles: scored.
+        tiles_skipped: that cannot be read.
+        tiles_unlabelled: scored as tiles without a building, for nothing is said of them.
+        labels: on the tiles that are scored.
+        labels_lost: that cannot be read, or lie outside their tile.
+    """
+
+    tiles: int
+    tiles_skipped: int
+    tiles_unlabelled: int
+    labels: int
+    labels_lost: int
+
+
+def score_on_sources(
     settings: Settings,
     model: Path,
-    aoi: Aoi,
+    aois: Sequence[Aoi],
     *,
     tolerance: float | None = None,
     flips: int | None = None,
     skip_bad_labels: bool = False,
-) -> TestScores:
-    """Score an exported model on every tile of a source, apart from all data prepared for training.
+) -> tuple[TestScores, dict[str, Taken]]:
+    """Score an exported model on every tile of some sources, apart from all data prepared for training.
+
+    Whoever scores a source of the same name meanwhile waits.
 
     Args:
         settings: where state lives.
         model: folder of the exported model.
-        aoi: where the tiles and labels come from.
+        aois: where the tiles and labels come from, each of another name.
         tolerance: another than the model's own.
         flips: another number of orientations to average than the model's own.
         skip_bad_labels: leave out labels that cannot be read.
+
+    Returns:
+        The scores, and by AOI what they are of.
+
+    Raises:
+        SourceError: a source cannot be had.
+        DatasetError: a source's labels all lie elsewhere, or none of its tiles has imagery.
     """
-    folder = AoiFolder(settings.home.absolute() / "evaluation" / aoi.name)
-    fetch_tiles(settings, aoi, folder, tiles=None, on_bad_tile="skip")
-    collect_polygons(folder, skip_bad_labels=skip_bad_labels)
+    lake = settings.home.absolute() / "evaluation"
+    manifests, tables, taken = [], [], {}
+    with ExitStack() as held:
+        for name in sorted(aoi.name for aoi in aois):  # in this order, so that no two wait for each other
+            waiting = f"{name}: waiting for another process that scores it"
+            held.enter_context(locked(lake / f".{name}.lock", waiting=waiting))
+        for aoi in aois:
+            manifest, polygons, taken[aoi.name] = _prepared(settings, aoi, lake, skip_bad_labels=skip_bad_labels)
+            manifests.append(manifest)
+            tables.append(polygons)
+        tiles, buildings = pd.concat(manifests, ignore_index=True), pd.concat(tables, ignore_index=True)
+        return score_exported(Runtime(model), tiles, buildings, tolerance=tolerance, flips=flips), taken
+
+
+def _prepared(
+    settings: Settings, aoi: Aoi, lake: Path, *, skip_bad_labels: bool
+) -> tuple[pd.DataFrame, gpd.GeoDataFrame, Taken]:
+    """The tiles of a source with their masks, its buildings, and what was taken of it."""
+    folder = AoiFolder(lake / aoi.name)
+    _, index = fetch_tiles(settings, aoi, folder, tiles=None, on_bad_tile="skip")
+    collected = collect_polygons(folder, skip_bad_labels=skip_bad_labels)
+    counts, polygons = collected.counts, read_polygon_table(folder.polygons)
+    lost = counts.rejected + counts.outside
+    if lost and polygons.empty:
+        raise DatasetError(
+            f"{aoi.name}: none of its {lost} labels can be scored: {counts.rejected} are rejected, "
+            f"{counts.outside} lie outside their tile.",
+            fix=f"Check their CRS and the order of their coordinates; {folder.rejected_labels} lists the rejected.",
+        )
     draw_masks(folder)
     tiles = pd.DataFrame(read_tile_index(folder.tiles).drop(columns="geometry"))
+    if not tiles["valid_share"].any():
+        raise DatasetError(
+            f"{aoi.name}: none of its {len(tiles)} tiles has imagery.", fix="Check them: all their pixels are nodata."
+        )
     tiles["mask_path"] = [str(mask_path(folder.masks, tile_id)) for tile_id in tiles["tile_id"]]
-    polygons = read_polygon_table(folder.polygons)
-    return score_exported(Runtime(model), tiles, polygons, tolerance=tolerance, flips=flips)
+    return tiles, polygons, Taken(len(tiles), len(index.skipped), len(counts.unlabelled), len(polygons), lost)
 
 
 def score_exported(

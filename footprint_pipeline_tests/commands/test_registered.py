@@ -1,10 +1,14 @@
 """Scoring and export of a registered model: on tiles that it has not seen, and of one model at a time."""
 
 import logging
+import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import rasterio
 
 from footprint_pipeline.commands import registered
 from footprint_pipeline.dataset.splits import read_manifests
@@ -12,13 +16,14 @@ from footprint_pipeline.errors import DatasetError, SettingsError
 from footprint_pipeline.model import tracking
 from footprint_pipeline.registry import CHAMPION, SERVING_FOLDER, Registry
 from footprint_pipeline.settings import Settings
+from footprint_pipeline.spacenet.synthetic.city import CitySpec, write_city
 from footprint_pipeline_tests.stages.prepared import AOI, TILES, prepare_city
 from footprint_pipeline_tests.stages.test_promotion import log_network, write_answer
 
 # mlflow.pyfunc warns of its own type hints when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.*inferred as AnyType:UserWarning")
 
-OPTIONS: dict[str, Any] = dict.fromkeys(("source", "aoi", "alias", "version", "tolerance", "flips"))
+OPTIONS: dict[str, Any] = {"sources": (), "aois": (), **dict.fromkeys(("alias", "version", "tolerance", "flips"))}
 
 
 def score(settings: Settings, *, skip_bad_labels: bool = False, **options: Any) -> dict[str, Any]:
@@ -45,23 +50,69 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_is_not_scored_on_test_tiles_that_it_has_learned_from(
     home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for options in ({"alias": CHAMPION}, {"aoi": AOI, "tolerance": 0.4}):
+    for options in ({"alias": CHAMPION}, {"aois": (AOI,), "tolerance": 0.4}):
         caplog.clear()
         answer = score(Settings(home=home), **options)
         assert (answer["tiles"], answer["aois"]) == (2, [AOI])
         assert "Version 1 has learned from 1 of the test tiles; they are left out" in caplog.text
     with pytest.raises(DatasetError, match=f"Town has no test tile that version 1 .* there are of {AOI}") as caught:
-        score(Settings(home=home), aoi="Town")
+        score(Settings(home=home), aois=(AOI, "Town"))
     assert "--source" in caught.value.fix
 
 
 def test_a_source_that_a_model_has_learned_from_is_told(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = str(home / "source")
     with caplog.at_level(logging.WARNING):
-        assert score(Settings(home=home), source=source, aoi="Elsewhere")["tiles"] == TILES
+        assert score(Settings(home=home), sources=(source,), aois=("Elsewhere",))["tiles"] == TILES
         assert "learned" not in caplog.text
-        assert score(Settings(home=home), source=source)["tiles"] == TILES
+        assert score(Settings(home=home), sources=(source,))["tiles"] == TILES
     assert f"Version 1 has learned from {TILES - 2} of these {TILES} tiles" in caplog.text
+
+
+def test_several_sources_are_scored_each_and_together(home: Path) -> None:
+    source = str(home / "source")
+    alone = score(Settings(home=home), sources=(source,), aois=("One",))
+    both = score(Settings(home=home), sources=(source, source), aois=("One", "Other"))
+    assert (both["aois"], both["tiles"]) == (["One", "Other"], 2 * TILES)
+    for found in both["by_aoi"]:
+        assert {**found, "aoi": "One"} == alone["by_aoi"][0]
+    assert both["taken"]["Other"] == alone["taken"]["One"]
+    taken = alone["taken"]["One"]
+    assert taken.pop("labels") >= alone["by_aoi"][0]["buildings"] > 0  # those too small are no buildings
+    assert taken == {"tiles": TILES, "tiles_skipped": 0, "tiles_unlabelled": 0, "labels_lost": 0}
+    with pytest.raises(SettingsError, match="2 sources, but 1 names"):
+        score(Settings(home=home), sources=(source, source), aois=("One",))
+
+
+def test_two_that_score_sources_of_one_name_do_not_mix_them(home: Path, tmp_path: Path) -> None:
+    small = write_city(tmp_path / "small", CitySpec(rows=1, columns=2, tile_height=96, tile_width=96)).folder
+    for _ in range(2):
+        with ThreadPoolExecutor() as pool:
+            large, little = pool.map(
+                lambda source: score(Settings(home=home), sources=(source,), aois=("Same",)),
+                (str(home / "source"), str(small)),
+            )
+        assert (large["tiles"], little["tiles"]) == (TILES, 2)
+
+
+def test_labels_that_all_lie_elsewhere_are_no_bad_model(home: Path, tmp_path: Path) -> None:
+    source = write_city(tmp_path / "city", CitySpec(rows=1, columns=2, tile_height=96, tile_width=96)).folder
+    for path in source.rglob("*.geojson"):
+        path.write_text(re.sub(r"\[(-?[\d.]+), (-?[\d.]+)(, [\d.]+)?\]", r"[\2, \1]", path.read_text()))
+    for path in source.rglob("*.csv"):
+        path.unlink()
+    with pytest.raises(DatasetError, match=r"Turned: none of its \d+ labels can be scored.* lie outside") as caught:
+        score(Settings(home=home), sources=(str(source),), aois=("Turned",))
+    assert "order of their coordinates" in caught.value.fix
+
+
+def test_tiles_without_imagery_are_no_perfect_model(home: Path, tmp_path: Path) -> None:
+    source = write_city(tmp_path / "city", CitySpec(rows=1, columns=2, tile_height=96, tile_width=96)).folder
+    for path in source.rglob("*.tif"):
+        with rasterio.open(path, "r+") as tile:
+            tile.write(np.zeros((tile.count, tile.height, tile.width), tile.dtypes[0]))
+    with pytest.raises(DatasetError, match="Black: none of its 2 tiles has imagery"):
+        score(Settings(home=home), sources=(str(source),), aois=("Black",))
 
 
 def test_what_would_be_passed_over_is_refused(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ clean: ## remove the venv and all state
 
 # One environment: `dev` is `run` and the tools for tests. Whoever has `dev` is not set back to `run`.
 $(RUN_STAMP): requirements/run.lock pyproject.toml | $(UV)
-	@test -e $(DEV_STAMP) && $(MAKE) $(DEV_STAMP) || ( $(call install,run) )
+	@if test -e $(DEV_STAMP); then $(MAKE) $(DEV_STAMP); else $(call install,run); fi
 	@touch $@
 
 $(DEV_STAMP): requirements/dev.lock pyproject.toml | $(UV)

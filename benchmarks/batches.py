@@ -5,7 +5,6 @@ steps are put beside their plain forms: OpenCV's warp of three channels with a m
 by way of HSV with a table for the rest. Files are in the page cache for both.
 """
 
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -17,7 +16,7 @@ import numpy as np
 import pandas as pd
 import rasterio
 
-from benchmarks.form import Figure, in_turn, main
+from benchmarks.form import CORES, Figure, in_turn, main
 from footprint_pipeline.dataset.augmentation import NONE, AugmentationSpec, draw_warp, jitter_look, warp
 from footprint_pipeline.dataset.batches import TrainingChips, stream
 from footprint_pipeline.dataset.cache import BUILDING, VALID, TileCache
@@ -28,7 +27,6 @@ GSD_M, MODEL_GSD_M = 0.5, 0.45
 SIZE, BATCH = 512, 8
 EVERYTHING = AugmentationSpec()
 GOAL = 200
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, eq=False)

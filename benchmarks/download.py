@@ -128,9 +128,7 @@ def _clear(target: Path, size: int) -> None:
 @contextmanager
 def _server(path: Path, md5: str) -> Iterator[str]:
     code = "import sys; from benchmarks.download import serve; serve(*sys.argv[1:])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(path), md5], stdout=subprocess.PIPE, text=True, env={**os.environ}
-    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path), md5], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         yield f"http://127.0.0.1:{int(process.stdout.readline())}"

@@ -17,6 +17,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""That this process may use."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -90,8 +93,7 @@ def machine() -> str:
             name = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores, Python {platform.python_version()}, {platform.system()}"
+    return f"{name}, {CORES} cores, Python {platform.python_version()}, {platform.system()}"
 
 
 def in_turn(*works: Callable[[], object], rounds: int = 3) -> list[float]:

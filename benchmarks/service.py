@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from benchmarks.form import Figure, main
+from benchmarks.form import CORES, Figure, main
 from benchmarks.red_town import NAME, places, register, write_models, write_town
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -63,7 +63,6 @@ def figures(quick: bool) -> list[Figure]:
     from footprint_pipeline.settings import load_settings
 
     seconds, requests, rounds = (1.0, 40, 1) if quick else (SECONDS / ROUNDS, REQUESTS, ROUNDS)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
         town, database = write_town(home / "town.tif"), f"sqlite:///{home / 'mlflow.db'}"
@@ -100,7 +99,7 @@ def figures(quick: bool) -> list[Figure]:
                 after = resident_mb()
     p50, p99 = np.percentile(busy.latencies, (50, 99)) * 1000
     lone_p50, int8_p50 = (1000 * statistics.median(alike.latencies) for alike in (lone, lone_int8))
-    most = 3 * lone_p50 * CLIENTS / cores
+    most = 3 * lone_p50 * CLIENTS / CORES
     drawn = 100 * sum(stages[name] for name in ("vectorize", "write")) / 1000 / sum(lone.latencies)
     asked = len(busy.latencies)
     return [
@@ -134,7 +133,7 @@ Asking = Callable[[int], tuple[int, str]]
 
 
 def load(
-    asking: Asking | Callable[[], Asking], clients: int, *, seconds: float = np.inf, requests: float = np.inf,
+    asking: Asking, clients: int, *, seconds: float = np.inf, requests: float = np.inf,
     until: threading.Event | None = None,
 ) -> Load:  # fmt: skip
     """Clients that ask one request after another, for so long, so many, or until told."""
@@ -150,13 +149,13 @@ def load(
                 return
             began = time.perf_counter()
             try:
-                answer = asking(number)  # type: ignore[call-arg]
+                answer = asking(number)
             except Exception as error:
                 errors.append(error)
                 return
             with lock:
                 done.latencies.append(time.perf_counter() - began)
-                done.answers[answer] += 1  # type: ignore[index]
+                done.answers[answer] += 1
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
     for thread in threads:

@@ -219,7 +219,7 @@ def go_on(spec: TrainingSpec, folder: Path, *, started: float) -> dict[str, floa
     """
     imported, watcher = time.time(), FirstStep()
     with suppress(Killed):
-        train(spec, open_cache(folder), folder / _CHECKPOINTS, resume=True, watchers=[watcher])
+        train(spec, open_cache(folder), folder / _CHECKPOINTS, watchers=[watcher])
     return {
         "imports": imported - started,
         "restoring": watcher.begun - imported,

@@ -30,6 +30,10 @@ class SourceError(FootprintError):
     """Imagery or labels cannot be had: missing folder, bucket or key, not SpaceNet, nothing inside."""
 
 
+class MissingKeyError(SourceError):
+    """There is no such S3 bucket or key."""
+
+
 class TileError(FootprintError):
     """An image tile cannot be read, or is not what the pipeline can use."""
 

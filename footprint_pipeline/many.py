@@ -1,12 +1,21 @@
 """What work on very many things needs, whatever the work: geometries by the hundred thousand, or a few of many."""
 
 import gc
-from collections.abc import Callable, Iterator
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+SAY_EVERY_S = 5.0
 _AT_ONCE = 8192
 
 
@@ -42,3 +51,23 @@ def in_threads(function: Callable[[np.ndarray], np.ndarray], geometry: np.ndarra
     with ThreadPoolExecutor() as pool:
         parts = np.array_split(geometry, len(geometry) // _AT_ONCE)
         return np.concatenate(list(pool.map(function, parts)))
+
+
+def each_in_threads(
+    function: Callable[[_T], _R], things: Sequence[_T], what: str, *, threads: int | None = None
+) -> Iterator[_R]:
+    """`function` of each thing, in their order, by one thread a core; the log hears how far it is every few seconds.
+
+    What fails is raised in its turn, and no more is begun.
+    """
+    pool = ThreadPoolExecutor(threads or os.cpu_count() or 1)
+    started = said = time.monotonic()
+    try:
+        for done, made in enumerate(pool.map(function, things), start=1):
+            if (now := time.monotonic()) - said > SAY_EVERY_S:
+                said, rate = now, done / (now - started)
+                left_s = (len(things) - done) / rate
+                _log.info("%s: %d of %d, %.0f a second, %.0f s left", what, done, len(things), rate, left_s)
+            yield made
+    finally:
+        pool.shutdown(cancel_futures=True)

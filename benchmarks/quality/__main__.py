@@ -7,18 +7,17 @@ table of what there is is printed.
 """
 
 import argparse
-import statistics
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.form import machine
+from benchmarks.form import in_turn, machine
 from benchmarks.quality.rows import Row, read_rows
 from benchmarks.quality.work import CONFIGS, Bench
 from footprint_pipeline.model.spec import UNetSpec
@@ -109,13 +108,8 @@ def latencies(networks: Sequence[UNetSpec]) -> dict[UNetSpec, float]:
             ).write(folder)  # fmt: skip
             runtimes[network] = Runtime(folder)
         tile = np.random.default_rng(0).random((1, TILE, TILE, 3), np.float32)
-        taken: dict[UNetSpec, list[float]] = {network: [] for network in runtimes}
-        for _ in range(ROUNDS):
-            for network, runtime in runtimes.items():
-                started = time.perf_counter()
-                runtime(tile)
-                taken[network].append(time.perf_counter() - started)
-    return {network: statistics.median(seconds) for network, seconds in taken.items()}
+        taken = in_turn(*(partial(runtime, tile) for runtime in runtimes.values()), rounds=ROUNDS)
+    return dict(zip(runtimes, taken, strict=True))
 
 
 if __name__ == "__main__":

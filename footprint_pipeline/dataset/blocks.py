@@ -1,7 +1,7 @@
 """Square blocks of ground, anchored to the globe: they never move, whatever data lies on them.
 
 What belongs here: which block a place lies in, and which blocks a tile reaches. Which split a block goes to is
-`splits`' business.
+`assignment`'s business.
 """
 
 import math

@@ -7,11 +7,8 @@ resampling, building, keying and forgetting caches. What one holds is said in `c
 import hashlib
 import json
 import logging
-import os
 import shutil
-import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -27,13 +24,13 @@ from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import TileRow, as_learned, read_tile
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_folder, locked
+from footprint_pipeline.many import each_in_threads
 
 log = logging.getLogger(__name__)
 
 _FORMAT = 4
 _BANDS = "bands.json"
 _KEPT_CACHES = 3
-_SAY_EVERY_S = 5.0
 
 
 class _ManifestRow(TileRow, Protocol):
@@ -97,13 +94,16 @@ def build_cache(
         if not target.exists():
             log.info("Caching %d tiles at %.2f m a pixel", len(manifest), gsd_m)
             with atomic_folder(target) as temporary:
-                _fill(temporary, manifest, sizes, offsets.tolist(), channels, threads=threads or os.cpu_count() or 1)
-    for aoi, bands in json.loads((target / _BANDS).read_text()).items():
-        _require_bands(aoi, bands, channels)
-    _forget_old(folder, keep=target)
+                _fill(temporary, manifest, sizes, offsets.tolist(), channels, threads=threads)
+        for aoi, bands in json.loads((target / _BANDS).read_text()).items():
+            _require_bands(aoi, bands, channels)
+        _forget_old(folder, keep=target)
+        # Opened before another process may forget it: what is open stays readable.
+        images = np.memmap(target / "images.u8", np.uint8, "r", shape=(int(stops[-1]), 3))
+        labels = np.memmap(target / "labels.u8", np.uint8, "r", shape=(int(stops[-1]),))
     return TileCache(
-        np.memmap(target / "images.u8", np.uint8, "r", shape=(int(stops[-1]), 3)),
-        np.memmap(target / "labels.u8", np.uint8, "r", shape=(int(stops[-1]),)),
+        images,
+        labels,
         gsd_m,
         tile_ids=manifest["tile_id"].to_numpy(str),
         aois=manifest["aoi"].to_numpy(str),
@@ -134,7 +134,7 @@ def _fill(
     offsets: list[int],
     channels: tuple[str, ...],
     *,
-    threads: int,
+    threads: int | None,
 ) -> None:
     """Write `images.u8` and `labels.u8`, each tile at its place, and which bands all masks of an AOI have."""
     for name in ("images.u8", "labels.u8"):
@@ -156,20 +156,9 @@ def _fill(
         return row.aoi, set(bands)
 
     common: dict[str, set[str]] = {}
-    started = said = time.monotonic()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for done, (aoi, bands) in enumerate(pool.map(write, manifest.itertuples(), sizes, offsets), start=1):
-            common[aoi] = bands & common.get(aoi, bands)
-            now = time.monotonic()
-            if now - said > _SAY_EVERY_S:
-                said, rate = now, done / (now - started)
-                log.info(
-                    "Cached %d of %d tiles, %.0f a second, %.0f s left",
-                    done, len(sizes), rate, (len(sizes) - done) / rate,
-                )  # fmt: skip
-    finally:
-        pool.shutdown(cancel_futures=True)
+    each = list(zip(manifest.itertuples(), sizes, offsets, strict=True))
+    for aoi, bands in each_in_threads(lambda one: write(*one), each, "Tiles cached", threads=threads):
+        common[aoi] = bands & common.get(aoi, bands)
     (folder / _BANDS).write_text(json.dumps({aoi: sorted(bands) for aoi, bands in common.items()}))
 
 

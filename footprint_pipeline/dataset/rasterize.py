@@ -43,9 +43,7 @@ def rasterize_polygons(polygons_px: np.ndarray, *, height: int, width: int) -> n
     return mask
 
 
-def covered_pixels(
-    polygons_px: np.ndarray, *, height: int, width: int, figures: np.ndarray | None = None
-) -> np.ndarray:
+def covered_pixels(polygons_px: np.ndarray, *, height: int, width: int, figures: np.ndarray) -> np.ndarray:
     """Which pixels have their centre in which figure, by the even-odd rule.
 
     A centre that lies on an outline belongs to the figure at its left or below it.
@@ -55,14 +53,14 @@ def covered_pixels(
         height: rows of the grid.
         width: columns of the grid.
         figures: which figure each polygon is a part of, ints from 0, shape (N,): where two polygons of a figure
-            lie over each other, the figure is open. Without it each part of each polygon is a figure.
+            lie over each other, the figure is open.
 
     Returns:
         Indices into the flattened grid (row * W + column), int64: each pixel once for every figure that covers it.
     """
     parts, polygon = shapely.get_parts(np.asarray(polygons_px, object), return_index=True)
     starts, ends, part = _edges(parts)
-    return _fill(starts, ends, part if figures is None else figures[polygon[part]], height=height, width=width)
+    return _fill(starts, ends, figures[polygon[part]], height=height, width=width)
 
 
 def _edges(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

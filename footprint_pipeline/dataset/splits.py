@@ -2,7 +2,7 @@
 
 A manifest is Parquet, one row a tile: everything that training needs to know about it. Columns: `tile_id`,
 `aoi`, `split`, `block` (of ground, that decided), `path`, `mask_path`, `width`, `height`, `gsd_x_m`, `gsd_y_m`,
-`valid_share`, `low`, `high`, `buildings` (labels) and `coverage` (share of building pixels). Its schema's
+`valid_share`, `low`, `high`, `gamma`, `buildings` (labels) and `coverage` (share of building pixels). Its schema's
 metadata holds the split's spec, the block size in force and the digest. How a split is decided is `assignment`'s
 business, or the user's own (`split_table`).
 """

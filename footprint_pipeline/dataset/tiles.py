@@ -5,10 +5,7 @@ stretched is `stretch`'s business, where tiles come from is `spacenet`'s, labels
 """
 
 import logging
-import os
-import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,19 +16,18 @@ import geopandas as gpd
 import numpy as np
 import rasterio
 import shapely
-from pyproj import Geod, Transformer
+from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio.errors import RasterioError
 
 from footprint_pipeline.dataset.stretch import Stretches
 from footprint_pipeline.errors import DatasetError, TileError
 from footprint_pipeline.files import atomic_path
+from footprint_pipeline.footprints.area import WGS84
 from footprint_pipeline.footprints.normalization import Normalization
+from footprint_pipeline.many import each_in_threads
 
 log = logging.getLogger(__name__)
-
-WGS84 = Geod(ellps="WGS84")
-_SAY_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -108,30 +104,22 @@ def index_tiles(
             tile = _open(path)
             row = {"tile_id": tile_id, "aoi": aoi, "path": str(path), **_describe(path, tile)}
         except TileError as error:
+            if on_bad_tile == "fail":
+                raise
             return error
         stretches.add(tile.bands, tile.valid, tile_id)
         return row
 
     rows: list[dict[str, object]] = []
     skipped: list[tuple[str, str]] = []
-    started = said = time.monotonic()
-    pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "tiles")
-    try:
-        for (tile_id, _), found in zip(pairs, pool.map(describe, pairs), strict=True):
-            if isinstance(found, dict):
-                rows.append(found)
-            elif on_bad_tile == "fail":
-                raise found
-            else:
-                log.warning("Skipped %s: %s", tile_id, found.problem)
-                skipped.append((tile_id, found.problem))
-            if (now := time.monotonic()) - said > _SAY_EVERY_S:
-                said, done = now, len(rows) + len(skipped)
-                rate = done / (now - started)
-                left = (len(pairs) - done) / rate
-                log.info("%s: %d of %d tiles, %.0f a second, %.0f s left", aoi, done, len(pairs), rate, left)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for (tile_id, _), found in zip(
+        pairs, each_in_threads(describe, pairs, f"{aoi}: tiles", threads=threads), strict=True
+    ):
+        if isinstance(found, dict):
+            rows.append(found)
+        else:
+            log.warning("Skipped %s: %s", tile_id, found.problem)
+            skipped.append((tile_id, found.problem))
     if not rows:
         raise DatasetError(
             f"{aoi}: none of its {len(skipped)} tiles can be read"

@@ -22,7 +22,7 @@ class JsonRecords(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: BaseModel) -> None:
         """Write the record, atomically."""
-        path = Path(self.folder) / _file(context.asset_key)
+        path = Path(self.folder) / f"{context.asset_key.to_user_string()}.json"
         for each in (self._of_run(context.run_id) / path.name, path):
             with atomic_path(each) as temporary:
                 temporary.write_text(obj.model_dump_json(indent=2) + "\n")
@@ -34,7 +34,7 @@ class JsonRecords(dg.ConfigurableIOManager):
         Raises:
             DatasetError: the asset has not been materialised.
         """
-        name = _file(context.asset_key)
+        name = f"{context.asset_key.to_user_string()}.json"
         places = [*(self._of_run(each) / name for each in _tries(context)), Path(self.folder) / name]
         path = next((place for place in places if place.exists()), None)
         if path is None:
@@ -67,7 +67,3 @@ def _tries(context: dg.InputContext) -> list[str]:
         tries.append(run.run_id)
         run = context.step_context.instance.get_run_by_id(run.parent_run_id) if run.parent_run_id else None
     return tries
-
-
-def _file(key: dg.AssetKey) -> str:
-    return f"{'__'.join(key.path)}.json"

@@ -18,21 +18,10 @@ from footprint_pipeline.errors import SourceError
 from footprint_pipeline.files import atomic_path, require_room
 from footprint_pipeline.spacenet.s3.checksum import ContentHash, Expectation, expectation
 from footprint_pipeline.spacenet.s3.client import Endpoint, RemoteFile
-from footprint_pipeline.spacenet.s3.errors import ChangedError, MissingKeyError, split_uri
+from footprint_pipeline.spacenet.s3.errors import ChangedError
 from footprint_pipeline.spacenet.s3.parts import Partial
 from footprint_pipeline.spacenet.s3.progress import Progress
 from footprint_pipeline.spacenet.s3.transfer import Reader, Transfer
-
-__all__ = [
-    "S3",
-    "ChangedError",
-    "MissingKeyError",
-    "Progress",
-    "RemoteFile",
-    "TransferSpec",
-    "is_complete",
-    "split_uri",
-]
 
 _log = logging.getLogger(__name__)
 

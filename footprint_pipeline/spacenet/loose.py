@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from footprint_pipeline.errors import MissingKeyError
 from footprint_pipeline.files import atomic_path, require_room
 from footprint_pipeline.spacenet.areas import Aoi
-from footprint_pipeline.spacenet.download import S3, MissingKeyError, Progress, is_complete
+from footprint_pipeline.spacenet.download import S3, is_complete
 from footprint_pipeline.spacenet.layout import Layout, choose, discover, tile_of
+from footprint_pipeline.spacenet.s3.progress import Progress
 
 _log = logging.getLogger(__name__)
 

@@ -10,11 +10,8 @@ The GeoJSON is written last and says what it was made of: a pair that is there a
 
 import json
 import logging
-import os
 import re
-import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from rasterio.features import shapes
 
 from footprint_pipeline.errors import SourceError
 from footprint_pipeline.files import atomic_path
+from footprint_pipeline.many import each_in_threads
 from footprint_pipeline.spacenet.layout import aoi_name, tile_id
 from footprint_pipeline.spacenet.pair_files import (
     Bounds,
@@ -47,7 +45,6 @@ _OWN_NUMBER = 99
 _SIMPLIFY_PX = 0.499
 """Below half a pixel no pixel's centre changes sides: drawn again, the outlines give the mask that they came from."""
 _MADE_OF = "made_of"
-_SAY_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -161,7 +158,9 @@ def import_pairs(
         other = jobs.setdefault(tile_id(tif.stem), job)
         if other is not job:
             raise SourceError(f"{other.image.name} and {image.name} would be one tile.", fix="Rename one of them.")
-    made = _make_all(list(jobs.values()), threads=threads or os.cpu_count() or 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        made = list(each_in_threads(_make, list(jobs.values()), f"{spelt}: pairs", threads=threads))
     return ImportedPairs(
         aoi=spelt,
         folder=out / spelt,
@@ -189,24 +188,6 @@ def outlines(mask: np.ndarray, *, min_area_px: float = MIN_AREA_PX) -> tuple[np.
     parts = np.array(found, object)
     large = shapely.area(parts) >= min_area_px
     return shapely.simplify(parts[large], _SIMPLIFY_PX), int((~large).sum())
-
-
-def _make_all(jobs: list[_Job], *, threads: int) -> list[_Made]:
-    made: list[_Made] = []
-    started = said = time.monotonic()
-    pool = ThreadPoolExecutor(threads, "pairs")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            for one in pool.map(_make, jobs):
-                made.append(one)
-                if (now := time.monotonic()) - said > _SAY_EVERY_S:
-                    said, rate = now, len(made) / (now - started)
-                    left = (len(jobs) - len(made)) / rate
-                    _log.info("%d of %d pairs, %.0f a second, %.0f s left", len(made), len(jobs), rate, left)
-            return made
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _make(job: _Job) -> _Made:

@@ -41,10 +41,9 @@ from typing import Any
 
 import yaml
 
-from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.errors import MissingKeyError, SettingsError
 from footprint_pipeline.files import atomic_path, locked
 from footprint_pipeline.spacenet.areas import Aoi, Part, Patterns, Source, is_archive, is_valid_name, normal_uri
-from footprint_pipeline.spacenet.s3.errors import MissingKeyError
 
 USER_FILE = "aois.yaml"
 _SOURCE = {"source", "bucket", "key", "prefix", "size", "md5", "unpacked"}

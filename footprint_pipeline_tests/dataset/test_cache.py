@@ -1,11 +1,14 @@
 import logging
 import os
 import resource
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -223,7 +226,7 @@ def test_any_number_of_threads_makes_the_same_cache(manifest: pd.DataFrame, tmp_
 def test_building_says_how_far_it_is(
     manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(caching, "_SAY_EVERY_S", 0.0)
+    monkeypatch.setattr("footprint_pipeline.many.SAY_EVERY_S", 0.0)
     with caplog.at_level(logging.INFO, logger=caching.__name__):
         build_cache(manifest, tmp_path, gsd_m=0.5)
     assert "Caching 8 tiles at 0.50 m a pixel" in caplog.text
@@ -269,3 +272,25 @@ def largest_file(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_cache_is_not_forgotten_between_being_found_and_being_opened(
+    manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_cache(manifest, tmp_path, gsd_m=0.5)
+    found, read_bands = threading.Event(), caching._require_bands
+
+    def look_at_bands(*given: Any) -> None:
+        if not found.is_set():
+            found.set()
+            time.sleep(0.5)  # for the others to push it out
+        read_bands(*given)
+
+    monkeypatch.setattr(caching, "_require_bands", look_at_bands)
+    with ThreadPoolExecutor(1) as other:
+        again = other.submit(build_cache, manifest, tmp_path, gsd_m=0.5)
+        assert found.wait(10)
+        for gsd_m in (1.0, 1.5, 2.0):
+            build_cache(manifest, tmp_path, gsd_m=gsd_m)
+    assert len(again.result().tile_ids) == 8
+    assert len(list(tmp_path.glob("*"))) == 3

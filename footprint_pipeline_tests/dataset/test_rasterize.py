@@ -109,7 +109,7 @@ def test_no_polygons_and_empty_ones_are_an_empty_mask() -> None:
 
 def test_pixels_are_counted_once_for_every_figure_and_not_where_a_figure_lies_over_itself() -> None:
     polygons = np.array([shapely.box(0, 0, 3, 1), shapely.box(1, 0, 2, 1), shapely.box(2, 0, 4, 1)], object)
-    apart = covered_pixels(polygons, height=1, width=4)
+    apart = covered_pixels(polygons, height=1, width=4, figures=np.arange(3))
     assert np.bincount(apart).tolist() == [1, 2, 2, 1]
     together = covered_pixels(polygons, height=1, width=4, figures=np.array([0, 0, 1]))
     assert np.bincount(together).tolist() == [1, 0, 2, 1]

@@ -7,7 +7,7 @@ import pytest
 import rasterio
 from rasterio.enums import ColorInterp
 
-from footprint_pipeline.dataset import stretch, tiles
+from footprint_pipeline.dataset import stretch
 from footprint_pipeline.dataset.tiles import index_tiles, normalization, read_tile, read_tile_index, write_tile_index
 from footprint_pipeline.errors import DatasetError, TileError
 from footprint_pipeline.footprints.normalization import UINT8
@@ -321,13 +321,13 @@ def test_a_tile_across_the_antimeridian_is_a_bad_tile(tmp_path: Path) -> None:
 def test_progress_says_how_many_and_how_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tiles, "_SAY_EVERY_S", -1.0)
+    monkeypatch.setattr("footprint_pipeline.many.SAY_EVERY_S", -1.0)
     path = write_image(tmp_path / "a.tif", grey())
     with caplog.at_level("INFO"):
         index_tiles([("a", path), ("bad", tmp_path / "none.tif"), ("c", path)], aoi="Rio")
     said = [record.getMessage() for record in caplog.records if record.message.startswith("Rio")]
     assert [text.partition(",")[0] for text in said] == [f"Rio: {done} of 3 tiles" for done in (1, 2, 3)]
-    assert re.fullmatch(r"Rio: 3 of 3 tiles, [\d,.]+ a second, 0 s left", said[-1])
+    assert re.fullmatch(r"Rio: tiles: 3 of 3, [\d,.]+ a second, 0 s left", said[-1])
 
 
 def test_a_utm_tile_lies_where_it_is(tmp_path: Path) -> None:

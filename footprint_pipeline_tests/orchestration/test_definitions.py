@@ -136,8 +136,9 @@ def test_people_see_in_the_ui_what_every_field_means_and_is(tmp_path: Path) -> N
 
 def test_records_are_json_and_come_back_as_they_went(tmp_path: Path) -> None:
     record = ToleranceSweep(
-        run_id="r", model_id="m", tolerance=0.7, median_tile_f1=0.69, std_tile_f1=0.17, pooled_pixel_f1=0.7, tiles=431
-    )
+        run_id="r", model_id="m", tolerance=0.7, median_tile_f1=0.69, std_tile_f1=0.17, pooled_pixel_f1=0.7, tiles=431,
+        rule="building_f1", article_tolerance=0.8, building_f1=0.5,
+    )  # fmt: skip
 
     @dg.asset
     def swept() -> ToleranceSweep:

@@ -9,12 +9,11 @@ import pytest
 import yaml
 
 from footprint_pipeline.commands.catalog import aois
-from footprint_pipeline.errors import SettingsError, SourceError
+from footprint_pipeline.errors import MissingKeyError, SettingsError, SourceError
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet import own_areas
 from footprint_pipeline.spacenet.areas import Aoi, Part, Patterns, Source
 from footprint_pipeline.spacenet.catalog import BUILT_IN, load_catalog
-from footprint_pipeline.spacenet.download import MissingKeyError
 from footprint_pipeline_tests.areas import add_aoi
 
 
@@ -252,7 +251,7 @@ def test_an_empty_file_is_no_error(tmp_path: Path) -> None:
 def test_the_catalogue_imports_nothing_heavy() -> None:
     code = (
         "import sys, footprint_pipeline.spacenet.catalog\n"
-        "heavy = {'numpy', 'pandas', 'geopandas', 'boto3', 'rasterio', 'shapely', 'dagster', 'keras'}\n"
+        "heavy = {'numpy', 'pandas', 'geopandas', 'boto3', 'botocore', 'rasterio', 'shapely', 'dagster', 'keras'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

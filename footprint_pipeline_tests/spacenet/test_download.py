@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from footprint_pipeline.errors import SourceError
+from footprint_pipeline.errors import MissingKeyError, SourceError
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet.download import S3, MissingKeyError, is_complete, split_uri
+from footprint_pipeline.spacenet.download import S3, is_complete
+from footprint_pipeline.spacenet.s3.errors import split_uri
 from footprint_pipeline_tests.conftest import Bucket
 
 

@@ -15,8 +15,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from footprint_pipeline.errors import SourceError
-from footprint_pipeline.spacenet.download import S3, ChangedError, MissingKeyError, TransferSpec, is_complete
+from footprint_pipeline.errors import MissingKeyError, SourceError
+from footprint_pipeline.spacenet.download import S3, TransferSpec, is_complete
+from footprint_pipeline.spacenet.s3.errors import ChangedError
 from footprint_pipeline_tests.conftest import Bucket
 from footprint_pipeline_tests.spacenet.faulty_proxy import Faults, faulty_proxy
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from footprint_pipeline.errors import SourceError
+from footprint_pipeline.errors import MissingKeyError, SourceError
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.areas import Aoi, Part, Patterns, Source
 from footprint_pipeline.spacenet.catalog import BUILT_IN, load_catalog
-from footprint_pipeline.spacenet.download import S3, MissingKeyError, TransferSpec
+from footprint_pipeline.spacenet.download import S3, TransferSpec
 from footprint_pipeline.spacenet.labels import read_labels
 from footprint_pipeline.spacenet.sources import fetch, resolve_source
 from footprint_pipeline_tests.areas import add_aoi

@@ -4,18 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import shapely
+from pyproj import CRS
+from pyproj.exceptions import CRSError
 
+from footprint_pipeline.dataset.blocks import METRES_PER_DEGREE
 from footprint_pipeline.dataset.checks.spec import CheckSpec, Finding, PreparedAoi, counted, named
 from footprint_pipeline.errors import DatasetError
 
-_DEGREES_PER_METRE = 1 / 111_195
 _HAIR_PX = 0.01
 
 
 def tiles_have_grids(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
     """Is every tile there, once, with a known CRS and a plausible ground sample distance, and not tiny?"""
-    from pyproj import CRS
-    from pyproj.exceptions import CRSError
 
     def known(crs: object) -> bool:
         try:
@@ -103,12 +104,10 @@ def tiles_have_imagery(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
 
 def labels_lie_on_their_tiles(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
     """Does every label have a tile, and lie on it, on the ground and in pixels?"""
-    import shapely
-
     polygons, grids = prepared.polygons, prepared.grids
     has_tile = polygons["tile_id"].isin(grids.index).to_numpy()
     grid = grids.loc[polygons["tile_id"][has_tile]]
-    pixel_deg = grid[["gsd_x_m", "gsd_y_m"]].max(axis=1).to_numpy() * _DEGREES_PER_METRE
+    pixel_deg = grid[["gsd_x_m", "gsd_y_m"]].max(axis=1).to_numpy() / METRES_PER_DEGREE
     frame_px = grid[["width", "height"]].to_numpy(float)
     bounds_px = shapely.bounds(polygons["geometry_px"].to_numpy()[has_tile]).reshape(-1, 4)
     on_tile, in_frame = has_tile.copy(), has_tile.copy()

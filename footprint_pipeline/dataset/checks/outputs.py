@@ -2,12 +2,14 @@
 
 import numpy as np
 import pandas as pd
+import shapely
 
+from footprint_pipeline.dataset.blocks import METRES_PER_DEGREE
 from footprint_pipeline.dataset.checks.spec import CheckSpec, Finding, PreparedAoi, counted, named
+from footprint_pipeline.dataset.masks import read_mask
 from footprint_pipeline.dataset.spec import GUARD, SPLITS
+from footprint_pipeline.dataset.splits import block_size, is_assigned
 from footprint_pipeline.errors import DatasetError
-
-_DEGREES_PER_METRE = 1 / 111_195
 
 
 def every_tile_has_a_mask(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
@@ -72,10 +74,6 @@ def _areas(prepared: PreparedAoi, tile_ids: list[str]) -> tuple[pd.DataFrame, li
     Returns:
         Columns `tile_id`, `mask_px`, `indexed_px`, `polygons_px` (overlaps counted once), `pixel_m2`; and sentences.
     """
-    import shapely
-
-    from footprint_pipeline.dataset.masks import read_mask
-
     try:
         indexed_px = prepared.mask_index["building_pixels"]
     except DatasetError:  # every_tile_has_a_mask tells it
@@ -138,16 +136,12 @@ def splits_are_apart(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
 
 def neighbours_share_a_split(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
     """Are tiles of different splits apart on the ground, so that no split has seen another's surroundings?"""
-    import shapely
-
-    from footprint_pipeline.dataset.splits import block_size
-
     manifest = prepared.manifest
     by_block = block_size(manifest) is not None
     in_use = manifest[(manifest["split"] != GUARD) & manifest["tile_id"].isin(prepared.grids.index)]
     outlines = prepared.grids.loc[in_use["tile_id"]].geometry.to_numpy()
     # Outlines of neighbours need not meet to the last digit: a tenth of a pixel is still touching.
-    near_deg = 0.1 * float(prepared.tiles[["gsd_x_m", "gsd_y_m"]].min(axis=None)) * _DEGREES_PER_METRE
+    near_deg = 0.1 * float(prepared.tiles[["gsd_x_m", "gsd_y_m"]].min(axis=None)) / METRES_PER_DEGREE
     left, right = shapely.STRtree(outlines).query(outlines, predicate="dwithin", distance=near_deg)
     split = in_use["split"].to_numpy()
     crossing = (left < right) & (split[left] != split[right])
@@ -172,8 +166,6 @@ def neighbours_share_a_split(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
 
 def every_split_has_buildings(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
     """Does every split have tiles, and tiles with buildings?"""
-    from footprint_pipeline.dataset.splits import is_assigned
-
     manifest = prepared.manifest
     with_buildings = {name: _with_buildings(manifest, name) for name in SPLITS}
     return Finding(

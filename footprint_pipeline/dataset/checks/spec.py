@@ -1,22 +1,22 @@
 """What the checks of prepared data stand on: their limits, the data as it lies on disk, and what one finds.
 
-The Dagster definitions load these modules for names and limits, so geopandas and rasterio are imported only
-when data is read. The checks themselves are in `inputs` and `outputs`, their list in `run`.
+The checks themselves are in `inputs` and `outputs`, their list in `run`.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import geopandas as gpd
 import pandas as pd
 
 from footprint_pipeline.dataset.label_counts import LabelCounts, label_counts_path, read_label_counts
+from footprint_pipeline.dataset.masks import mask_path, read_mask_index
+from footprint_pipeline.dataset.polygons import read_polygon_table
+from footprint_pipeline.dataset.splits import read_manifests
+from footprint_pipeline.dataset.tiles import read_tile_index
 from footprint_pipeline.lake import AoiFolder
-
-if TYPE_CHECKING:
-    import geopandas as gpd
 
 
 @dataclass(frozen=True)
@@ -109,36 +109,28 @@ class PreparedAoi:
     folder: AoiFolder
 
     @cached_property
-    def tiles(self) -> "gpd.GeoDataFrame":
+    def tiles(self) -> gpd.GeoDataFrame:
         """The tile index."""
-        from footprint_pipeline.dataset.tiles import read_tile_index
-
         return read_tile_index(self.folder.tiles)
 
     @cached_property
-    def grids(self) -> "gpd.GeoDataFrame":
+    def grids(self) -> gpd.GeoDataFrame:
         """The tile index by tile id, each once."""
         return self.tiles.drop_duplicates("tile_id").set_index("tile_id")
 
     @cached_property
-    def polygons(self) -> "gpd.GeoDataFrame":
+    def polygons(self) -> gpd.GeoDataFrame:
         """The polygon table."""
-        from footprint_pipeline.dataset.polygons import read_polygon_table
-
         return read_polygon_table(self.folder.polygons)
 
     @cached_property
     def mask_index(self) -> pd.DataFrame:
         """The index of the masks, by tile id."""
-        from footprint_pipeline.dataset.masks import read_mask_index
-
         return read_mask_index(self.folder.masks).set_index("tile_id")
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
         """The split manifest."""
-        from footprint_pipeline.dataset.splits import read_manifests
-
         return read_manifests([self.folder.manifest])
 
     @cached_property
@@ -148,8 +140,6 @@ class PreparedAoi:
 
     def mask(self, tile_id: str) -> Path:
         """Where the mask of a tile lies, there or not."""
-        from footprint_pipeline.dataset.masks import mask_path
-
         return mask_path(self.folder.masks, tile_id)
 
 

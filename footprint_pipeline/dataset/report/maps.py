@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 
 from footprint_pipeline.dataset.exploration import SPLIT_ORDER
 from footprint_pipeline.dataset.report.figures import EMPTY, FULL_IN, INK, WIDEST, drawn
-from footprint_pipeline.dataset.tiles import WGS84
+from footprint_pipeline.footprints.area import WGS84
 
 SPLIT_COLOURS = dict(zip(SPLIT_ORDER, ("#9ec9e2", "#f2a93b", "#7b4ea3", "#d5d8db", "#ffffff"), strict=True))
 TILE_EDGE = "#b9b3a5"

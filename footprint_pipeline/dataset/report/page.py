@@ -12,7 +12,7 @@ class Picture:
     """A figure.
 
     Attributes:
-        name: of its file, without suffix; each on a page has its own.
+        name: of its file, without suffix.
         png: the picture.
         alt: what it shows, for those who do not see it.
         caption: what to see on it.

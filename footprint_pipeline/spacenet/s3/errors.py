@@ -15,17 +15,13 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from footprint_pipeline.errors import SourceError
+from footprint_pipeline.errors import MissingKeyError, SourceError
 
 MISSING = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _DENIED = frozenset({"401", "403", "AccessDenied", "AllAccessDisabled", "Forbidden"})
 _CREDENTIALS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "400"})
 _CHANGED = frozenset({"412", "PreconditionFailed"})
-
-
-class MissingKeyError(SourceError):
-    """There is no such bucket or key."""
 
 
 class ChangedError(SourceError):

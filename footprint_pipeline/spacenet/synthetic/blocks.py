@@ -209,7 +209,7 @@ class _Architect(Builder):
         shore = shapely.Polygon(water).buffer(2.5)
         self.lay(np.asarray(shore.exterior.coords)[:-1], "dirt")
         self.lay(water, "water")
-        keep_clear = [shore, self.footpath(Box(box.centre, box.along, box.across, box.length_m, box.depth_m), [shore])]
+        keep_clear = [shore, self.footpath(box, [shore])]
         woods = int(box.length_m * box.depth_m / 110)
         self.grow(ring, woods, shapely.union_all(keep_clear), radius=(2.0, 5.5), clumps=True)
 

@@ -107,13 +107,11 @@ class City:
         rgb: uint8, shape (height, width, 3); 0 in all bands where there is no imagery, at least 1 elsewhere.
         roofs: where a roof was drawn, also under a crown; bool, shape (height, width).
         footprints_px: outlines on the ground within the imagery, shapely Polygons, shape (N,), dtype object.
-        imagery_px: the part of the scene that has imagery.
     """
 
     rgb: np.ndarray
     roofs: np.ndarray
     footprints_px: np.ndarray
-    imagery_px: shapely.Polygon
 
 
 @dataclass(frozen=True)
@@ -206,7 +204,7 @@ def make_city(spec: CitySpec) -> City:
     inside = rasterio.features.geometry_mask([imagery], (spec.height, spec.width), Affine.identity(), invert=True)
     picture.rgb[~inside] = 0
     whole = shapely.transform(np.array([b.footprint for b in scene.buildings], object), lambda xy: xy / spec.gsd_m)
-    return City(picture.rgb, picture.roofs & inside, _clipped(whole, imagery), imagery)
+    return City(picture.rgb, picture.roofs & inside, _clipped(whole, imagery))
 
 
 def _open_land(spec: CitySpec, rng: np.random.Generator) -> list[np.ndarray]:

@@ -52,12 +52,12 @@ class Builder:
         for start, end in zip(ring, np.roll(ring, -1, axis=0), strict=True):
             self.scene.stripes.append(Stripe(start, end, 0.2))
 
-    def park_car(self, centre: np.ndarray, along: np.ndarray, *, long_m: float = 4.4, wide_m: float = 1.9) -> None:
+    def park_car(self, centre: np.ndarray, along: np.ndarray) -> None:
         """A car with its windscreens, looking along."""
         across = np.array([-along[1], along[0]])
-        body = Box(centre, along, across, long_m, wide_m)
+        half_length, half_width = 2.2, 0.95
+        body = Box(centre, along, across, 2 * half_length, 2 * half_width)
         colour = self.pick(*_CARS)
-        half_length, half_width = long_m / 2, wide_m / 2
         self.scene.props.append(Prop(body.rectangle(-half_length, -half_width, half_length, half_width), 0.9, colour))
         cabin = body.rectangle(-half_length * 0.5, -half_width * 0.85, half_length * 0.35, half_width * 0.85)
         self.scene.props.append(Prop(cabin, 1.1, "glass"))

@@ -1,7 +1,7 @@
 """Streets and blocks of the synthetic city: convex pieces of land, cut in two again and again.
 
 Here belong the street network, the districts and the plane geometry of convex rings. What stands on a block
-is in `scene`, what it looks like in `render`.
+is in `blocks`, what it looks like in `render`.
 
 Coordinates are metres on the ground, x east, y south, the upper left corner of the image is (0, 0). A ring is
 a float64 array, shape (K, 2), convex, not closed, with a positive shoelace area.

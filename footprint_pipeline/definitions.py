@@ -1,7 +1,5 @@
 """The Dagster code location. Imports neither Keras nor MLflow: every spawned step reloads this module."""
 
-from collections.abc import Mapping
-
 import dagster as dg
 
 from footprint_pipeline.lake import Lake
@@ -22,15 +20,8 @@ from footprint_pipeline.orchestration.retraining import build_schedules, build_s
 from footprint_pipeline.settings import Settings, load_settings
 
 
-def build_definitions(
-    settings: Settings | None = None, *, resources: Mapping[str, object] | None = None
-) -> dg.Definitions:
-    """The graph, its jobs and its resources.
-
-    Args:
-        settings: where state lives; from the environment when None.
-        resources: take the place of the resources of the same name.
-    """
+def build_definitions(settings: Settings | None = None) -> dg.Definitions:
+    """The graph, its jobs and its resources; state lives where the settings, or the environment, say."""
     settings = settings or load_settings()
     home = settings.home.absolute()
     aois = aoi_partitions(home)
@@ -53,7 +44,6 @@ def build_definitions(
         resources={
             "workplace": Workplace(home=str(home)),
             "io_manager": JsonRecords(folder=str(Lake(home).records)),
-            **(resources or {}),
         },
         # The chain is a line: one process imports TensorFlow once instead of once a step.
         executor=dg.in_process_executor,

@@ -45,13 +45,13 @@ class ToleranceSweep(_Record):
     std_tile_f1: float
     pooled_pixel_f1: float
     tiles: int
-    rule: str = "median_then_std"
-    article_tolerance: float | None = None
+    rule: str
+    article_tolerance: float
     seed_level: float | None = None
     flips: int = 1
     calibration: tuple[tuple[float, float], ...] = ()
     min_area_m2: float = 0.0
-    building_f1: float | None = None
+    building_f1: float
 
 
 class TestEvaluation(_Record):
@@ -81,7 +81,7 @@ class RegisteredModel(_Record):
     champion_metrics: dict[str, float] | None
     commit: str | None = None
     differences: dict[str, float] = {}
-    precision: str = "bf16"
+    precision: str
     precisions: dict[str, dict[str, float]] = {}
 
 

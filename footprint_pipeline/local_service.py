@@ -19,6 +19,7 @@ from footprint_pipeline.errors import FootprintError
 from footprint_pipeline.settings import Settings
 
 _ROOT = Path(footprint_pipeline.__file__).parents[1]
+_PATIENCE_S = 120.0
 
 
 def start_service(settings: Settings, *, log: Path | None = None) -> subprocess.Popen[bytes]:
@@ -56,7 +57,7 @@ def start_service(settings: Settings, *, log: Path | None = None) -> subprocess.
 
 
 @contextmanager
-def running_service(settings: Settings, *, log: Path, timeout_s: float = 120.0) -> Iterator[str]:
+def running_service(settings: Settings, *, log: Path) -> Iterator[str]:
     """A service on a free port for this machine alone, so without keys, until the block ends; gives its address.
 
     Raises:
@@ -71,7 +72,7 @@ def running_service(settings: Settings, *, log: Path, timeout_s: float = 120.0) 
     process = start_service(settings, log=log)
     try:
         with on_signals(_interrupt):
-            _wait(process, address, log, timeout_s)
+            _wait(process, address, log)
             yield address
     finally:
         process.terminate()
@@ -100,9 +101,9 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def _wait(process: subprocess.Popen[bytes], address: str, log: Path, timeout_s: float) -> None:
+def _wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
     reason = "it does not answer"
-    until = time.monotonic() + timeout_s
+    until = time.monotonic() + _PATIENCE_S
     while time.monotonic() < until and process.poll() is None:
         try:
             answer = requests.get(f"{address}/readyz", timeout=5)

@@ -117,12 +117,11 @@ class Registry:
         except NoSuchVersionError:
             return None
 
-    def pull(self, *, alias: str | None = None, version: str | None = None, into: Path, onnx: bool = False) -> Path:
+    def pull(self, *, version: str, into: Path, onnx: bool = False) -> Path:
         """Download the exported model of a version, unless it is there already.
 
         Args:
-            alias: which version, by alias,
-            version: or by number.
+            version: which one, by number.
             into: folder that keeps pulled versions, one folder each.
             onnx: whether to bring `model.onnx` too, of a version that has it.
 
@@ -134,7 +133,7 @@ class Registry:
             ModelError: the version's spec cannot be read.
             OSError: the folder cannot be written to.
         """
-        found = self._find(alias=alias, version=version)
+        found = self._find(version=version)
         # Another registry may use the same numbers, and this one may begin anew: export or run tell them apart.
         mark = found.tags.get(EXPORTS, "").rpartition("/")[2] or found.run_id or "imported"
         target = into / f"{found.version}-{mark[:8]}"
@@ -171,7 +170,7 @@ class Registry:
         Raises:
             RegistryError: no such version, or the registry cannot be reached.
         """
-        found = self._find(alias=None, version=version)
+        found = self._find(version=version)
         path = self._pull_file(found, "data", into / f"{self.model_name}-{found.version}.keras", "Keras model")
         try:
             learned = f"{_folder(found, SERVING_FOLDER)}/{LEARNED}"
@@ -186,7 +185,7 @@ class Registry:
         Raises:
             RegistryError: no such version, it was registered without ONNX, or the registry cannot be reached.
         """
-        found = self._find(alias=None, version=version)
+        found = self._find(version=version)
         if WITHOUT_ONNX in found.tags:
             raise RegistryError(
                 f"{self.model_name} version {found.version} has no ONNX model: {found.tags[WITHOUT_ONNX]}",
@@ -266,9 +265,7 @@ class Registry:
         with self._answering():
             self.client.update_model_version(self.model_name, version, description)
 
-    def _find(self, *, alias: str | None, version: str | None) -> ModelVersion:
-        if (alias is None) == (version is None):
-            raise RegistryError("A version is named by alias or by number.", fix="Give one of the two.")
+    def _find(self, *, alias: str | None = None, version: str | None = None) -> ModelVersion:
         try:
             if alias is not None:
                 return self.client.get_model_version_by_alias(self.model_name, alias)
@@ -298,8 +295,8 @@ class Registry:
 
 def unanswered(uri: str, error: Exception, *, what: str = "MLflow", fix: str = _CHECK) -> RegistryError:
     """The error for an address that does not answer, without its password."""
-    where, reason = without_credentials(uri), without_credentials(first_line(error))
-    return RegistryError(f"{what} at {where} does not answer as it should ({reason}).", fix=fix)
+    where = without_credentials(uri)
+    return RegistryError(f"{what} at {where} does not answer as it should ({first_line(error)}).", fix=fix)
 
 
 def learned_beside(weights: Path) -> Path:

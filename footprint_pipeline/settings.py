@@ -102,11 +102,6 @@ class Settings(BaseSettings):
     )
 
     @property
-    def lake(self) -> Path:
-        """Folder of the prepared datasets, one folder an AOI."""
-        return self.home.absolute() / "lake"
-
-    @property
     def counters_folder(self) -> Path:
         """Folder of the service's counters."""
         return (self.counters or self.home / "counters").absolute()

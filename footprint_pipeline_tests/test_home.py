@@ -10,7 +10,8 @@ import pytest
 
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.home import check_place, keep_place
-from footprint_pipeline.orchestration.local import check_ports, prepare_home
+from footprint_pipeline.orchestration.local import prepare_home
+from footprint_pipeline.orchestration.ui import check_ports
 from footprint_pipeline.settings import Settings, load_settings
 
 

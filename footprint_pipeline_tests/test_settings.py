@@ -21,7 +21,6 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_the_defaults_keep_all_state_in_one_folder(tmp_path: Path) -> None:
     settings = load_settings()
-    assert settings.lake == tmp_path / ".footprint" / "lake"
     assert settings.mlflow_uri == f"sqlite:///{tmp_path}/.footprint/mlflow.db"
     assert settings.alias == "champion"
 

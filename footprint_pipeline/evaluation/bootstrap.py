@@ -35,25 +35,18 @@ class Interval:
         return f"{self.median:.4f} ({self.low:.4f} to {self.high:.4f})"
 
 
-def intervals(tiles: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Interval]:
-    """The three figures of a set of scored tiles, each with its interval.
-
-    Args:
-        tiles: as of `TestScores.tiles`.
-        draws: how many.
-        seed: of the draws.
-    """
-    return {name: interval(values) for name, values in resampled(tiles, draws=draws, seed=seed).items()}
+def intervals(tiles: pd.DataFrame) -> dict[str, Interval]:
+    """The three figures of a set of scored tiles, as of `TestScores.tiles`, each with its interval."""
+    return {name: interval(values) for name, values in resampled(tiles).items()}
 
 
-def differences(tiles: pd.DataFrame, others: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Interval]:
+def differences(tiles: pd.DataFrame, others: pd.DataFrame, *, draws: int = DRAWS) -> dict[str, Interval]:
     """By how much the first scores lie above the second, on the same tiles.
 
     Args:
         tiles: scores of one network, as of `TestScores.tiles`.
         others: scores of another.
         draws: how many.
-        seed: of the draws.
 
     Raises:
         ShapeMismatchError: they are not of the same tiles.
@@ -62,7 +55,7 @@ def differences(tiles: pd.DataFrame, others: pd.DataFrame, *, draws: int = DRAWS
     one, other = (table.sort_values(keys, ignore_index=True) for table in (tiles, others))
     if not one[keys].equals(other[keys]):
         raise ShapeMismatchError(f"{len(one)} tiles are compared with {len(other)} tiles that are not the same.")
-    ours, theirs = (resampled(table, draws=draws, seed=seed) for table in (one, other))
+    ours, theirs = (resampled(table, draws=draws) for table in (one, other))
     return {name: interval(ours[name] - theirs[name]) for name in FIGURES}
 
 

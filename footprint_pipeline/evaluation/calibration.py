@@ -72,18 +72,18 @@ def reliability(confidence: np.ndarray, true: np.ndarray, *, bins: int = BINS) -
     )
 
 
-def fit_curve(confidence: np.ndarray, true: np.ndarray, *, least: int = LEAST) -> Curve:
+def fit_curve(confidence: np.ndarray, true: np.ndarray) -> Curve:
     """The rising curve nearest to the examples, by least squares.
 
     Args:
         confidence: in [0, 1], shape (N,).
         true: bool, shape (N,).
-        least: of fewer examples, or where all came true or none, nothing is learnt.
 
     Returns:
-        Knots; none where nothing is learnt, and what is said is then left as it is.
+        Knots; none where nothing is learnt, of too few examples or where all came true or none, and what is said is
+        then left as it is.
     """
-    if len(confidence) < least or true.all() or not true.any():
+    if len(confidence) < LEAST or true.all() or not true.any():
         return ()
     unseen = 1 / (len(confidence) + 2)  # the rule of succession: what never failed yet is not certain
     fitted = IsotonicRegression(y_min=unseen, y_max=1 - unseen).fit(confidence.astype(float), true.astype(float))

@@ -59,7 +59,7 @@ def settle(table: SweepTable, tiles: Sequence[Labelled], spec: SweepSpec) -> Set
 
     Args:
         table: the sweep of all tiles.
-        tiles: those to measure building F1 on.
+        tiles: those to measure building F1 on, at least one.
         spec: the rule and the candidates.
 
     Raises:
@@ -79,7 +79,7 @@ def settle(table: SweepTable, tiles: Sequence[Labelled], spec: SweepSpec) -> Set
     middle = candidates[(len(candidates) - 1) // 2].tolerance
     at_levels = measure_buildings(tiles, tolerances=[middle], seed_levels=levels, min_areas_m2=areas)
     best = _best(mean_f1(at_levels))
-    level = None if best is None or np.isnan(best["seed_level"]) else float(best["seed_level"])
+    level = None if np.isnan(best["seed_level"]) else float(best["seed_level"])
     tolerances = [choice.tolerance for choice in candidates]
     at_tolerances = measure_buildings(
         tiles,
@@ -91,24 +91,21 @@ def settle(table: SweepTable, tiles: Sequence[Labelled], spec: SweepSpec) -> Set
     of_level = measured["seed_level"].isna() if level is None else measured["seed_level"] == level
     eligible = mean_f1(measured[of_level & measured["tolerance"].isin(tolerances)])
     best = _best(eligible.sort_values(["tolerance", "min_area_m2"], kind="stable"))
-    choice = candidates[0] if best is None else candidates[tolerances.index(best["tolerance"])]
-    min_area_m2 = areas[0] if best is None else float(best["min_area_m2"])
+    choice, min_area_m2 = candidates[tolerances.index(best["tolerance"])], float(best["min_area_m2"])
     said, true = _came_true(tiles, tolerance=choice.tolerance, seed_level=level, min_area_m2=min_area_m2)
-    return Settled(
-        choice, article, level, min_area_m2, 0.0 if best is None else float(best["f1"]), measured, fit_curve(said, true)
-    )
+    return Settled(choice, article, level, min_area_m2, float(best["f1"]), measured, fit_curve(said, true))
 
 
-def _best(f1: pd.DataFrame) -> "pd.Series | None":
-    """The first row of the highest F1; None where nothing was measured."""
-    return None if f1.empty else f1.loc[f1["f1"].idxmax()]
+def _best(f1: pd.DataFrame) -> pd.Series:
+    """The first row of the highest F1."""
+    return f1.loc[f1["f1"].idxmax()]
 
 
 def _came_true(
     tiles: Sequence[Labelled], *, tolerance: float, seed_level: float | None, min_area_m2: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """The confidence of every footprint that counts, and whether it is a building."""
-    said, true = [np.empty(0, np.float32)], [np.empty(0, bool)]
+    said, true = [], []
     for tile in tiles:
         (((found, matches),),) = match_at(tile, [(tolerance, seed_level)], min_areas_m2=[min_area_m2])
         said.append(found.confidence[matches.proposed])

@@ -63,7 +63,6 @@ def comparison_sheet(
     *,
     tolerances: tuple[float, float],
     seed_levels: tuple[float | None, float | None],
-    height: int = 280,
 ) -> bytes:
     """What two networks say of the same tiles, in rows: outlines of the labels, the one's overlay, the other's. PNG."""
     return _sheet(
@@ -76,8 +75,7 @@ def comparison_sheet(
                 ),
             ]
             for pair in pairs
-        ],
-        height,
+        ]
     )
 
 
@@ -96,7 +94,7 @@ def _painted(tile: TilePrediction, *, tolerance: float, seed_level: float | None
     return painted
 
 
-def _sheet(rows: Sequence[Sequence[np.ndarray]], height: int) -> bytes:
+def _sheet(rows: Sequence[Sequence[np.ndarray]], height: int = 280) -> bytes:
     """Rows of panels, each panel scaled to the height; an empty strip for no rows. PNG."""
     strips = [] if rows else [np.zeros((height, 3 * height, 3), np.uint8)]
     for panels in rows:
@@ -139,8 +137,8 @@ def heat_map(settled: Settled) -> bytes:
     }
     if len(panels) > 1:
         panels = {"mean over AOIs, by √buildings": mean_f1(measured), **panels}
-    across = min(len(panels), 3) or 1
-    down = -(-len(panels) // across) or 1
+    across = min(len(panels), 3)
+    down = -(-len(panels) // across)
     figure, axes = plt.subplots(down, across, figsize=(12, 3.6 * down), layout="constrained", squeeze=False)
     for panel in axes.flat[len(panels) :]:
         panel.set_axis_off()

@@ -22,7 +22,6 @@ from footprint_pipeline.dataset.tiles import as_learned, read_tile
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation.buildings import BuildingScore, Scene, match_buildings
 from footprint_pipeline.evaluation.calibration import Reliability, reliability
-from footprint_pipeline.evaluation.spec import MIN_AREA_PX
 from footprint_pipeline.evaluation.tolerance import pixel_f1
 from footprint_pipeline.footprints.predict import Infer, predict_probability
 from footprint_pipeline.footprints.separate import interior_of
@@ -182,7 +181,6 @@ def score_tiles(
     tolerance: float,
     seed_level: float | None = None,
     min_area_m2: float = 0.0,
-    min_area_px: float = MIN_AREA_PX,
     on_tile: Callable[[TilePrediction, float], None] | None = None,
 ) -> TestScores:
     """Pixel and building scores of predicted tiles at one tolerance.
@@ -193,7 +191,6 @@ def score_tiles(
         tolerance: a pixel is a building where probability > 1 - tolerance.
         seed_level: buildings that touch are told apart by interiors above it; None: they are not.
         min_area_m2: smaller footprints are no proposals, square metres, as in the service.
-        min_area_px: smaller polygons on either side are left out, square pixels.
         on_tile: called with every prediction and its pixel F1, to keep some for pictures.
 
     Raises:
@@ -208,7 +205,7 @@ def score_tiles(
         fp, fn = int(np.count_nonzero(claimed)) - tp, int(np.count_nonzero(truth_px)) - tp
         found = prediction.answer.footprints(tolerance=tolerance, seed_level=seed_level, min_area_m2=min_area_m2)
         truth = truth_of(prediction)
-        (matches,) = match_buildings([Scene(found.polygons, found.confidence, truth)], min_area_px=min_area_px)
+        (matches,) = match_buildings([Scene(found.polygons, found.confidence, truth)])
         counts = matches.score
         f1 = float(pixel_f1(np.array(tp), np.array(fp), np.array(fn)))
         rows.append(

@@ -111,8 +111,10 @@ def checkpoint_key(**what: object) -> str:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, *, what: str = "Just this training") -> Iterator[None]:
     """Hold a folder of checkpoints, made if need be; whoever dies lets go of it.
+
+    Nobody is kept out where there are no locks (Windows, some network disks).
 
     Raises:
         TrainingError: another process holds it.
@@ -122,11 +124,12 @@ def alone_in(folder: Path) -> Iterator[None]:
         if fcntl is not None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise TrainingError(
-                    f"Just this training is running already, in another process ({folder}).",
-                    fix="Wait for it, end it, or train with another seed.",
+                    f"{what} is running already, in another process ({folder}).", fix="Wait for it, or end it."
                 ) from None
+            except OSError:
+                pass
         for half_written in folder.glob(f".*-{_FILE}"):
             half_written.unlink()
         yield

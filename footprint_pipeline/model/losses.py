@@ -47,7 +47,6 @@ def build_loss(name: str, *, head_weights: tuple[float, ...] = (1.0,)) -> Loss:
         weights = (list(head_weights) + [head_weights[-1]] * heads)[:heads]
         return ops.sum(of_heads(truth, said) * ops.convert_to_tensor(weights, "float32"))
 
-    loss.__name__ = name
     return loss
 
 

@@ -121,9 +121,9 @@ class TrainingSpec:
             for all heads that are left.
         optimizer: `adamw` or `sgd`.
         learning_rate: the largest rate.
-        schedule: after the warm-up the rate falls to zero along a `cosine`, or is on `hold` until it falls in the last
-            third, or is `constant`.
-        warm_up: share of the training over which the rate rises from zero.
+        schedule: after the warm-up the rate falls along a `cosine`, or is on `hold` and falls in the last third, both
+            times to a hundredth, or is `constant`.
+        warm_up: share of the training over which the rate rises to it.
         weight_decay: share of each weight that a step takes away, times the rate; not of biases and normalisations.
         momentum: of `sgd`, as Nesterov has it.
         clip_norm: gradients that are longer, all taken together, are shortened to this; 0 leaves them.
@@ -142,7 +142,7 @@ class TrainingSpec:
         gsd_m: resolution to work at, metres a pixel; the training tiles' median when None.
         precision: arithmetic; `auto` takes bfloat16 where the processor multiplies it fast.
         xla: compile the whole step with XLA. JAX always does; TensorFlow may gain on a GPU and loses on a CPU.
-        gpus: how many to train on; 0 takes all there are, or the CPU where there is none.
+        gpus: how many to train on; 0 takes all that can share a batch evenly, or the CPU where there is none.
         seed: weights, order and augmentation.
     """
 

@@ -24,7 +24,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from footprint_pipeline.errors import RegistryError
-from footprint_pipeline.registry import experiment_id, first_line, unanswered, without_credentials
+from footprint_pipeline.registry import experiment_id, first_line, unanswered
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +43,6 @@ class TrainingRun:
         self._logged: set[int] | None = None
         self._due: dict[int, dict[str, float]] = {}
 
-    def log_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Metrics of one epoch, 0-based."""
-        self.log_epochs({epoch: metrics})
-
     def log_epochs(self, entries: dict[int, dict[str, float]]) -> None:
         """Metrics by epoch, as they come; an epoch that is there already stays as it is.
 
@@ -64,14 +60,14 @@ class TrainingRun:
                     self._logged.add(epoch)
                 del self._due[epoch]
         except MlflowException as error:
-            log.warning("MLflow lacks %d epochs for now: %s", len(self._due), without_credentials(first_line(error)))
+            log.warning("MLflow lacks %d epochs for now: %s", len(self._due), first_line(error))
 
     def try_picture(self, name: str, png: bytes) -> None:
         """A PNG as an artifact, or a line in the log when it cannot be had there."""
         try:
             self.log_picture(name, png)
-        except (MlflowException, OSError) as error:
-            log.warning("%s is missing in MLflow: %s", name, without_credentials(first_line(error)))
+        except (RegistryError, OSError) as error:
+            log.warning("%s is missing in MLflow: %s", name, first_line(error))
 
     def log_picture(self, name: str, png: bytes) -> None:
         """A PNG as an artifact."""
@@ -174,7 +170,7 @@ def _end(status: str) -> None:
     try:
         mlflow.end_run(status)
     except MlflowException as error:
-        log.warning("MLflow cannot be told that the run is %s: %s", status, without_credentials(first_line(error)))
+        log.warning("MLflow cannot be told that the run is %s: %s", status, first_line(error))
 
 
 def _is_unfinished(run_id: str, experiment_id: str) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from footprint_pipeline.dataset.batches import FixedChips, TrainingChips, stream
 from footprint_pipeline.dataset.cache import TileCache
 from footprint_pipeline.errors import TrainingError
-from footprint_pipeline.model.checkpoints import clear, load_checkpoint
+from footprint_pipeline.model.checkpoints import load_checkpoint
 from footprint_pipeline.model.conductor import Conductor
 from footprint_pipeline.model.devices import accelerated, choose_devices, choose_precision, spread_over
 from footprint_pipeline.model.learner import Learner, build_learner
@@ -60,20 +60,18 @@ def train(
     cache: TileCache,
     checkpoints: Path,
     *,
-    resume: bool = False,
     weights: Path | None = None,
     watchers: Sequence[Watcher] = (),
 ) -> TrainingResult:
     """Train a network.
 
-    The state is kept after every epoch. A training that goes on from there takes the same steps as one that was never
-    interrupted; it is that of the same spec, cache and start.
+    The state is kept after every epoch. A training that finds one goes on from there, and takes the same steps as one
+    that was never interrupted; it is that of the same spec, cache and start.
 
     Args:
         spec: what to do.
         cache: tiles of the splits `train` and `validation`.
         checkpoints: folder for the state, this training's own.
-        resume: go on from the state in there, if there is one; it is removed otherwise.
         weights: `.keras` or `.weights.h5` file to start from, as far as it fits; from a random start when None.
         watchers: are told how it goes.
 
@@ -90,7 +88,6 @@ def train(
         cache, spec.chip_size, spec.batch_size, spec.augmentation, spec.seed, spec.network.heads, np.uint8, spec.balance
     )
     validation = _validation_chips(spec, cache, devices=len(devices))
-    checkpoints.mkdir(parents=True, exist_ok=True)
     keras.utils.clear_session()  # else the networks of a search stay in memory
     keras.utils.set_random_seed(spec.seed)
     with spread_over(devices):
@@ -99,8 +96,6 @@ def train(
             learner, schedule, spec, steps=steps, chips=chips, validation=validation, folder=checkpoints,
             watchers=watchers,
         )  # fmt: skip
-        if not resume:
-            clear(checkpoints)
         if (checkpoint := load_checkpoint(checkpoints, conductor.shapes)) is not None:
             conductor.restore(checkpoint)
             log.info("Going on after epoch %d", len(conductor.history))

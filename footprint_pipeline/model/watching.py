@@ -11,6 +11,8 @@ import numpy as np
 from footprint_pipeline.dataset.batches import FixedChips
 from footprint_pipeline.many import spread
 
+_SHOWN = 4
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -43,8 +45,8 @@ class Watcher:
         """Every few epochs: what the network that would be kept makes of some chips."""
 
 
-def chips_to_show(chips: FixedChips, *, at_most: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Chips with buildings from all over the split; any chips when there are no buildings.
+def chips_to_show(chips: FixedChips) -> tuple[np.ndarray, np.ndarray]:
+    """A few chips with buildings from all over the split; any chips when there are no buildings.
 
     Returns:
         Images, uint8 (B, H, W, 3), and buildings, uint8 0/1 (B, H, W).
@@ -55,5 +57,5 @@ def chips_to_show(chips: FixedChips, *, at_most: int = 4) -> tuple[np.ndarray, n
     candidates = np.flatnonzero(truth.any(axis=(1, 2)))
     if len(candidates) == 0:
         candidates = np.arange(len(truth))
-    picked = spread(len(candidates), at_most)
+    picked = spread(len(candidates), _SHOWN)
     return images[candidates[picked]], truth[candidates[picked]]

@@ -59,11 +59,7 @@ def model_card(
                 "split digest": trained.split_digest,
                 "resolution": f"{trained.gsd_m:.3f} m a pixel",
                 "tolerance": f"{swept.tolerance:.2f}, by the rule {swept.rule}",
-                **(
-                    {}
-                    if swept.article_tolerance is None
-                    else {"tolerance by the article's rule": f"{swept.article_tolerance:.2f}"}
-                ),
+                "tolerance by the article's rule": f"{swept.article_tolerance:.2f}",
                 "smallest building": f"{swept.min_area_m2:g} m²",
                 "touching buildings": "not told apart"
                 if swept.seed_level is None

@@ -72,16 +72,13 @@ class DriftReport(BaseModel):
 _SPEC = DriftSpec()
 
 
-def report_drift(
-    settings: Settings, spec: DriftSpec = _SPEC, *, version: str | None = None, today: date | None = None
-) -> DriftReport:
+def report_drift(settings: Settings, spec: DriftSpec = _SPEC, *, version: str | None = None) -> DriftReport:
     """Judge what the service was asked.
 
     Args:
         settings: where the registry and the counters are.
         spec: when it has drifted.
         version: of the registered model; the one that the service's alias points to when None.
-        today: the last day that counts, in UTC; the present one when None.
 
     Raises:
         RegistryError: there is no such version.
@@ -104,7 +101,7 @@ def report_drift(
         spec,
         model=found.name,
         version=found.version,
-        until=today or datetime.now(UTC).date(),
+        until=datetime.now(UTC).date(),
     )
     log.info("%s version %s: %s", found.name, found.version, report.verdict)
     return report

@@ -145,7 +145,7 @@ def log_report(settings: Settings, report: DatasetReport) -> tuple[str, str] | N
     uri = settings.mlflow_uri
     try:
         client = mlflow.MlflowClient(tracking_uri=uri)
-        artifacts = None if uri.startswith("http") else Lake(settings.home.absolute()).artifacts
+        artifacts = None if settings.mlflow_is_server else Lake(settings.home.absolute()).artifacts
         made_in = experiment_id(client, f"{settings.experiment}-data", artifacts=artifacts)
         run_id: str = client.create_run(made_in, run_name=f"dataset {aoi}").info.run_id
         ended = "FAILED"
@@ -166,7 +166,7 @@ def log_report(settings: Settings, report: DatasetReport) -> tuple[str, str] | N
     except (MlflowException, RegistryError, OSError) as error:
         log.warning(
             "The report on %s is written, but MLflow at %s does not take it (%s).",
-            aoi, without_credentials(uri), without_credentials(first_line(error)),
+            aoi, without_credentials(uri), first_line(error),
         )  # fmt: skip
         return None
     return made_in, run_id

@@ -42,7 +42,7 @@ from footprint_pipeline.model.training import keras_infer
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.card import BOX_PLOT, CARD, END_TILES, model_card
 from footprint_pipeline.stages.scoring import load_manifest, load_polygons, said
-from footprint_pipeline.stages.weights import LEARNED_BEFORE, NOTHING_LEARNED, keys, read_learned
+from footprint_pipeline.stages.weights import LEARNED_BEFORE, NOTHING_LEARNED, are_in, read_learned
 
 log = logging.getLogger(__name__)
 
@@ -260,8 +260,7 @@ def of_split(settings: Settings, trained: TrainedUnet, split: str) -> pd.DataFra
     tiles = manifest[manifest["split"] == split]
     if split != "test" or tiles.empty:
         return tiles
-    known = keys(learned_before(settings, trained))
-    fair = tiles[[key not in known for key in zip(tiles["aoi"], tiles["tile_id"], strict=True)]]
+    fair = tiles[~are_in(tiles, learned_before(settings, trained))]
     if fair.empty:
         raise DatasetError(
             f"The weights that run {trained.run_id} began from have learned from every test tile.",

@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -52,7 +52,7 @@ class ToMlflow(Watcher):
 
     def on_epoch(self, epoch: int, entry: dict[str, float]) -> None:
         """Metrics of an epoch."""
-        self._run.log_epoch(epoch, entry)
+        self._run.log_epochs({epoch: entry})
 
     def on_pictures(self, epoch: int, shown: Shown) -> None:
         """`validation/epoch_0005.png` and so on."""
@@ -74,17 +74,6 @@ class ToTensorBoard(Watcher):
         """The same picture as in MLflow."""
         picture = validation_picture(shown)
         self._events.picture(epoch + 1, "validation", encode_png(picture), size=picture.shape[:2])
-
-
-class ToCaller(Watcher):
-    """A function of epoch and metrics."""
-
-    def __init__(self, on_epoch: Callable[[int, dict[str, float]], None]) -> None:
-        self._on_epoch = on_epoch
-
-    def on_epoch(self, epoch: int, entry: dict[str, float]) -> None:
-        """Call it."""
-        self._on_epoch(epoch, entry)
 
 
 class ToTerminal(Watcher):
@@ -130,6 +119,6 @@ class ToLog(Watcher):
             log.info("epoch %d, step %d/%d  loss %.4f", epoch + 1, step + 1, self._steps, loss)
 
 
-def bar_or_lines(progress: bool | None) -> Watcher:
-    """A bar if asked for, or by default at a terminal; else lines in the log."""
-    return ToTerminal() if progress or (progress is None and sys.stderr.isatty()) else ToLog()
+def bar_or_lines() -> Watcher:
+    """A bar at a terminal, else lines in the log."""
+    return ToTerminal() if sys.stderr.isatty() else ToLog()

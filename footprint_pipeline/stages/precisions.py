@@ -46,7 +46,6 @@ class PrecisionReport:
             f32) and `latency_ms` (the shortest time of a tile of 512 × 512).
         skipped: by precision, why it was not measured.
         scores: of what is served.
-        tiles: how many test tiles were scored.
     """
 
     chosen: Precision
@@ -54,14 +53,13 @@ class PrecisionReport:
     figures: dict[Precision, dict[str, float]]
     skipped: dict[Precision, str]
     scores: TestScores
-    tiles: int
 
     def tags(self) -> dict[str, str]:
         """All of it, for the registry: `precision`, `f1_drop_int8`, `latency_ms_bf16` and so on."""
         return {
             "precision": self.chosen,
             "precision_reason": self.reason,
-            "precision_test_tiles": str(self.tiles),
+            "precision_test_tiles": str(len(self.scores.tiles)),
             **{
                 f"{name}_{precision}": f"{value:.4g}"
                 for precision, figures in self.figures.items()
@@ -107,7 +105,7 @@ def compare_precisions(
         figures[precision][LATENCY] = milliseconds
     chosen, reason = choose(figures)
     log.info("Served in %s: %s", chosen, reason)
-    return PrecisionReport(chosen, reason, figures, skipped, scores[chosen], len(tiles))
+    return PrecisionReport(chosen, reason, figures, skipped, scores[chosen])
 
 
 def choose(figures: dict[Precision, dict[str, float]]) -> tuple[Precision, str]:

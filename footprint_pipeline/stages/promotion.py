@@ -24,7 +24,7 @@ from footprint_pipeline.lake import Lake
 from footprint_pipeline.registry import CHALLENGER, CHAMPION, LEARNED, Registered, Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.scoring import load_manifest, load_polygons, predict_exported, score_exported
-from footprint_pipeline.stages.weights import NOTHING_LEARNED, keys, read_learned
+from footprint_pipeline.stages.weights import NOTHING_LEARNED, are_in, read_learned
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +55,7 @@ class Tiles:
 
     def unknown_to(self, learned: pd.DataFrame) -> "Tiles":
         """Those that a model which learned from these (`aoi`, `tile_id`) has not seen."""
-        seen = keys(learned)
-        kept = [key not in seen for key in zip(self.manifest["aoi"], self.manifest["tile_id"], strict=True)]
-        return Tiles(self.manifest[kept], self.polygons)
+        return Tiles(self.manifest[~are_in(self.manifest, learned)], self.polygons)
 
 
 def held_out(settings: Settings, *versions: str) -> Tiles:
@@ -240,9 +238,8 @@ def _against(
 
 def _on(scores: TestScores, tiles: Tiles, champion: str) -> TestScores:
     """The scores on these tiles alone."""
-    wanted = set(zip(tiles.manifest["aoi"], tiles.manifest["tile_id"], strict=True))
-    kept = [key in wanted for key in zip(scores.tiles["aoi"], scores.tiles["tile_id"], strict=True)]
-    if all(kept):
+    kept = are_in(scores.tiles, tiles.manifest)
+    if kept.all():
         return scores
     log.warning(
         "The champion, version %s, has learned from %d of the %d test tiles; they are left out",

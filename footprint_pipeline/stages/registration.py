@@ -107,7 +107,7 @@ def register_model(
         spec = spec.model_copy(update={"precision": precisions.chosen})
         spec.write(exported)
         scores = precisions.scores
-        if precisions.tiles < len(test):
+        if len(scores.tiles) < len(test):
             log.info("Scoring the candidate on all %d test tiles", len(test))
             scores = score_exported(Runtime(exported), test, tiles.polygons)
         if card := tracking.read_file(settings.mlflow_uri, trained.run_id, CARD):

@@ -8,8 +8,6 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -72,7 +70,7 @@ def search(
         raise SettingsError(f"A study cannot be called {study!r}.", fix="Use letters, digits, '_', '-' and '.'.")
     try:
         folder = lake.home / "search" / study
-        with _held(folder, study):
+        with alone_in(folder, what=f"The study {study}"):
             opened = _opened(folder, study, spec, made_from)
             tags = {**tags, "search.study": study}
             run = SearchRun(settings, lake, opened, spec, {**tags, "aois": ",".join(sorted(set(manifest["aoi"])))})
@@ -160,19 +158,6 @@ def _digest(spec: SearchSpec, data: str) -> str:
         "objective": spec.objective, "seed": spec.seed, "data": data,
     }  # fmt: skip
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def _held(folder: Path, name: str) -> Iterator[None]:
-    """No other process has this study while the block runs."""
-    with ExitStack() as held:
-        try:
-            held.enter_context(alone_in(folder))
-        except TrainingError:
-            raise TrainingError(
-                f"The study {name} is under way in another process ({folder}).", fix="Wait for it, or end it."
-            ) from None
-        yield
 
 
 def open_journal(folder: Path) -> JournalStorage:

@@ -44,7 +44,7 @@ from footprint_pipeline.model.training import train
 from footprint_pipeline.model.unet import describe
 from footprint_pipeline.registry import first_line
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.stages.live import ToCaller, ToMlflow, ToTensorBoard, bar_or_lines
+from footprint_pipeline.stages.live import ToMlflow, ToTensorBoard, bar_or_lines
 from footprint_pipeline.stages.scoring import load_manifest
 from footprint_pipeline.stages.weights import LEARNED_BEFORE, NOTHING_LEARNED, learned_by_weights
 
@@ -61,8 +61,6 @@ def train_unet(
     weights: Path | None = None,
     parent_run_id: str | None = None,
     handed_on: Callable[[str], bool] = lambda run_id: True,
-    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
-    progress: bool | None = None,
 ) -> tuple[TrainedUnet, list[dict[str, float]]]:
     """Train on the prepared AOIs and log it all to MLflow; the history, one dict an epoch, comes along.
 
@@ -79,8 +77,6 @@ def train_unet(
         parent_run_id: MLflow run that this one is a child of.
         handed_on: whether somebody has what a finished training made, by its MLflow run. Where nobody has, for whoever
             asked was interrupted then, the same training gives that again and does not begin anew.
-        on_epoch: called after every epoch with its number (0-based) and metrics.
-        progress: a bar on stderr; by default where that is a terminal. Without, lines in the log.
 
     Raises:
         DatasetError: an AOI is not prepared, or failed a blocking check.
@@ -135,11 +131,9 @@ def train_unet(
             before = {} if learned.empty else {LEARNED_BEFORE: learned.to_csv(index=False).encode()}
             tracking.log_files(run.run_id, {"training/spec.yaml": to_yaml(spec).encode(), **before})
             with EventFile(lake.home / "tensorboard" / run.run_id) as events:
-                watchers = [ToMlflow(run), ToTensorBoard(events), bar_or_lines(progress)]
-                if on_epoch is not None:
-                    watchers.append(ToCaller(on_epoch))
+                watchers = [ToMlflow(run), ToTensorBoard(events), bar_or_lines()]
                 try:
-                    result = train(spec, cache, folder, resume=True, weights=weights, watchers=watchers)
+                    result = train(spec, cache, folder, weights=weights, watchers=watchers)
                 except Exception as error:
                     if not _is_out_of_memory(error):
                         raise

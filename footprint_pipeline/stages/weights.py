@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import pandas as pd
 
 from footprint_pipeline.errors import SettingsError
@@ -75,6 +76,7 @@ def read_learned(source: Path | IO[bytes]) -> pd.DataFrame:
     return pd.read_csv(source, dtype=str, keep_default_na=False)[_KEY]
 
 
-def keys(tiles: pd.DataFrame) -> set[tuple[str, str]]:
-    """The (AOI, tile id) pairs in a table."""
-    return set(zip(tiles["aoi"], tiles["tile_id"], strict=True))
+def are_in(tiles: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
+    """bool, shape (N,): which of these tiles another table holds too, by `aoi` and `tile_id`."""
+    one, other = (pd.MultiIndex.from_frame(table[_KEY]) for table in (tiles, others))
+    return one.isin(other)

@@ -64,7 +64,7 @@ if backend == "jax":  # other libraries are none of training's business
         watcher.on_pictures = lambda epoch, shown: pictures.append((epoch, shown.probability.shape))
         train(spec, cache, pathlib.Path(folder), watchers=[watcher])
         spec = toy_spec(network=spec.network, max_batches=3, max_minutes=5, epochs=3)
-        result = train(spec, cache, pathlib.Path(folder), resume=True, watchers=[watcher])
+        result = train(spec, cache, pathlib.Path(folder), watchers=[watcher])
         said["history"] = result.history
         said["pictures"] = pictures
         said["trained_on"] = result.devices

@@ -1,10 +1,13 @@
 """A training that was killed takes the very steps that it would have taken."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -58,7 +61,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(cache: TileCache, 
     root = Path(__file__).parents[2]
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "killed")], cwd=root, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
-    gone_on = train(spec_with_everything(), cache, tmp_path / "killed", resume=True)
+    gone_on = train(spec_with_everything(), cache, tmp_path / "killed")
     whole = train(spec_with_everything(), cache, tmp_path / "whole")
     assert len(gone_on.history) == 4
     for name in CURVES:
@@ -68,7 +71,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(cache: TileCache, 
     assert gone_on.seconds > sum(entry["seconds"] for entry in gone_on.history)
 
     # One that is complete only hands over its result.
-    again = train(spec_with_everything(), cache, tmp_path / "killed", resume=True)
+    again = train(spec_with_everything(), cache, tmp_path / "killed")
     assert again.history == gone_on.history
     assert all(map(np.array_equal, again.model.get_weights(), gone_on.model.get_weights()))
 
@@ -162,3 +165,10 @@ def test_a_key_tells_trainings_apart() -> None:
     key = checkpoint_key(spec={"seed": 1, "heads": ("building",)}, gsd_m=0.5, path=Path("a"))
     assert key == checkpoint_key(gsd_m=0.5, path=Path("a"), spec={"heads": ("building",), "seed": 1})
     assert len({key, checkpoint_key(spec={"seed": 2, "heads": ("building",)}, gsd_m=0.5, path=Path("a"))}) == 2
+
+
+def test_where_a_disk_has_no_locks_a_training_is_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
+    with alone_in(tmp_path):
+        save_checkpoint(tmp_path, checkpoint(1))
+    assert load_checkpoint(tmp_path, [(2, 3), (), (2,)]) is not None

@@ -151,7 +151,7 @@ def test_time_runs_out_within_an_epoch_with_the_rate_at_its_end(cache: TileCache
     assert 1 <= len(result.history) < 500
     assert 8 < result.seconds < 60
     assert result.history[-1]["learning_rate"] < 0.1 * spec.learning_rate
-    assert len(train(spec, cache, tmp_path, resume=True).history) == len(result.history)
+    assert len(train(spec, cache, tmp_path).history) == len(result.history)
 
 
 @pytest.mark.slow
@@ -182,7 +182,7 @@ def test_what_is_not_a_number_stops_training_and_is_not_kept(
     assert "Lower the learning rate (0.01)" in caught.value.fix
     assert "epoch 1 is kept" in caught.value.fix
     assert [epoch for epoch, _ in notes.epochs] == [0]
-    assert len(train(spec, cache, tmp_path, resume=True).history) == 2
+    assert len(train(spec, cache, tmp_path).history) == 2
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

@@ -69,13 +69,19 @@ def log(settings: Settings, network: keras.Model, **changes: object) -> TrainedU
     )  # fmt: skip
 
 
+CHOSEN = {
+    "median_tile_f1": 0.5, "std_tile_f1": 0.1, "pooled_pixel_f1": 0.5, "building_f1": 0.5, "rule": "building_f1",
+    "article_tolerance": 0.6,
+}  # fmt: skip
+
+
 def register_as(settings: Settings, trained: TrainedUnet, **chosen: object) -> RegisteredModel:
     """Register a logged network as if this had been chosen for it."""
     judged = {
         "run_id": trained.run_id, "model_id": trained.model_id, "tiles": 1,
         "tolerance": 0.6, "seed_level": 0.4, "flips": 2, "min_area_m2": 4.0, **chosen,
     }  # fmt: skip
-    swept = ToleranceSweep(**judged, median_tile_f1=0.5, std_tile_f1=0.1, pooled_pixel_f1=0.5)
+    swept = ToleranceSweep(**judged, **CHOSEN)
     evaluated = handover.TestEvaluation(**judged, metrics=SCORES, by_aoi=[])
     return register_model(settings, trained, swept, evaluated)
 
@@ -307,8 +313,7 @@ def test_what_belongs_to_another_training_is_not_registered(settings: Settings, 
         register_as(settings, trained, run_id="another", model_id="m-2")
     assert "footprint tune" in error.value.fix
     judged = {"run_id": trained.run_id, "model_id": trained.model_id, "tiles": 1}
-    figures = {"median_tile_f1": 0.5, "std_tile_f1": 0.1, "pooled_pixel_f1": 0.5}
-    chosen = ToleranceSweep(**judged, **figures, tolerance=0.6, flips=2)
+    chosen = ToleranceSweep(**judged, **CHOSEN, tolerance=0.6, flips=2)
     for former in ({"tolerance": 0.5, "flips": 2}, {"tolerance": 0.6, "flips": 1}):
         evaluated = handover.TestEvaluation(**judged, **former, metrics=SCORES, by_aoi=[])
         with pytest.raises(DatasetError, match="were not reached with what is chosen now") as error:

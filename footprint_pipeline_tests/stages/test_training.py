@@ -31,7 +31,7 @@ from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.sources import resolve_source
 from footprint_pipeline.stages.data import collect_polygons, draw_masks, fetch_tiles, split_tiles
 from footprint_pipeline.stages.exploration import write_report
-from footprint_pipeline.stages.live import bar_or_lines, validation_picture
+from footprint_pipeline.stages.live import ToTerminal, bar_or_lines, validation_picture
 from footprint_pipeline.stages.scoring import load_manifest
 from footprint_pipeline.stages.search import _contents
 from footprint_pipeline.stages.training import train_unet
@@ -118,18 +118,22 @@ def test_a_terminated_training_goes_on_in_the_same_run(
     parent = mlflow.MlflowClient().create_run(experiment)
     heard: list[int] = []
 
-    def terminate(epoch: int, entry: dict[str, float]) -> None:
-        heard.append(epoch)
-        if epoch == 1:
-            handler = signal.getsignal(signal.SIGTERM)
-            assert callable(handler), "SIGTERM would end this process, and with it the tests"
-            handler(signal.SIGTERM, None)
+    class Terminating(ToTerminal):
+        def on_epoch(self, epoch: int, entry: dict[str, float]) -> None:
+            super().on_epoch(epoch, entry)
+            heard.append(epoch)
+            if epoch == 1 and heard == [0, 1]:
+                handler = signal.getsignal(signal.SIGTERM)
+                assert callable(handler), "SIGTERM would end this process, and with it the tests"
+                handler(signal.SIGTERM, None)
+
+    monkeypatch.setattr("footprint_pipeline.stages.training.bar_or_lines", Terminating)
 
     def go(**options: object) -> tuple:
         return train_unet(settings, SPEC, [], tags={"who": "a test"}, parent_run_id=parent.info.run_id, **options)
 
     with pytest.raises(KeyboardInterrupt):
-        go(on_epoch=terminate, progress=True)
+        go()
     assert "epoch 1/3" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     (run,) = mlflow.search_runs([experiment], filter_string="tags.who = 'a test'", output_format="list")
@@ -138,7 +142,7 @@ def test_a_terminated_training_goes_on_in_the_same_run(
     with alone_in(folder), pytest.raises(TrainingError, match="running already, in another process"):
         go()
 
-    trained, history = go(on_epoch=lambda epoch, entry: heard.append(epoch))
+    trained, history = go()
     assert heard == [0, 1, 2]
     assert "Going on after epoch 2" in caplog.text
     assert (trained.run_id, trained.epochs, trained.heads) == (run.info.run_id, 3, ("building", "border"))
@@ -226,7 +230,7 @@ def test_lines_take_the_place_of_the_bar_where_nobody_looks(
 ) -> None:
     caplog.set_level("INFO")
     monkeypatch.setattr("footprint_pipeline.stages.live.SAY_EVERY_S", 0.0)
-    watcher = bar_or_lines(None)  # pytest's stderr is no terminal
+    watcher = bar_or_lines()  # pytest's stderr is no terminal
     watcher.on_begin([], epochs=2, steps=7)
     watcher.on_step(0, 3, 0.25)
     watcher.on_epoch(0, {})

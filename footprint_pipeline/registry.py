@@ -26,7 +26,7 @@ from mlflow.exceptions import MlflowException
 
 from footprint_pipeline.errors import NoSuchVersionError, RegistryError
 from footprint_pipeline.files import atomic_folder, copy_file
-from footprint_pipeline.footprints.spec import SPEC_FILE, ModelSpec
+from footprint_pipeline.footprints.spec import ONNX_FILE, SPEC_FILE, ModelSpec
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,6 @@ SERVING_FOLDER = "serving"
 """Artifact folder of a version that holds the exported model."""
 ONNX_FOLDER = "onnx"
 """Artifact folder of a version that holds `model.onnx`; apart, so that the service does not pull it."""
-_ONNX_FILE = "model.onnx"
 CARD_FOLDER = "card"
 """Artifact folder of a version that holds `model_card.html`."""
 LEARNED = "training_tiles.csv"
@@ -138,7 +137,7 @@ class Registry:
         mark = found.tags.get(EXPORTS, "").rpartition("/")[2] or found.run_id or "imported"
         target = into / f"{found.version}-{mark[:8]}"
         onnx = onnx and WITHOUT_ONNX not in found.tags
-        if (target / SPEC_FILE).exists() and (not onnx or (target / _ONNX_FILE).exists()):
+        if (target / SPEC_FILE).exists() and (not onnx or (target / ONNX_FILE).exists()):
             return target
         with atomic_folder(target) as temporary, tempfile.TemporaryDirectory(dir=temporary) as scratch:
             try:
@@ -152,8 +151,8 @@ class Registry:
                 for path in list(Path(pulled).iterdir()):
                     path.replace(temporary / path.name)
                 if onnx:
-                    artifact = f"{_folder(found, ONNX_FOLDER)}/{_ONNX_FILE}"
-                    self._pull_file(found, artifact, temporary / _ONNX_FILE, "ONNX model")
+                    artifact = f"{_folder(found, ONNX_FOLDER)}/{ONNX_FILE}"
+                    self._pull_file(found, artifact, temporary / ONNX_FILE, "ONNX model")
             except (MlflowException, OSError) as error:
                 raise RegistryError(
                     f"{self.model_name} version {found.version}: its exported model cannot be pulled "
@@ -192,7 +191,7 @@ class Registry:
                 fix="Take --format openvino or keras.",
             )
         return [
-            self._pull_file(found, f"{_folder(found, ONNX_FOLDER)}/{_ONNX_FILE}", into / _ONNX_FILE, "ONNX model"),
+            self._pull_file(found, f"{_folder(found, ONNX_FOLDER)}/{ONNX_FILE}", into / ONNX_FILE, "ONNX model"),
             self._pull_file(found, f"{_folder(found, SERVING_FOLDER)}/{SPEC_FILE}", into / SPEC_FILE, "spec"),
         ]
 

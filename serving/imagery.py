@@ -29,8 +29,7 @@ def imagery_endpoints(sources: ImagerySources, fetching: Admission) -> Blueprint
     @documented(Operation({"application/json": ImageryAnswer}))
     def get_imagery() -> Response:
         """The sources of imagery that a request may name, the default first."""
-        names = sorted(sources, key=lambda name: name != sources.default_name)
-        told = [_told(name, sources[name], default=name == sources.default_name) for name in names]
+        told = [_told(name, sources[name], default=name == sources.default_name) for name in sources.names]
         return Response(ImageryAnswer(sources=told).model_dump_json(), mimetype="application/json")
 
     @endpoints.get("/<int:z>/<int:x>/<int:y>")

@@ -122,8 +122,9 @@ def describe(app: Flask, sources: ImagerySources, *, keys: bool) -> None:
             f"{method} {path}": text.partition("\n")[0]
             for (path, method), (_, _, text) in sorted(operations(app).items())
         }
-        names = sorted(sources, key=lambda name: name != sources.default_name)
-        index = Index(name="footprint-pipeline", version=__version__, docs="/docs", endpoints=told, imagery=names)
+        index = Index(
+            name="footprint-pipeline", version=__version__, docs="/docs", endpoints=told, imagery=sources.names
+        )
         response = _json(index)
         response.vary.add("Accept")
         return response

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from footprint_pipeline.errors import ModelError
-from footprint_pipeline.footprints.runtime import ONNX_FILE, Runtime
-from footprint_pipeline.footprints.spec import ModelSpec
+from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.footprints.spec import ONNX_FILE, ModelSpec
 
 CUDA = "CUDAExecutionProvider"
 

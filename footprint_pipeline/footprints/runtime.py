@@ -14,8 +14,6 @@ from footprint_pipeline.footprints.spec import ModelSpec, Precision
 MODEL_FILE = "model.xml"
 INT8_FILE = "model_int8.xml"
 """The same network in 8-bit integers, where it could be made."""
-ONNX_FILE = "model.onnx"
-"""The same network for ONNX Runtime, where it could be made."""
 
 
 class Runtime:

@@ -136,6 +136,11 @@ class ImagerySources(Mapping[str, Imagery]):
         return len(self._sources)
 
     @property
+    def names(self) -> list[str]:
+        """The default one's first, the others' in the file's order."""
+        return sorted(self, key=lambda name: name != self.default_name)
+
+    @property
     def default(self) -> Imagery:
         """The one that answers those who name none."""
         return self._sources[self.default_name]

@@ -14,6 +14,8 @@ from footprint_pipeline.footprints.domain import DomainReference
 from footprint_pipeline.footprints.normalization import Normalization
 
 SPEC_FILE = "spec.json"
+ONNX_FILE = "model.onnx"
+"""Beside it: the network for ONNX Runtime, where it could be made."""
 
 Precision = Literal["f32", "bf16", "int8"]
 """Arithmetic of an exported model. `bf16` is f32 where the CPU has no bfloat16; `int8` is a file of its own."""

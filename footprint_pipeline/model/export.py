@@ -24,8 +24,9 @@ import openvino as ov
 
 from footprint_pipeline.errors import FootprintError, ModelError
 from footprint_pipeline.files import atomic_path
-from footprint_pipeline.footprints.runtime import MODEL_FILE, ONNX_FILE
+from footprint_pipeline.footprints.runtime import MODEL_FILE
 from footprint_pipeline.footprints.selftest import write_selftest
+from footprint_pipeline.footprints.spec import ONNX_FILE
 from footprint_pipeline.model.onnx_graph import UnknownLayerError, onnx_model
 
 log = logging.getLogger(__name__)

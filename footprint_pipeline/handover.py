@@ -25,6 +25,7 @@ class TrainedUnet(_Record):
     gsd_m: float
     aois: tuple[str, ...]
     split_digest: str
+    data_digest: str = ""  # empty in records of before
     normalization: dict[str, Normalization]
     tiles: dict[str, int]
     epochs: int

@@ -11,6 +11,11 @@ class AoiFolder:
     folder: Path
 
     @property
+    def lock(self) -> Path:
+        """Held by whoever prepares it."""
+        return self.folder.with_name(f".{self.folder.name}.lock")
+
+    @property
     def raw(self) -> Path:
         """Downloads and unpacked tiles."""
         return self.folder / "raw"

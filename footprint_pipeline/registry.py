@@ -332,7 +332,8 @@ def experiment_id(client: MlflowClient, name: str, *, artifacts: Path | None) ->
     if found is not None and found.lifecycle_stage == "deleted":
         raise RegistryError(
             f"MLflow's experiment {name} is deleted.",
-            fix=f"Restore it: mlflow experiments restore -x {found.experiment_id}",
+            fix=f"Restore it: MLFLOW_TRACKING_URI={without_credentials(client.tracking_uri)} "
+            f"mlflow experiments restore -x {found.experiment_id}",
         )
     if found is not None:
         return str(found.experiment_id)

@@ -241,7 +241,7 @@ def test_an_experiment_that_was_deleted_is_told_with_the_way_back(trained: Train
     client.delete_experiment(number)
     with pytest.raises(RegistryError, match="experiment forgotten is deleted") as caught:
         experiment_id(client, "forgotten", artifacts=None)
-    assert caught.value.fix == f"Restore it: mlflow experiments restore -x {number}"
+    assert caught.value.fix.endswith(f"MLFLOW_TRACKING_URI={trained.uri} mlflow experiments restore -x {number}")
 
 
 def test_half_a_pulled_model_is_pulled_again(registry: Registry, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -175,4 +175,6 @@ def _in_words(kind: Any) -> str:
         "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word",
         "int | None": "a whole number, or null", "float | None": "a number, or null", "str | None": "a word, or null",
     }  # fmt: skip
-    return words.get(text, "a list of words" if "str" in text else "a list of numbers")
+    given = get_args(kind) if get_origin(kind) is tuple else ()
+    count = f"{len(given)} " if given and given[-1] is not ... else ""
+    return words.get(text, f"a list of {count}words" if "str" in text else f"a list of {count}numbers")

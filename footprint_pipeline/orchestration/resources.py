@@ -1,20 +1,39 @@
 """Resources: they hand out domain objects, so that assets stay free of clients and of the environment."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dagster as dg
 
 from footprint_pipeline.errors import SourceError
+from footprint_pipeline.files import locked
 from footprint_pipeline.lake import AoiFolder, Lake
 from footprint_pipeline.settings import Settings, load_settings
 from footprint_pipeline.spacenet.areas import Aoi
 from footprint_pipeline.spacenet.catalog import load_catalog
 
+_PARTITION = "dagster/partition"
+"""Dagster's tag of a run: which AOI it is of."""
+
 
 class Workplace(dg.ConfigurableResource):
-    """Where all state lives. Every other setting comes from the environment, read when an asset runs."""
+    """Where all state lives. Every other setting comes from the environment, read when an asset runs.
+
+    A run of an AOI has its folder alone: another one of the same AOI waits for its end.
+    """
 
     home: str
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Workplace"]:
+        """Hold the AOI of a run, if it is of one, as long as the run lasts."""
+        aoi = context.run.tags.get(_PARTITION) if context.run else None
+        with ExitStack() as held:
+            if aoi:
+                waiting = f"{aoi}: waiting for another run that prepares it"
+                held.enter_context(locked(self.folder(aoi).lock, waiting=waiting))
+            yield self
 
     @property
     def settings(self) -> Settings:

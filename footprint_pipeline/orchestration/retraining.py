@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import dagster as dg
 from pydantic import BaseModel
 
-from footprint_pipeline.dataset.splits import digest, read_manifests
+from footprint_pipeline.dataset.splits import read_manifests
 from footprint_pipeline.errors import FootprintError, SettingsError
 from footprint_pipeline.handover import TrainedUnet
 from footprint_pipeline.lake import Lake
@@ -23,6 +23,7 @@ from footprint_pipeline.orchestration.resources import Workplace
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.download import S3
 from footprint_pipeline.spacenet.sources import fingerprint
+from footprint_pipeline.stages.data import data_digest
 from footprint_pipeline.stages.drift import DriftReport
 
 log = logging.getLogger(__name__)
@@ -105,21 +106,22 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
     )
     def new_tiles(context: dg.SensorEvaluationContext, workplace: Workplace) -> dg.RunRequest | dg.SkipReason:
         home = workplace.settings.home.absolute()
-        prepared = prepared_digest(home)
+        try:
+            prepared = prepared_digest(home)
+        except FootprintError as error:
+            return dg.SkipReason(error.problem)
         if prepared is None:
             return dg.SkipReason("No AOI is prepared.")
         last = _record(home, "trained_unet", TrainedUnet)
-        if last is not None and prepared == last.split_digest:
-            return dg.SkipReason(f"The last training saw what is prepared (split {prepared}).")
+        if last is not None and prepared == last.data_digest:
+            return dg.SkipReason(f"The last training saw what is prepared (data {prepared}).")
         if training_under_way(context.instance):
             return _BUSY
         # Dagster starts a run of a key once. Back to a former split is something new as well.
         cause = f"new_tiles {last.run_id[:8] if last else 'first'}-{prepared}"
         failed, _ = _runs_of(context.instance, cause)
         if failed >= ATTEMPTS:
-            return dg.SkipReason(
-                f"{failed} trainings on what is prepared (split {prepared}) failed; start one by hand."
-            )
+            return dg.SkipReason(f"{failed} trainings on what is prepared (data {prepared}) failed; start one by hand.")
         return _training(workplace.settings, run_key=f"{cause}-{failed}", cause=cause)
 
     @dg.sensor(
@@ -192,7 +194,10 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
             return dg.SkipReason(error.problem)
         if serving != report.version:
             return dg.SkipReason(f"The report is about version {report.version}, but version {serving} serves.")
-        prepared = prepared_digest(home)
+        try:
+            prepared = prepared_digest(home)
+        except FootprintError as error:
+            return dg.SkipReason(error.problem)
         if prepared is None:
             return dg.SkipReason("No AOI is prepared.")
         if training_under_way(context.instance):
@@ -225,10 +230,14 @@ def _runs_of(instance: dg.DagsterInstance, cause: str) -> tuple[int, bool]:
 
 
 def prepared_digest(home: Path) -> str | None:
-    """The digest of the splits of all prepared AOIs; None when there is none."""
+    """`data_digest` of all prepared AOIs; None when there is none.
+
+    Raises:
+        DatasetError: preparing one is under way, or was interrupted.
+    """
     lake = Lake(home)
     manifests = [lake.aoi(name).manifest for name in lake.prepared()]
-    return digest(read_manifests(manifests)) if manifests else None
+    return data_digest(lake, read_manifests(manifests)) if manifests else None
 
 
 def last_prepared(instance: dg.DagsterInstance, aoi: str) -> dict[str, Any]:

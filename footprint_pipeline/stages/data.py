@@ -1,5 +1,6 @@
 """The data stages, one AOI at a time: tiles, polygons, masks, split. Each reads and writes its AOI's folder."""
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from footprint_pipeline.dataset.splits import build_manifest, write_manifest
 from footprint_pipeline.dataset.tiles import TileIndex, index_tiles, read_tile_index, write_tile_index
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_path
-from footprint_pipeline.lake import AoiFolder
+from footprint_pipeline.lake import AoiFolder, Lake
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.areas import Aoi
 from footprint_pipeline.spacenet.labels import read_labels
@@ -132,6 +133,18 @@ def split_tiles(folder: AoiFolder, spec: SplitSpec, *, assigned: Path | None = N
     given = read_split_table(assigned, aoi=folder.folder.name) if assigned is not None else None
     manifest = build_manifest(read_tile_index(folder.tiles), buildings, coverage, folder.masks, spec, assigned=given)
     return manifest, write_manifest(manifest, folder.manifest, spec)
+
+
+def data_digest(lake: Lake, manifest: pd.DataFrame) -> str:
+    """Twelve hexadecimal digits that change with what is prepared: tiles, splits, labels, masks or normalisations.
+
+    Raises:
+        DatasetError: the masks are not complete.
+    """
+    told = manifest[["aoi", "tile_id", "split", "buildings", "coverage", "low", "high", "gamma", "valid_share"]]
+    masks = [read_mask_index(lake.aoi(aoi).masks) for aoi in sorted(manifest["aoi"].unique())]
+    tables = (told.sort_values(["aoi", "tile_id"]), *(index.sort_values("tile_id") for index in masks))
+    return hashlib.sha256("".join(table.to_json(orient="values") for table in tables).encode()).hexdigest()[:12]
 
 
 def area_km2(tiles: gpd.GeoDataFrame) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 
 from footprint_pipeline.dataset.masks import mask_path, read_mask_index
@@ -77,7 +78,7 @@ def score_on_sources(
     with ExitStack() as held:
         for name in sorted(aoi.name for aoi in aois):  # in this order, so that no two wait for each other
             waiting = f"{name}: waiting for another process that scores it"
-            held.enter_context(locked(lake / f".{name}.lock", waiting=waiting))
+            held.enter_context(locked(AoiFolder(lake / name).lock, waiting=waiting))
         for aoi in aois:
             manifest, polygons, taken[aoi.name] = _prepared(settings, aoi, lake, skip_bad_labels=skip_bad_labels)
             manifests.append(manifest)
@@ -163,13 +164,20 @@ def load_manifest(lake: Lake, aois: list[str]) -> pd.DataFrame:
     """The split manifests of these AOIs as one table; of every prepared AOI when the list is empty.
 
     Raises:
-        DatasetError: an AOI is not prepared, or none is; or its masks are not those of its labels, for preparing it
-            again was interrupted.
+        DatasetError: an AOI is not prepared, or none is; or what was prepared last is not all of it: masks are not
+            those of the labels, or the split is not of the masks.
     """
-    areas = [lake.aoi(name) for name in dict.fromkeys(aois or lake.prepared())]
-    manifest = read_manifests([area.manifest for area in areas])
-    for area in areas:
-        read_mask_index(area.masks)
+    names = list(dict.fromkeys(aois or lake.prepared()))
+    manifest = read_manifests([lake.aoi(name).manifest for name in names])
+    for name in names:
+        rows = manifest[manifest["aoi"] == name].set_index("tile_id")["coverage"]
+        masks = read_mask_index(lake.aoi(name).masks).set_index("tile_id")["building_share"]
+        left_out = masks.drop(rows.index, errors="ignore")  # a split may leave out tiles without a building
+        if not rows.index.isin(masks.index).all() or left_out.any() or not np.allclose(rows, masks[rows.index]):
+            raise DatasetError(
+                f"{name}: its split is not of the masks that are there now.",
+                fix="Materialize split_manifests for this AOI again, or footprint prepare it.",
+            )
     return manifest
 
 

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import pandas as pd
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from footprint_pipeline.dataset.masks import read_mask_index
 from footprint_pipeline.errors import FootprintError, SettingsError, TrainingError
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.model.checkpoints import alone_in
@@ -26,6 +24,7 @@ from footprint_pipeline.model.search_space import OBJECTIVES, Choices, Range, Se
 from footprint_pipeline.model.spec_fields import plain
 from footprint_pipeline.registry import first_line, unanswered  # sets MLflow up before it is imported
 from footprint_pipeline.settings import Settings
+from footprint_pipeline.stages.data import data_digest
 from footprint_pipeline.stages.scoring import load_manifest
 from footprint_pipeline.stages.search_report import METRIC, SearchResult, SearchRun, ended
 from footprint_pipeline.stages.training import train_unet
@@ -64,7 +63,7 @@ def search(
     """
     lake = Lake(settings.home.absolute())
     manifest = load_manifest(lake, aois)
-    made_from = _digest(spec, _contents(lake, manifest))
+    made_from = _digest(spec, data_digest(lake, manifest))
     study = study or f"search-{made_from[:8]}"
     if not re.fullmatch(r"\w[\w.-]*", study):
         raise SettingsError(f"A study cannot be called {study!r}.", fix="Use letters, digits, '_', '-' and '.'.")
@@ -142,14 +141,6 @@ def _suggest(trial: optuna.Trial, name: str, axis: Range | Choices) -> Any:
     if axis.whole:
         return trial.suggest_int(name, int(axis.low), int(axis.high), log=axis.log)
     return trial.suggest_float(name, axis.low, axis.high, log=axis.log)
-
-
-def _contents(lake: Lake, manifest: pd.DataFrame) -> str:
-    """Another digest for other tiles, splits, labels, bands of masks or normalisations: what trials are compared on."""
-    told = manifest[["aoi", "tile_id", "split", "buildings", "coverage", "low", "high", "gamma", "valid_share"]]
-    masks = [read_mask_index(lake.aoi(aoi).masks) for aoi in sorted(manifest["aoi"].unique())]
-    tables = (told.sort_values(["aoi", "tile_id"]), *(index.sort_values("tile_id") for index in masks))
-    return hashlib.sha256("".join(table.to_json(orient="values") for table in tables).encode()).hexdigest()
 
 
 def _digest(spec: SearchSpec, data: str) -> str:

@@ -44,6 +44,7 @@ from footprint_pipeline.model.training import train
 from footprint_pipeline.model.unet import describe
 from footprint_pipeline.registry import first_line
 from footprint_pipeline.settings import Settings
+from footprint_pipeline.stages.data import data_digest
 from footprint_pipeline.stages.live import ToMlflow, ToTensorBoard, bar_or_lines
 from footprint_pipeline.stages.scoring import load_manifest
 from footprint_pipeline.stages.weights import LEARNED_BEFORE, NOTHING_LEARNED, learned_by_weights
@@ -157,6 +158,7 @@ def train_unet(
                 gsd_m=gsd_m,
                 aois=names,
                 split_digest=stamp,
+                data_digest=data_digest(lake, manifest),
                 normalization={str(aoi): normalization(next(rows.itertuples())) for aoi, rows in taught.groupby("aoi")},
                 tiles=tiles,
                 epochs=len(result.history),

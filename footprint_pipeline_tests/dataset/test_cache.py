@@ -230,7 +230,7 @@ def test_building_says_how_far_it_is(
     with caplog.at_level(logging.INFO, logger=caching.__name__):
         build_cache(manifest, tmp_path, gsd_m=0.5)
     assert "Caching 8 tiles at 0.50 m a pixel" in caplog.text
-    assert "Cached 3 of 8 tiles" in caplog.text
+    assert "Tiles cached: 3 of 8" in caplog.text
     assert "0 s left" in caplog.messages[-1]
 
 

@@ -122,6 +122,13 @@ def test_pixels_lose_no_more_than_the_slack() -> None:
     assert settled.building_f1 < settle(counts, [tile], SweepSpec(slack=1.0)).building_f1
 
 
+def test_levels_are_compared_at_the_middle_candidate() -> None:
+    tile = two_that_touch(yard=0.5, seam=0.4)
+    measured = settle(swept(tile), [tile], SweepSpec(slack=1.0, tolerances=5)).measured
+    levels = measured.groupby(measured["tolerance"].round(2))["seed_level"].nunique(dropna=False)
+    assert levels[levels > 1].index.tolist() == [0.5]
+
+
 def shed_beside(tile: Labelled) -> Labelled:
     """The same with a shed of 5 × 6 pixels, half a metre each, that is no building."""
     probability = tile.answer.probability.copy()

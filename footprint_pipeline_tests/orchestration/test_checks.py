@@ -1,7 +1,9 @@
 """The asset checks in Dagster: they pass on good data, stop what comes after bad data, and know their partition."""
 
 import shutil
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,11 +15,14 @@ from footprint_pipeline.dataset.checks.run import CHECKS
 from footprint_pipeline.dataset.checks.spec import CheckSpec
 from footprint_pipeline.definitions import build_definitions
 from footprint_pipeline.errors import DatasetError
+from footprint_pipeline.files import locked
+from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.checks import LabelLimits, MaskLimits, SplitLimits, TileLimits
 from footprint_pipeline.orchestration.local import run_job
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.areas import add_aoi
 from footprint_pipeline_tests.dataset.conftest import build_city
+from footprint_pipeline_tests.serving.conftest import wait_for
 
 AOI = "AOI_9_Town"
 KEYS = {dg.AssetCheckKey(dg.AssetKey(check.asset), check.name) for check in CHECKS}
@@ -135,3 +140,18 @@ def test_every_limit_of_the_core_can_be_set_once_and_has_its_default() -> None:
         limits |= config.model_dump()
     assert CheckSpec(**limits) == CheckSpec()
     assert limits.keys() == {field.name for field in fields(CheckSpec)}
+
+
+def test_a_run_of_an_area_waits_for_another_one_of_the_same(
+    tmp_path: Path, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_aoi(settings.home, AOI, str(write_source(tmp_path)))
+    caplog.set_level("INFO")
+    with dg.DagsterInstance.ephemeral() as instance, ThreadPoolExecutor() as pool:
+        with locked(Lake(settings.home).aoi(AOI).lock, waiting=""):
+            run = pool.submit(execute, "dataset", settings, instance, {})
+            wait_for(lambda: f"{AOI}: waiting for another run that prepares it" in caplog.text)
+            time.sleep(0.2)
+            assert not Lake(settings.home).aoi(AOI).tiles.exists()
+        assert run.result().success
+    assert Lake(settings.home).prepared() == [AOI]

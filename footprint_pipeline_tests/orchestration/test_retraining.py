@@ -9,7 +9,8 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from footprint_pipeline.dataset.splits import digest, read_manifests
+from footprint_pipeline.dataset.spec import PolygonSpec, SplitSpec
+from footprint_pipeline.dataset.splits import read_manifests
 from footprint_pipeline.definitions import build_definitions
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.handover import TrainedUnet
@@ -21,6 +22,7 @@ from footprint_pipeline.orchestration.retraining import ATTEMPTS, RETRIES, build
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.areas import Aoi
 from footprint_pipeline.spacenet.synthetic.city import CitySpec, write_city
+from footprint_pipeline.stages.data import collect_polygons, data_digest, draw_masks, split_tiles
 from footprint_pipeline_tests.areas import add_aoi
 from footprint_pipeline_tests.conftest import Bucket
 from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
@@ -63,11 +65,11 @@ def look(
     return list(told.run_requests or []), told.cursor
 
 
-def trained_on(settings: Settings, split_digest: str) -> None:
+def trained_on(settings: Settings, stamp: str) -> None:
     record = TrainedUnet(
         run_id="r", experiment_id="1", model_id="m", network="n", parameters=1, stride=2, chip_size=64, gsd_m=0.3,
-        aois=(AOI,), split_digest=split_digest, normalization={}, tiles={}, epochs=1, best_epoch=0, validation_loss=1,
-        seconds=1, precision="float32",
+        aois=(AOI,), split_digest="s", data_digest=stamp, normalization={}, tiles={}, epochs=1,
+        best_epoch=0, validation_loss=1, seconds=1, precision="float32",
     )  # fmt: skip
     path = settings.home / "records" / "trained_unet.json"
     path.parent.mkdir(exist_ok=True)
@@ -127,7 +129,7 @@ def test_a_setting_that_is_no_cron_expression_is_named(settings: Settings) -> No
 def test_what_is_prepared_anew_is_trained_on_once(settings: Settings, instance: dg.DagsterInstance) -> None:
     assert look(settings, instance, "new_tiles")[0] == []
     folder = prepare_city(settings.home)
-    stamp = digest(read_manifests([folder.manifest]))
+    stamp = data_digest(Lake(settings.home), read_manifests([folder.manifest]))
 
     (asked,), _ = look(settings, instance, "new_tiles")
     assert look(settings, instance, "new_tiles")[0][0].run_key == asked.run_key  # Dagster starts a run of a key once
@@ -138,6 +140,15 @@ def test_what_is_prepared_anew_is_trained_on_once(settings: Settings, instance: 
         ended(instance, settings, retried, dg.DagsterRunStatus.FAILURE)
     assert look(settings, instance, "new_tiles")[0] == []
     trained_on(settings, stamp)
+    assert look(settings, instance, "new_tiles")[0] == []
+
+    collect_polygons(folder, skip_bad_labels=False, spec=PolygonSpec(min_area_m2=30.0))
+    told = look(settings, instance, "new_tiles")
+    assert told[0] == []  # its masks are those of other labels, so preparing it is not done
+    draw_masks(folder)
+    split_tiles(folder, SplitSpec())
+    (again,), _ = look(settings, instance, "new_tiles")  # the same split of other labels
+    trained_on(settings, data_digest(Lake(settings.home), read_manifests([folder.manifest])))
     assert look(settings, instance, "new_tiles")[0] == []
 
     table = pd.read_parquet(folder.manifest)

@@ -246,7 +246,7 @@ def test_a_precision_that_loses_is_not_served_and_many_tiles_are_sampled(
     lake = Lake(settings.home)
     manifest = load_manifest(lake, [])
     report = compare_precisions(tmp_path, test=manifest, polygons=load_polygons(lake, manifest), validation=manifest)
-    assert report.tiles == 3
+    assert len(report.scores.tiles) == 3
     assert report.figures["int8"]["pooled_pixel_f1"] == 0
     assert report.figures["int8"]["f1_drop"] == report.figures["f32"]["pooled_pixel_f1"] > 0.1
     assert report.chosen == ("bf16" if has_bfloat16() else "f32")

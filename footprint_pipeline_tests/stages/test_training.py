@@ -17,7 +17,7 @@ from footprint_pipeline.dataset.augmentation import AugmentationSpec
 from footprint_pipeline.dataset.caching import build_cache
 from footprint_pipeline.dataset.masks import write_masks
 from footprint_pipeline.dataset.polygons import read_polygon_table
-from footprint_pipeline.dataset.spec import MaskSpec, SplitSpec
+from footprint_pipeline.dataset.spec import MaskSpec, PolygonSpec, SplitSpec
 from footprint_pipeline.dataset.tiles import read_tile_index
 from footprint_pipeline.errors import DatasetError, RegistryError, TrainingError
 from footprint_pipeline.evaluation.reports import FOUND, MISSED, WRONG
@@ -29,13 +29,12 @@ from footprint_pipeline.model.spec_files import read_spec
 from footprint_pipeline.model.watching import Shown
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.sources import resolve_source
-from footprint_pipeline.stages.data import collect_polygons, draw_masks, fetch_tiles, split_tiles
+from footprint_pipeline.stages.data import collect_polygons, data_digest, draw_masks, fetch_tiles, split_tiles
 from footprint_pipeline.stages.exploration import write_report
 from footprint_pipeline.stages.live import ToTerminal, bar_or_lines, validation_picture
 from footprint_pipeline.stages.scoring import load_manifest
-from footprint_pipeline.stages.search import _contents
 from footprint_pipeline.stages.training import train_unet
-from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
+from footprint_pipeline_tests.stages.prepared import AOI, TILES, prepare_city
 
 # mlflow.pyfunc warns of its own type hints when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.*inferred as AnyType:UserWarning")
@@ -73,6 +72,31 @@ def test_masks_that_are_not_those_of_the_labels_are_not_learned(tmp_path: Path) 
         load_manifest(Lake(tmp_path), [])
 
 
+def test_a_split_that_is_not_of_the_masks_is_not_learned(tmp_path: Path) -> None:
+    folder = prepare_city(tmp_path)
+    source = resolve_source(str(tmp_path / "source"), tmp_path)
+
+    def prepare(tiles: int | None, **spec: float) -> None:
+        """All but the split."""
+        fetch_tiles(Settings(home=tmp_path), source, folder, tiles=tiles, on_bad_tile="fail")
+        collect_polygons(folder, skip_bad_labels=False, spec=PolygonSpec(**spec))
+        draw_masks(folder)
+
+    for tiles, spec in ((TILES - 1, {}), (None, {"min_area_m2": 30.0})):
+        prepare(tiles, **spec)
+        with pytest.raises(DatasetError, match=f"{AOI}: its split is not of the masks") as caught:
+            train_unet(Settings(home=tmp_path), SPEC, [], tags={})
+        assert "split_manifests" in caught.value.fix
+        split_tiles(folder, SplitSpec())
+        load_manifest(Lake(tmp_path), [])
+    prepare(TILES - 1)
+    split_tiles(folder, SplitSpec(empty_share=0.0))
+    load_manifest(Lake(tmp_path), [])
+    prepare(None)
+    with pytest.raises(DatasetError, match="its split is not of the masks"):
+        load_manifest(Lake(tmp_path), [])
+
+
 def test_tiles_that_are_newer_than_their_masks_are_neither_learned_nor_told(tmp_path: Path) -> None:
     folder = prepare_city(tmp_path)
     source = resolve_source(str(tmp_path / "source"), tmp_path)
@@ -89,7 +113,7 @@ def test_what_is_prepared_again_as_it_was_is_the_same_to_a_training(tmp_path: Pa
     def cached() -> tuple[Path, str]:
         manifest = load_manifest(Lake(tmp_path), [])
         cache = build_cache(manifest, tmp_path / "cache", gsd_m=0.5)
-        return Path(str(cache.images.filename)), _contents(Lake(tmp_path), manifest)
+        return Path(str(cache.images.filename)), data_digest(Lake(tmp_path), manifest)
 
     folder = prepare_city(tmp_path)
     before = cached()

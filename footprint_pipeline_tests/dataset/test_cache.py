@@ -227,7 +227,7 @@ def test_building_says_how_far_it_is(
     manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("footprint_pipeline.many.SAY_EVERY_S", 0.0)
-    with caplog.at_level(logging.INFO, logger=caching.__name__):
+    with caplog.at_level(logging.INFO, logger="footprint_pipeline"):
         build_cache(manifest, tmp_path, gsd_m=0.5)
     assert "Caching 8 tiles at 0.50 m a pixel" in caplog.text
     assert "Tiles cached: 3 of 8" in caplog.text

@@ -150,7 +150,7 @@ def resolve_sources(sources: Sequence[str], names: Sequence[str], home: Path) ->
         if area.name in source_of:
             raise SettingsError(
                 f"{source_of[area.name]} and {source} are both called {area.name}.",
-                fix=f"Give each source once, and each its name: --aoi {area.name}1 --aoi {area.name}2.",
+                fix=f"Give each source once, and every one its name: --aoi {area.name}1, --aoi {area.name}2 and so on.",
             )
         source_of[area.name] = source
     return areas

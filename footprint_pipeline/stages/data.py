@@ -80,7 +80,8 @@ def collect_polygons(
 ) -> CollectedPolygons:
     """Read an AOI's labels, place them on its tiles and write the polygon table.
 
-    Labels that are left out are listed in `labels_rejected.csv`, and counted in `labels.json`.
+    Labels that cannot be used are listed in `labels_rejected.csv`; they, and those outside their tile, are counted in
+    `labels.json`.
     """
     if not folder.layout.exists():
         raise DatasetError(f"{folder.folder.name}: its tiles are not there.", fix="Materialize image_tiles first.")

@@ -100,13 +100,15 @@ def _prepared(
         raise DatasetError(
             f"{aoi.name}: none of its {lost} labels can be scored: {counts.rejected} are rejected, "
             f"{counts.outside} lie outside their tile.",
-            fix=f"Check their CRS and the order of their coordinates; {folder.rejected_labels} lists the rejected.",
+            fix="Check their CRS and the order of their coordinates."
+            + (f" {folder.rejected_labels} lists the rejected." if counts.rejected else ""),
         )
     draw_masks(folder)
     tiles = pd.DataFrame(read_tile_index(folder.tiles).drop(columns="geometry"))
     if not tiles["valid_share"].any():
         raise DatasetError(
-            f"{aoi.name}: none of its {len(tiles)} tiles has imagery.", fix="Check them: all their pixels are nodata."
+            f"{aoi.name}: none of its {len(tiles)} tiles has imagery.",
+            fix="Check them: all their pixels are nodata or black.",
         )
     tiles["mask_path"] = [str(mask_path(folder.masks, tile_id)) for tile_id in tiles["tile_id"]]
     return tiles, polygons, Taken(len(tiles), len(index.skipped), len(counts.unlabelled), len(polygons), lost)

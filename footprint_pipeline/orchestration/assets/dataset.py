@@ -102,7 +102,7 @@ def dataset_assets(aois: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         deps=["image_tiles", building_polygons],
     )
     def mask_tiles(context: dg.AssetExecutionContext, config: MaskConfig, workplace: Workplace) -> dg.MaterializeResult:
-        """Building masks, one GeoTIFF an image tile, on the tile's own grid; with borders and contacts if asked."""
+        """Building masks, one GeoTIFF an image tile, on the tile's own grid; with bands of borders and contacts."""
         from footprint_pipeline.dataset.masks import mask_path, read_mask
         from footprint_pipeline.dataset.tiles import normalization, read_tile, read_tile_index
         from footprint_pipeline.evaluation.reports import preview

@@ -75,7 +75,7 @@ def _differences(values: dict[str, Any], default: dict[str, Any]) -> dict[str, A
 def trained_unet(
     context: dg.AssetExecutionContext, config: TrainingConfig, workplace: Workplace
 ) -> dg.Output[TrainedUnet]:
-    """The U-Net, trained on the split manifests and logged to MLflow with its curves and checkpoints."""
+    """The U-Net, trained on the split manifests and logged to MLflow with its recipe, curves and pictures."""
     settings, spec = workplace.settings, config.spec()  # before the imports, which take long
     from footprint_pipeline.evaluation.reports import learning_curves
     from footprint_pipeline.model.unet import gflop

@@ -34,6 +34,8 @@ control_socket_disable = True
 accesslog = "-"
 access_log_format = '%(h)s "%(r)s" %(s)s %(b)s %(M)sms'
 
+# OpenCV's and NumPy's products are small ones here; the threads of their BLAS wait for cores that others have.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("GDAL_CACHEMAX", "64")  # MB of decoded blocks; GDAL's own limit is a share of the whole machine
 
 _UNUSED = ("boto3", "openvino.tools.ovc")

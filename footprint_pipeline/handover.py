@@ -68,6 +68,7 @@ class TestEvaluation(_Record):
     metrics: dict[str, float]
     by_aoi: list[dict[str, str | int | float]]
     intervals: dict[str, tuple[float, float]] = {}
+    data_digest: str = ""  # empty in records of before
 
 
 class RegisteredModel(_Record):

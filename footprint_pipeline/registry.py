@@ -43,6 +43,7 @@ CARD_FOLDER = "card"
 """Artifact folder of a version that holds `model_card.html`."""
 LEARNED = "training_tiles.csv"
 """Beside an exported model: `aoi` and `tile_id` of every tile that it has learned from."""
+_THERE_ALREADY = "RESOURCE_ALREADY_EXISTS"
 _CHECK = "Check that it runs and that MLFLOW_TRACKING_URI names it."
 WITHOUT_ONNX = "without_onnx"
 """Tag of a version that has none: why."""
@@ -221,10 +222,13 @@ class Registry:
             RegistryError: the registry refuses or cannot be reached.
         """
         with self._answering():
-            if not self.client.search_registered_models(f"name = '{self.model_name}'"):
+            try:
                 self.client.create_registered_model(
                     self.model_name, description="Building footprints from RGB imagery. The service follows @champion."
                 )
+            except MlflowException as error:
+                if error.error_code != _THERE_ALREADY:
+                    raise
             return str(
                 self.client.create_model_version(
                     self.model_name,

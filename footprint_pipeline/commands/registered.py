@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import asdict
+from filecmp import cmp
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from footprint_pipeline.commands.lines import score_lines
 from footprint_pipeline.errors import DatasetError, SettingsError
 from footprint_pipeline.files import copy_file
 from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.footprints.spec import SPEC_FILE
+from footprint_pipeline.lake import Lake
 from footprint_pipeline.registry import CHAMPION, Registered, Registry, learned_beside
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.sources import resolve_sources
@@ -23,8 +26,10 @@ def export(settings: Settings, *, kind: str, alias: str | None, version: str | N
     registry = Registry(settings.mlflow_uri, settings.model_name)
     found = _resolved(registry, alias, version)
     out.mkdir(parents=True, exist_ok=True)
+    pulled = registry.pull(version=found.version, into=settings.home.absolute() / "pulled")
+    if kind != "keras" and (out / SPEC_FILE).exists() and not cmp(out / SPEC_FILE, pulled / SPEC_FILE, shallow=False):
+        raise SettingsError(f"{out} holds another model.", fix="Give another folder (--out), or empty this one.")
     if kind == "openvino":
-        pulled = registry.pull(version=found.version, into=settings.home.absolute() / "pulled")
         written = [copy_file(path, out / path.name) for path in sorted(pulled.iterdir())]
     elif kind == "onnx":
         written = registry.pull_onnx(version=found.version, into=out)
@@ -96,14 +101,18 @@ def _resolved(registry: Registry, alias: str | None, version: str | None) -> Reg
 
 def _held_out(settings: Settings, version: str, aois: tuple[str, ...]) -> Tiles:
     """The test tiles that a version has not learned from, of some AOIs where these are named."""
-    tiles = held_out(settings, version)
-    there = tiles.manifest["aoi"]
+    prepared = Lake(settings.home.absolute()).prepared()
     for aoi in aois:
-        if aoi in set(there):
-            continue
-        raise DatasetError(
-            f"{aoi} has no test tile that version {version} has not learned from; there are of "
-            f"{', '.join(sorted(set(there)))}.",
-            fix=f"Name one of these, or prepare {aoi} first; or score all its tiles by its source (--source).",
-        )
-    return Tiles(tiles.manifest[there.isin(aois)], tiles.polygons) if aois else tiles
+        if aoi not in prepared:
+            raise DatasetError(
+                f"{aoi} is not prepared; {', '.join(prepared) or 'no area'} is.",
+                fix=f"Prepare {aoi} first, or score all its tiles by its source (--source).",
+            )
+    tiles = held_out(settings, version, aois=aois)
+    for aoi in aois:
+        if aoi not in set(tiles.manifest["aoi"]):
+            raise DatasetError(
+                f"{aoi} has no test tile that version {version} has not learned from.",
+                fix="Name other areas, or score all its tiles by its source (--source).",
+            )
+    return tiles

@@ -102,7 +102,7 @@ def index_tiles(
         tile_id, path = pair
         try:
             tile = _open(path)
-            row = {"tile_id": tile_id, "aoi": aoi, "path": str(path), **_describe(path, tile)}
+            row = {"tile_id": tile_id, "aoi": aoi, "path": str(path), **_stamp(path), **_describe(path, tile)}
         except TileError as error:
             if on_bad_tile == "fail":
                 raise
@@ -113,7 +113,7 @@ def index_tiles(
     rows: list[dict[str, object]] = []
     skipped: list[tuple[str, str]] = []
     for (tile_id, _), found in zip(
-        pairs, each_in_threads(describe, pairs, f"{aoi}: tiles", threads=threads), strict=True
+        pairs, each_in_threads(describe, pairs, f"{aoi} tiles", threads=threads), strict=True
     ):
         if isinstance(found, dict):
             rows.append(found)
@@ -155,6 +155,26 @@ def read_tile_index(path: Path) -> gpd.GeoDataFrame:
             fix="Materialize image_tiles for this AOI again.",
         )
     return table
+
+
+def changed_images(tiles: gpd.GeoDataFrame) -> list[str]:
+    """Ids of the tiles of an index whose image is another file by now, or gone; of an index of before, none."""
+    if not {"bytes", "modified_ns"} <= set(tiles):
+        return []
+    told = zip(tiles["tile_id"], tiles["path"], tiles["bytes"], tiles["modified_ns"], strict=True)
+    return [
+        tile_id
+        for tile_id, path, size, modified_ns in told
+        if not Path(path).exists() or _stamp(Path(path)) != {"bytes": size, "modified_ns": modified_ns}
+    ]
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    """What changes with a file; zeros where there is none."""
+    if not path.exists():
+        return {"bytes": 0, "modified_ns": 0}
+    status = path.stat()
+    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
 def as_learned(row: TileRow, image: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ from footprint_pipeline.footprints.vectorize import Footprints, vectorize
 log = logging.getLogger(__name__)
 
 _SEEN = 0.5
+_SAME_SHARE = 1e-6
 """A label with less of it on imagery is none: who is not shown a building cannot miss it."""
 _PROPOSALS = ["aoi", "tile_id", "confidence", "area_m2", "right"]
 _BUILDINGS = ["aoi", "tile_id", "area_m2", "found"]
@@ -151,6 +152,9 @@ def predict_tiles(
         heads: what the network tells of each pixel, in order.
         flips: orientations that are averaged.
         progress: called with (done, total).
+
+    Raises:
+        TileError, DatasetError: a tile or its mask cannot be read, or the mask has been drawn anew since the split.
     """
     for done, row in enumerate(manifest.itertuples(), start=1):
         image, valid = read_tile(Path(row.path))
@@ -160,11 +164,17 @@ def predict_tiles(
         probability = np.clip(resample(np.ascontiguousarray(told[..., 0]), image.shape[:2]), 0.0, 1.0)
         probability[~valid] = 0.0
         told[resample(valid.astype(np.uint8) * np.uint8(255), size) < 128] = 0.0
+        mask = read_mask(Path(row.mask_path))
+        if abs(mask.mean() - getattr(row, "coverage", mask.mean())) > _SAME_SHARE:
+            raise DatasetError(
+                f"{row.mask_path}: has been drawn anew since its split was made.",
+                fix=f"When {row.aoi} is prepared, do this again.",
+            )
         yield TilePrediction(
             tile_id=row.tile_id,
             aoi=row.aoi,
             image=seen,
-            truth=np.where(valid, read_mask(Path(row.mask_path)), 0),
+            truth=np.where(valid, mask, 0),
             valid=valid,
             probability=probability,
             answer=Answer(np.ascontiguousarray(told[..., 0]), interior_of(told, heads), image.shape[:2], gsd_m),

@@ -160,7 +160,7 @@ def import_pairs(
             raise SourceError(f"{other.image.name} and {image.name} would be one tile.", fix="Rename one of them.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        made = list(each_in_threads(_make, list(jobs.values()), f"{spelt}: pairs", threads=threads))
+        made = list(each_in_threads(_make, list(jobs.values()), f"{spelt} pairs", threads=threads))
     return ImportedPairs(
         aoi=spelt,
         folder=out / spelt,

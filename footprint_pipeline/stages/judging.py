@@ -41,6 +41,7 @@ from footprint_pipeline.model.pixel_sweep import build_count
 from footprint_pipeline.model.training import keras_infer
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.card import BOX_PLOT, CARD, END_TILES, model_card
+from footprint_pipeline.stages.data import data_digest
 from footprint_pipeline.stages.scoring import load_manifest, load_polygons, said
 from footprint_pipeline.stages.weights import LEARNED_BEFORE, NOTHING_LEARNED, are_in, read_learned
 
@@ -196,6 +197,7 @@ def evaluate_test(
         metrics=scores.metrics(),
         by_aoi=scores.by_aoi.to_dict("records"),
         intervals={name: (each.low, each.high) for name, each in ranges.items()},
+        data_digest=prepared_now(settings, trained),
     )
     return evaluation, scores, sheet
 
@@ -241,6 +243,12 @@ def of_one_training(trained: TrainedUnet, swept: ToleranceSweep, evaluation: Tes
             f"is chosen now: tolerance {swept.tolerance:.2f} for run {swept.run_id}.",
             fix="Materialize test_evaluation again (footprint evaluate).",
         )
+
+
+def prepared_now(settings: Settings, trained: TrainedUnet) -> str:
+    """`data_digest` of the AOIs that a network was trained on, as they are prepared now."""
+    lake = Lake(settings.home.absolute())
+    return data_digest(lake, load_manifest(lake, list(trained.aois)))
 
 
 def of_split(settings: Settings, trained: TrainedUnet, split: str) -> pd.DataFrame:

@@ -5,6 +5,7 @@ What belongs here: scores, the registry and the lock together. The rule is `eval
 
 import logging
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,14 +59,19 @@ class Tiles:
         return Tiles(self.manifest[~are_in(self.manifest, learned)], self.polygons)
 
 
-def held_out(settings: Settings, *versions: str) -> Tiles:
-    """The test splits of all prepared AOIs, without the tiles that one of these versions has learned from.
+def held_out(settings: Settings, *versions: str, aois: Sequence[str] = ()) -> Tiles:
+    """The test splits of some AOIs, without the tiles that one of these versions has learned from.
+
+    Args:
+        settings: where the registry and state are.
+        versions: which.
+        aois: names; of every prepared one when there is none.
 
     Raises:
         DatasetError: no AOI is prepared, or nothing is left.
     """
     lake = Lake(settings.home.absolute())
-    manifest = load_manifest(lake, [])
+    manifest = load_manifest(lake, list(aois))
     manifest = manifest[manifest["split"] == "test"]
     tiles = Tiles(manifest, load_polygons(lake, manifest))
     for version in versions:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from footprint_pipeline.dataset.caching import grid_size, resample
 from footprint_pipeline.dataset.tiles import TileRow, as_learned, read_tile
+from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation.spec import PromotionSpec
 from footprint_pipeline.footprints.domain import DomainReference, brightness_counts
 from footprint_pipeline.footprints.runtime import Runtime
@@ -38,7 +39,7 @@ from footprint_pipeline.registry import (
 )
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.card import CARD
-from footprint_pipeline.stages.judging import learned_before, of_one_training, of_split
+from footprint_pipeline.stages.judging import learned_before, of_one_training, of_split, prepared_now
 from footprint_pipeline.stages.precisions import compare_precisions
 from footprint_pipeline.stages.promotion import Tiles, promote_if_better
 from footprint_pipeline.stages.scoring import load_polygons, score_exported
@@ -69,6 +70,11 @@ def register_model(
         DatasetError: tolerance or scores are of another training, or the split has changed.
     """
     of_one_training(trained, swept, evaluation)
+    if evaluation.data_digest not in ("", prepared_now(settings, trained)):
+        raise DatasetError(
+            f"{', '.join(trained.aois)}: prepared anew since run {trained.run_id} was scored.",
+            fix="Materialize test_evaluation again (footprint evaluate).",
+        )
     registry = Registry(settings.mlflow_uri, settings.model_name)
     exports = f"{EXPORTS}/{uuid4().hex[:8]}"
     taught = of_split(settings, trained, "train")

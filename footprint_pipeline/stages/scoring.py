@@ -13,7 +13,7 @@ import pandas as pd
 from footprint_pipeline.dataset.masks import mask_path, read_mask_index
 from footprint_pipeline.dataset.polygons import read_polygon_table
 from footprint_pipeline.dataset.splits import read_manifests
-from footprint_pipeline.dataset.tiles import read_tile_index
+from footprint_pipeline.dataset.tiles import changed_images, read_tile_index
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation.scoring import TestScores, TilePrediction, predict_tiles, score_tiles
 from footprint_pipeline.files import locked
@@ -166,21 +166,34 @@ def load_manifest(lake: Lake, aois: list[str]) -> pd.DataFrame:
     """The split manifests of these AOIs as one table; of every prepared AOI when the list is empty.
 
     Raises:
-        DatasetError: an AOI is not prepared, or none is; or what was prepared last is not all of it: masks are not
-            those of the labels, or the split is not of the masks.
+        DatasetError: an AOI is not prepared, or none is; or what was prepared last is not all of it: images are others
+            than those prepared, masks are not those of the labels, or the split is not of the masks.
     """
     names = list(dict.fromkeys(aois or lake.prepared()))
     manifest = read_manifests([lake.aoi(name).manifest for name in names])
     for name in names:
-        rows = manifest[manifest["aoi"] == name].set_index("tile_id")["coverage"]
-        masks = read_mask_index(lake.aoi(name).masks).set_index("tile_id")["building_share"]
-        left_out = masks.drop(rows.index, errors="ignore")  # a split may leave out tiles without a building
-        if not rows.index.isin(masks.index).all() or left_out.any() or not np.allclose(rows, masks[rows.index]):
-            raise DatasetError(
-                f"{name}: its split is not of the masks that are there now.",
-                fix="Materialize split_manifests for this AOI again, or footprint prepare it.",
-            )
+        _check_of_one_preparation(lake.aoi(name), manifest[manifest["aoi"] == name].set_index("tile_id"))
     return manifest
+
+
+def _check_of_one_preparation(area: AoiFolder, split: pd.DataFrame) -> None:
+    """Make sure that images, masks and split (by tile id) of an AOI belong together."""
+    name, masks = area.folder.name, read_mask_index(area.masks).set_index("tile_id")["building_share"]
+    left_out = masks.drop(split.index, errors="ignore")  # a split may leave out tiles without a building
+    if (
+        not split.index.isin(masks.index).all()
+        or left_out.any()
+        or not np.allclose(split["coverage"], masks[split.index])
+    ):
+        raise DatasetError(
+            f"{name}: its split is not of the masks that are there now.",
+            fix="Materialize split_manifests for this AOI again, or footprint prepare it.",
+        )
+    if changed := changed_images(read_tile_index(area.tiles)):
+        raise DatasetError(
+            f"{name}: {len(changed)} of its images are no longer those that were prepared ({changed[0]} for one).",
+            fix="Materialize image_tiles and what follows for this AOI again, or footprint prepare it.",
+        )
 
 
 def load_polygons(lake: Lake, manifest: pd.DataFrame) -> gpd.GeoDataFrame:

@@ -63,6 +63,7 @@ def search(
     """
     lake = Lake(settings.home.absolute())
     manifest = load_manifest(lake, aois)
+    aois = sorted(set(manifest["aoi"]))  # what is prepared meanwhile is not searched on
     made_from = _digest(spec, data_digest(lake, manifest))
     study = study or f"search-{made_from[:8]}"
     if not re.fullmatch(r"\w[\w.-]*", study):
@@ -72,10 +73,12 @@ def search(
         with alone_in(folder, what=f"The study {study}"):
             opened = _opened(folder, study, spec, made_from)
             tags = {**tags, "search.study": study}
-            run = SearchRun(settings, lake, opened, spec, {**tags, "aois": ",".join(sorted(set(manifest["aoi"])))})
+            run = SearchRun(settings, lake, opened, spec, {**tags, "aois": ",".join(aois)})
             with run.going():
                 result = run.report()
                 while len(ended(opened)) < trials:
+                    now = _digest(spec, data_digest(lake, load_manifest(lake, aois)))
+                    _check_made_from(study, known=made_from, now=now, folder=folder)
                     _one_trial(settings, spec, aois, opened, total=trials, run_id=run.run_id, tags=tags)
                     result = run.report()
                 if result is None:
@@ -151,6 +154,14 @@ def _digest(spec: SearchSpec, data: str) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
+def _check_made_from(study: str, *, known: str, now: str, folder: Path) -> None:
+    if known != now:
+        raise SettingsError(
+            f"The study {study} searches with another recipe, space or objective, or on other data.",
+            fix=f"Give another name, or delete {folder} to begin it anew.",
+        )
+
+
 def open_journal(folder: Path) -> JournalStorage:
     """Where the study in a folder is written down: a file that every trial adds to.
 
@@ -165,11 +176,7 @@ def _opened(folder: Path, name: str, spec: SearchSpec, made_from: str) -> optuna
     study = optuna.create_study(
         storage=open_journal(folder), study_name=name, direction=OBJECTIVES[spec.objective], load_if_exists=True
     )
-    if study.user_attrs.get("made_from", made_from) != made_from:
-        raise SettingsError(
-            f"The study {name} searches with another recipe, space or objective, or on other data.",
-            fix=f"Give another name, or delete {folder} to begin it anew.",
-        )
+    _check_made_from(name, known=study.user_attrs.get("made_from", made_from), now=made_from, folder=folder)
     study.set_user_attr("made_from", made_from)
     if not study.trials:
         study.enqueue_trial(own_point(spec))

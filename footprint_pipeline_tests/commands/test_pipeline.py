@@ -57,7 +57,7 @@ def test_what_could_not_be_judged_is_not_trained_on(tmp_path: Path) -> None:
     folder = prepare_city(tmp_path)
     pipeline.check_all_splits(Lake(tmp_path), [AOI])
     manifest = pd.read_parquet(folder.manifest)
-    write_manifest(manifest[manifest["split"] != "test"], folder.manifest, SplitSpec())
+    write_manifest(manifest.replace({"split": {"test": "guard"}}), folder.manifest, SplitSpec())
     with pytest.raises(DatasetError, match=f"{AOI}: no tile is of the split test") as caught:
         pipeline.check_all_splits(Lake(tmp_path), [AOI])
     assert "--assign" in caught.value.fix
@@ -71,7 +71,7 @@ def test_two_sources_of_one_name_are_refused_and_named(tmp_path: Path, jobs: lis
     with pytest.raises(SettingsError) as caught:
         run(settings, first, second)
     assert caught.value.problem == f"{first} and {second} are both called AOI_1_Rio."
-    assert "--aoi AOI_1_Rio1 --aoi AOI_1_Rio2" in caught.value.fix
+    assert "--aoi AOI_1_Rio1, --aoi AOI_1_Rio2" in caught.value.fix
     with pytest.raises(SettingsError, match="are both called Town"):
         run(settings, first, second, aois=("Town", "Town"))
     assert jobs == []

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 import rasterio
 
 from footprint_pipeline.commands import registered
+from footprint_pipeline.dataset.masks import read_mask
 from footprint_pipeline.dataset.splits import read_manifests
 from footprint_pipeline.errors import DatasetError, SettingsError
+from footprint_pipeline.lake import Lake
 from footprint_pipeline.model import tracking
 from footprint_pipeline.registry import CHAMPION, SERVING_FOLDER, Registry
 from footprint_pipeline.settings import Settings
@@ -55,7 +58,7 @@ def test_a_model_is_not_scored_on_test_tiles_that_it_has_learned_from(
         answer = score(Settings(home=home), **options)
         assert (answer["tiles"], answer["aois"]) == (2, [AOI])
         assert "Version 1 has learned from 1 of the test tiles; they are left out" in caplog.text
-    with pytest.raises(DatasetError, match=f"Town has no test tile that version 1 .* there are of {AOI}") as caught:
+    with pytest.raises(DatasetError, match=f"Town is not prepared; {AOI} is") as caught:
         score(Settings(home=home), aois=(AOI, "Town"))
     assert "--source" in caught.value.fix
 
@@ -67,6 +70,32 @@ def test_a_source_that_a_model_has_learned_from_is_told(home: Path, caplog: pyte
         assert "learned" not in caplog.text
         assert score(Settings(home=home), sources=(source,))["tiles"] == TILES
     assert f"Version 1 has learned from {TILES - 2} of these {TILES} tiles" in caplog.text
+
+
+def test_an_area_that_is_half_prepared_holds_up_no_other(home: Path) -> None:
+    half = Lake(home).aoi("Half").manifest
+    half.parent.mkdir(parents=True)
+    half.write_bytes(Lake(home).aoi(AOI).manifest.read_bytes())
+    try:
+        assert score(Settings(home=home), aois=(AOI,))["tiles"] == 2
+    finally:
+        shutil.rmtree(half.parent)
+
+
+def test_masks_that_are_drawn_anew_meanwhile_end_a_scoring(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("footprint_pipeline.evaluation.scoring.read_mask", lambda path: 1 - read_mask(path))
+    with pytest.raises(DatasetError, match="has been drawn anew since its split was made"):
+        score(Settings(home=home), aois=(AOI,))
+
+
+def test_a_folder_of_another_model_is_not_exported_into(home: Path, tmp_path: Path) -> None:
+    how = {"kind": "openvino", "alias": None, "version": "1", "out": tmp_path}
+    for _ in range(2):
+        registered.export(Settings(home=home), **how)
+    spec = tmp_path / "spec.json"
+    spec.write_text(spec.read_text().replace("{", '{"precision": "int8", ', 1))
+    with pytest.raises(SettingsError, match="holds another model"):
+        registered.export(Settings(home=home), **how)
 
 
 def test_several_sources_are_scored_each_and_together(home: Path) -> None:

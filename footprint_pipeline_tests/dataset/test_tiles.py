@@ -326,8 +326,8 @@ def test_progress_says_how_many_and_how_long(
     with caplog.at_level("INFO"):
         index_tiles([("a", path), ("bad", tmp_path / "none.tif"), ("c", path)], aoi="Rio")
     said = [record.getMessage() for record in caplog.records if record.message.startswith("Rio")]
-    assert [text.partition(",")[0] for text in said] == [f"Rio: {done} of 3 tiles" for done in (1, 2, 3)]
-    assert re.fullmatch(r"Rio: tiles: 3 of 3, [\d,.]+ a second, 0 s left", said[-1])
+    assert [text.partition(",")[0] for text in said] == [f"Rio tiles: {done} of 3" for done in (1, 2, 3)]
+    assert re.fullmatch(r"Rio tiles: 3 of 3, [\d,.]+ a second, 0 s left", said[-1])
 
 
 def test_a_utm_tile_lies_where_it_is(tmp_path: Path) -> None:

@@ -307,6 +307,14 @@ def test_what_taught_the_weights_that_a_training_began_from_does_not_judge_it(
         of_split(settings, trained, "test")
 
 
+def test_scores_of_other_labels_are_not_registered(settings: Settings, network: keras.Model) -> None:
+    trained = log(settings, network)
+    judged = {"run_id": trained.run_id, "model_id": trained.model_id, "tiles": 1, "tolerance": 0.6}
+    evaluated = handover.TestEvaluation(**judged, metrics=SCORES, by_aoi=[], data_digest="of former labels")
+    with pytest.raises(DatasetError, match=f"{AOI}: prepared anew since run {trained.run_id} was scored"):
+        register_model(settings, trained, ToleranceSweep(**judged, **CHOSEN), evaluated)
+
+
 def test_what_belongs_to_another_training_is_not_registered(settings: Settings, network: keras.Model) -> None:
     trained = log(settings, network)
     with pytest.raises(DatasetError, match="was chosen for the network of run another") as error:

@@ -7,6 +7,7 @@ import optuna
 import pandas as pd
 import pytest
 
+from footprint_pipeline.dataset.spec import PolygonSpec, SplitSpec
 from footprint_pipeline.errors import SettingsError, TrainingError
 from footprint_pipeline.model.checkpoints import alone_in
 from footprint_pipeline.model.search_space import Choices, Range, SearchSpec
@@ -14,6 +15,7 @@ from footprint_pipeline.model.spec import TrainingSpec, UNetSpec
 from footprint_pipeline.model.spec_files import read_spec
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages import search as search_module
+from footprint_pipeline.stages.data import collect_polygons, draw_masks, split_tiles
 from footprint_pipeline.stages.search import open_journal, search
 from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
 
@@ -68,7 +70,7 @@ def test_trials_stand_side_by_side_and_the_same_search_goes_on(tmp_path: Path) -
     assert list(pd.read_csv(last.best_spec.parent / "trials.csv")["trial"]) == list(last.trials["trial"])
     assert last.pictures["history"].startswith(b"\x89PNG")
 
-    with alone_in(last.best_spec.parent), pytest.raises(TrainingError, match="under way in another process"):
+    with alone_in(last.best_spec.parent), pytest.raises(TrainingError, match="running already, in another process"):
         say(spec, tmp_path, 3)
     again = say(spec, tmp_path, 1)  # nothing is left to do
     assert again.trials.equals(last.trials)
@@ -99,6 +101,23 @@ def test_a_trial_that_nobody_foresaw_does_not_hold_up_the_search_for_ever(
         say(spec, tmp_path, 1)
     with pytest.raises(TrainingError, match=r"No trial of .* has succeeded: these shapes do not go together"):
         say(spec, tmp_path, 1)
+
+
+def test_what_is_prepared_meanwhile_is_not_searched_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = prepare_city(tmp_path)
+    tried_on: list[list[str]] = []
+
+    def train(_: Settings, recipe: TrainingSpec, aois: list[str], **__: object) -> None:
+        tried_on.append(aois)
+        collect_polygons(folder, skip_bad_labels=False, spec=PolygonSpec(min_area_m2=30.0))
+        draw_masks(folder)
+        split_tiles(folder, SplitSpec())
+        raise TrainingError("it learns nothing")
+
+    monkeypatch.setattr(search_module, "train_unet", train)
+    with pytest.raises(SettingsError, match="or on other data"):
+        search(Settings(home=tmp_path), SearchSpec(base=BASE, space=SPACE), [], trials=2, tags={})
+    assert tried_on == [[AOI]]
 
 
 @pytest.mark.slow

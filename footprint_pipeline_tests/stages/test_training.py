@@ -1,5 +1,6 @@
 """The training stage: interrupted, gone on with, and seen in MLflow and TensorBoard."""
 
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -95,6 +96,14 @@ def test_a_split_that_is_not_of_the_masks_is_not_learned(tmp_path: Path) -> None
     prepare(None)
     with pytest.raises(DatasetError, match="its split is not of the masks"):
         load_manifest(Lake(tmp_path), [])
+
+
+def test_images_that_are_others_than_those_prepared_are_not_learned(tmp_path: Path) -> None:
+    image = Path(read_tile_index(prepare_city(tmp_path).tiles)["path"][0])
+    for change in (lambda: os.utime(image, (1, 1)), image.unlink):
+        change()
+        with pytest.raises(DatasetError, match=f"{AOI}: 1 of its images are no longer those that were prepared"):
+            train_unet(Settings(home=tmp_path), SPEC, [], tags={})
 
 
 def test_tiles_that_are_newer_than_their_masks_are_neither_learned_nor_told(tmp_path: Path) -> None:

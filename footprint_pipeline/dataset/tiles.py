@@ -36,9 +36,9 @@ class TileIndex:
 
     Attributes:
         table: one row a tile; geometry is its outline in EPSG:4326. Columns: `tile_id`, `aoi`, `path`,
-            `bytes`, `modified_ns` (of the file), `width`, `height` (pixels), `dtype`, `crs`, `transform` (6 numbers, pixel → CRS), `gsd_x_m`,
-            `gsd_y_m` (metres a pixel), `valid_share` (of pixels with imagery), `low`, `high`
-            (normalisation, per band), `gamma`.
+            `bytes`, `modified_ns` (of the file), `width`, `height` (pixels), `dtype`, `crs`, `transform`
+            (6 numbers, pixel → CRS), `gsd_x_m`, `gsd_y_m` (metres a pixel), `valid_share` (of pixels with
+            imagery), `low`, `high` (normalisation, per band), `gamma`.
         skipped: (tile id, reason) of the tiles that could not be read.
     """
 

@@ -1,4 +1,4 @@
-"""How gunicorn's threads deal with clients that stall: they are given up, and hold up nobody else meanwhile."""
+"""How gunicorn's threads deal with connections: no client holds up another, and no request is forgotten."""
 
 import logging
 import socket
@@ -12,8 +12,8 @@ STALLED_S = 10
 
 
 class ImpatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's gthread, whose sockets would wait for ever, and which waits for a client's end before it looks at any
-    other.
+    """gunicorn's gthread, whose sockets would wait for ever, which waits for a client's end before it looks at any
+    other, and which forgets a request that it has read already.
     """  # noqa: D205 - one sentence
 
     def init_process(self) -> None:
@@ -25,8 +25,10 @@ class ImpatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no ty
         super().init_process()
 
     def handle(self, conn: TConn) -> Any:
-        """Serve a connection; one that is not kept is closed here, in its own thread."""
+        """Serve a connection's next request, and what it has sent besides; one that is not kept is closed here."""
         kept = super().handle(conn)
+        while kept is True and conn.parser.unreader.buf.tell():  # it came along with a body that nobody wanted to read
+            kept = super().handle(conn)
         if not kept:
             conn.close(graceful=True)
             conn.close = _closed

@@ -125,6 +125,24 @@ def test_the_service_starts_without_a_model_finds_it_and_answers(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
+def test_a_request_that_comes_with_the_rest_of_a_refused_one_is_answered(city_path: Path, tmp_path: Path) -> None:
+    environment = {
+        "FOOTPRINT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
+        "FOOTPRINT_IMAGERY": str(city_path),
+    }  # fmt: skip
+    with gunicorn(tmp_path / "gunicorn.log", **environment) as address:
+        wait_for(lambda: health(address) is not None, tmp_path / "gunicorn.log")
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            client.sendall(b"POST /nope HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 404")  # before its body came
+            client.sendall(b'{"a":1}GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')
+            answer = b"".join(iter(lambda: client.recv(4096), b""))
+        assert b"HTTP/1.1 200 OK" in answer
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
 def test_clients_that_stall_hold_up_others_for_a_while_only(city_path: Path, tmp_path: Path) -> None:
     environment = {
         "FOOTPRINT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",

@@ -1,8 +1,10 @@
 """Scoring and export of a registered model: on tiles that it has not seen, and of one model at a time."""
 
+import json
 import logging
 import re
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,14 @@ import rasterio
 from footprint_pipeline.commands import registered
 from footprint_pipeline.dataset.masks import read_mask
 from footprint_pipeline.dataset.splits import read_manifests
-from footprint_pipeline.errors import DatasetError, SettingsError
+from footprint_pipeline.errors import DatasetError, FootprintError, SettingsError
+from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.model import tracking
 from footprint_pipeline.registry import CHAMPION, SERVING_FOLDER, Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.synthetic.city import CitySpec, write_city
+from footprint_pipeline.stages import scoring
 from footprint_pipeline_tests.stages.prepared import AOI, TILES, prepare_city
 from footprint_pipeline_tests.stages.test_promotion import log_network, write_answer
 
@@ -38,9 +42,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared city of which three tiles are test tiles, and a champion that has learned from one of them."""
     home = tmp_path_factory.mktemp("home")
     folder = prepare_city(home)
-    manifest = read_manifests([folder.manifest]).assign(split=["test"] * 3 + ["train"] * (TILES - 3))
+    splits = ["test"] * 3 + ["train"] * (TILES - 5) + ["validation", "guard"]
+    manifest = read_manifests([folder.manifest]).assign(split=splits)
     manifest.to_parquet(folder.manifest)
-    uri = Settings(home=home).mlflow_uri
+    uri = f"sqlite:///{home / 'mlflow.db'}"
     model_id, run_id = log_network(home, uri)
     answer = write_answer(home / "answer" / SERVING_FOLDER, 0.9)
     manifest.iloc[2:][["aoi", "tile_id"]].to_csv(answer / "training_tiles.csv", index=False)
@@ -111,6 +116,54 @@ def test_several_sources_are_scored_each_and_together(home: Path) -> None:
     assert taken == {"tiles": TILES, "tiles_skipped": 0, "tiles_unlabelled": 0, "labels_lost": 0}
     with pytest.raises(SettingsError, match="2 sources, but 1 names"):
         score(Settings(home=home), sources=(source, source), aois=("One",))
+
+
+def test_what_is_told_is_what_is_scored_with(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+
+    def overheard(function: Callable[..., Any]) -> Callable[..., Any]:
+        def hear(*given: Any, **how: Any) -> Any:
+            told.update(how)
+            return function(*given, **how)
+
+        return hear
+
+    for name in ("predict_tiles", "score_tiles"):
+        monkeypatch.setattr(scoring, name, overheard(getattr(scoring, name)))
+    own = {"tolerance": 0.7, "seed_level": 0.45, "min_area_m2": 3.0, "flips": 2}
+    pull = Registry.pull
+
+    def with_odd_choices(*given: Any, **how: Any) -> Path:
+        folder = pull(*given, **how)
+        ModelSpec.read(folder).model_copy(update=own).write(folder)
+        return folder
+
+    monkeypatch.setattr(Registry, "pull", with_odd_choices)
+    for where in ({"aois": (AOI,)}, {"sources": (str(home / "source"),), "aois": ("Elsewhere",)}):
+        score(Settings(home=home), **where)
+        assert own.items() <= told.items()
+        score(Settings(home=home), **where, tolerance=0.33, flips="1")
+        assert (own | {"tolerance": 0.33, "flips": 1}).items() <= told.items()
+
+
+def test_what_of_a_source_is_scored_is_told(home: Path, tmp_path: Path) -> None:
+    source = write_city(tmp_path / "city", CitySpec(rows=2, columns=3, tile_height=96, tile_width=96)).folder
+    for table in source.rglob("*.csv"):
+        table.unlink()
+    labels, images = sorted(source.rglob("*.geojson")), sorted(source.rglob("3band*.tif"))
+    images[0].write_bytes(images[0].read_bytes()[:200])
+    for path in labels[1:3]:
+        path.unlink()
+    told = json.loads(labels[3].read_text())
+    told["features"] += [{"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": 7}}] * 3
+    labels[3].write_text(json.dumps(told))
+    with pytest.raises(FootprintError):
+        score(Settings(home=home), sources=(str(source),), aois=("Odd",))
+    answer = score(Settings(home=home), sources=(str(source),), aois=("Odd",), skip_bad_labels=True)
+    taken = answer["taken"]["Odd"]
+    assert (taken["tiles"], taken["tiles_skipped"], taken["tiles_unlabelled"]) == (5, 1, 2)
+    assert taken["labels_lost"] == 3
+    assert any("3 of" in line and "lost" in line for line in answer["_lines"])
 
 
 def test_two_that_score_sources_of_one_name_do_not_mix_them(home: Path, tmp_path: Path) -> None:

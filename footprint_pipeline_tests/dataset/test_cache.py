@@ -118,6 +118,26 @@ def test_a_change_of_mask_resolution_split_or_scale_makes_another(
     os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
     labels = build_cache(manifest, folder, gsd_m=0.5).tile(0)[1]
     assert (labels & BUILDING).all()
+    before = build_cache(manifest, folder, gsd_m=0.5).tile(0)[0]
+    assert (build_cache(manifest.assign(gamma=2.0), folder, gsd_m=0.5).tile(0)[0] != before).any()
+    assert build_cache(manifest, folder, gsd_m=0.52).tile(0)[0].shape != before.shape
+    path = Path(manifest["path"][0])
+    with rasterio.open(path, "r+") as image:
+        image.write(255 - image.read())
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
+    assert np.array_equal(build_cache(manifest, folder, gsd_m=0.5).tile(0)[0], read_tile(path)[0])
+
+
+def test_the_caches_used_last_are_kept(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    def use(gsd_m: float) -> str:
+        return Path(str(build_cache(manifest, tmp_path, gsd_m=gsd_m).images.filename)).parent.name
+
+    a, b, c = use(0.5), use(0.6), use(0.7)
+    for age, name in enumerate((a, b, c)):
+        os.utime(tmp_path / name, (age, age))
+    assert use(0.5) == a
+    d = use(0.8)
+    assert folders(tmp_path) == sorted([a, c, d])
 
 
 def test_rows_in_another_order_are_not_mixed_up(manifest: pd.DataFrame, tmp_path: Path) -> None:
@@ -172,6 +192,8 @@ def test_bands_of_the_mask_become_bits(make_city: Callable[..., City], tmp_path:
     assert np.array_equal(cache.tile(0)[1], building[0] | rim * BORDER | gap * CONTACT)
     assert np.array_equal(cache.tile(1)[1], building[1] | gap * CONTACT)
     assert np.array_equal(cache.tile(2)[1], building[2])
+    with pytest.raises(DatasetError, match="its masks have no band contact"):  # that some tiles have it is not enough
+        build_cache(manifest, tmp_path / "cache", gsd_m=model_gsd(manifest), channels=("building", "contact"))
 
 
 def test_masks_that_lack_a_band_asked_for_are_named_before_and_after_they_are_cached(
@@ -195,7 +217,10 @@ def test_where_there_is_no_imagery_there_is_no_label(make_city: Callable[..., Ci
     manifest = shared_out(make_city(masks=MaskSpec()))
     with rasterio.open(manifest["path"][0], "r+") as image:
         image.write(image.read() * (np.arange(48) >= 20).astype(np.uint8))
-    labels = build_cache(manifest, tmp_path / "cache", gsd_m=model_gsd(manifest)).tile(0)[1]
+    manifest = manifest.assign(valid_share=[28 / 48] + [1.0] * 7)
+    cache = build_cache(manifest, tmp_path / "cache", gsd_m=model_gsd(manifest))
+    assert cache.ground_px.tolist() == pytest.approx([40 * 28] + [40 * 48] * 7)
+    labels = cache.tile(0)[1]
     building = read_mask(Path(manifest["mask_path"][0]))
     assert building[:, :20].any()
     assert not labels[:, :20].any()

@@ -4,6 +4,7 @@ import numpy as np
 import pyproj
 import pytest
 
+from footprint_pipeline.errors import RequestError
 from footprint_pipeline.footprints import mercator
 from footprint_pipeline.footprints.mercator import Bounds, Tile
 
@@ -26,10 +27,20 @@ def test_projection_agrees_with_proj_in_both_directions() -> None:
         ((15.0, 51.0), 0, Tile(0, 0, 0)),
         ((-180.0, 89.0), 3, Tile(3, 0, 0)),
         ((180.0, -89.0), 3, Tile(3, 7, 7)),
+        ((190.0, 10.0), 3, Tile(3, 0, 3)),  # as -170
+        ((-190.0, 10.0), 3, Tile(3, 7, 3)),
     ],
 )
 def test_tile_at_known_places(place: tuple[float, float], zoom: int, tile: Tile) -> None:
     assert mercator.tile_at(*place, zoom) == tile
+
+
+def test_there_are_tiles_down_to_a_zoom_and_up_to_the_edge() -> None:
+    for there in (Tile(0, 0, 0), Tile(1, 1, 1), Tile(24, 0, 2**24 - 1)):
+        there.check()
+    for none in (Tile(25, 0, 0), Tile(1, 2, 0), Tile(1, 0, 2), Tile(-1, 0, 0), Tile(3, -1, 0)):
+        with pytest.raises(RequestError, match="There is no tile"):
+            none.check()
 
 
 def test_bounds_of_known_tiles() -> None:

@@ -139,3 +139,18 @@ def test_two_seeds_that_a_third_one_outside_the_outline_keeps_apart_are_left_tog
     pieces = separate(np.array([whole], object), interior, built_up=np.ones((9, 32), bool), seed_level=0.5)
     assert_cut(pieces, np.array([whole], object))
     assert len(pieces) == 1
+
+
+def test_roofs_that_meet_in_a_corner_are_two_seeds() -> None:
+    interior = np.full((24, 24), 0.1, np.float32)
+    interior[2:12, 2:12] = interior[12:22, 12:22] = 0.9
+    whole = np.array([shapely.box(0, 0, 24, 24)], object)
+    assert len(separate(whole, interior, built_up=np.ones((24, 24), bool), seed_level=0.5)) == 2
+
+
+@pytest.mark.parametrize(("side", "pieces"), [((4, 4), 2), ((3, 5), 1)])
+def test_seeds_of_sixteen_pixels_count(side: tuple[int, int], pieces: int) -> None:
+    interior = np.full((12, 30), 0.1, np.float32)
+    interior[3 : 3 + side[0], 4 : 4 + side[1]] = interior[3:9, 18:26] = 0.9
+    whole = np.array([shapely.box(0, 0, 30, 12)], object)
+    assert len(separate(whole, interior, built_up=np.ones((12, 30), bool), seed_level=0.5)) == pieces

@@ -18,7 +18,13 @@ from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.assets.training import TrainingConfig
 from footprint_pipeline.orchestration.local import prepare_home
 from footprint_pipeline.orchestration.resources import Workplace
-from footprint_pipeline.orchestration.retraining import ATTEMPTS, RETRIES, build_sensors, training_under_way
+from footprint_pipeline.orchestration.retraining import (
+    ATTEMPTS,
+    RETRIES,
+    build_sensors,
+    last_prepared,
+    training_under_way,
+)
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.areas import Aoi
 from footprint_pipeline.spacenet.synthetic.city import CitySpec, write_city
@@ -315,3 +321,28 @@ def test_a_run_that_was_asked_for_is_tried_once_more(tmp_path: Path) -> None:
     with dg.DagsterInstance.from_config(str(prepare_home(Settings(home=tmp_path)))) as instance:
         assert instance.run_retries_enabled
         assert instance.run_retries_max_retries == 0  # runs of people are not
+
+
+@pytest.mark.parametrize("status", ["NOT_STARTED", "STARTING", "STARTED", "CANCELING"])
+def test_a_training_is_under_way_until_it_has_ended(
+    settings: Settings, instance: dg.DagsterInstance, status: str
+) -> None:
+    job = build_definitions(settings).resolve_job_def("model")
+    instance.create_run_for_job(job, status=dg.DagsterRunStatus[status])
+    assert training_under_way(instance)
+
+
+def test_another_area_is_not_prepared_as_the_last_one_was(settings: Settings, instance: dg.DagsterInstance) -> None:
+    for name, tiles in (("AOI_7_Town", 5), ("AOI_8_Town", 4)):
+        town = write_city(settings.home / name, CitySpec(rows=1, columns=6, tile_height=96, tile_width=96)).folder
+        add_aoi(settings.home, name, str(town))
+        config = {
+            "ops": {
+                "image_tiles": {"config": {"tiles": tiles}},
+                "image_tiles_checks": {"config": {"min_side_px": 90}},
+                "split_manifests": {"config": {"by": "tile"}},
+            }
+        }
+        job = build_definitions(settings).resolve_job_def("dataset")
+        assert job.execute_in_process(instance=instance, partition_key=name, run_config=config).success
+    assert last_prepared(instance, "AOI_7_Town")["image_tiles"]["config"]["tiles"] == 5

@@ -1,4 +1,5 @@
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -103,6 +104,7 @@ def test_turns_go_by_arrival_and_nobody_waits_for_ever() -> None:
     admission.enter()
     with pytest.raises(OverloadedError, match=r"It was not its turn within 0\.05 s"):
         admission.enter()
+    assert admission.turned_away == 1
     admission.leave(0.1)
     admission.enter()  # who gave up holds no turn
 
@@ -123,3 +125,53 @@ def test_turns_go_by_arrival_and_nobody_waits_for_ever() -> None:
     for thread in threads:
         thread.join(20)
     assert order == ["first", "second"]
+
+
+def test_who_is_turned_away_is_told_when_the_queue_may_be_empty() -> None:
+    def told(admission: Admission) -> int:
+        with pytest.raises(OverloadedError) as caught:
+            admission.enter()
+        return caught.value.retry_after_s
+
+    admission = Admission(0, at_a_time=1)
+    admission.enter()
+    assert told(admission) == 1
+    for _ in range(200):
+        admission.leave(41.0)
+        admission.enter()
+    assert told(admission) == 41
+    for _ in range(200):
+        admission.leave(0.5)
+        admission.enter()
+    assert told(admission) == 1  # what took long once does not for ever
+    busy = Admission(1, at_a_time=1)
+    busy.enter()
+    waiting = threading.Thread(target=busy.enter)
+    waiting.start()
+    wait_for(lambda: busy.waiting == 1)
+    assert told(busy) == 2
+    assert (busy.making, busy.turned_away) == (1, 1)
+    busy.leave(1.0)
+    waiting.join(20)
+
+
+def test_a_turn_takes_as_long_as_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    admission, taken = Admission(0, at_a_time=1), []
+    monkeypatch.setattr(admission, "leave", taken.append)
+    with admission.turn():
+        time.sleep(0.05)
+    assert 0.05 <= taken[0] < 5
+
+
+def test_a_turn_that_comes_in_the_last_moment_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    admission = Admission(1, at_a_time=1)
+    admission.enter()
+
+    class LastMoment(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            admission.leave(1.0)
+            return False
+
+    monkeypatch.setattr("serving.admission.threading.Event", LastMoment)
+    admission.enter()
+    assert (admission.making, admission.waiting) == (1, 0)

@@ -3,8 +3,10 @@
 import itertools
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import mlflow
@@ -28,6 +30,7 @@ from footprint_pipeline.registry import CHALLENGER, CHAMPION, SERVING_FOLDER, Re
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages import promotion
 from footprint_pipeline.stages.promotion import ANSWERING, Tiles, held_out, promote_if_better, roll_back
+from footprint_pipeline.stages.scoring import load_manifest
 from footprint_pipeline_tests.footprints.red_city import write_model
 from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
 
@@ -105,6 +108,7 @@ def test_the_best_serves_and_every_version_says_why(settings: Settings, registry
     assert promoted(settings, "2")
     assert not promoted(settings, "1")
     assert registry.version(CHALLENGER) == "1"
+    assert not promoted(settings, "3", min_building_f1=0.99)  # whatever the champion scores
     assert promoted(settings, "3")
 
     assert registry.version() == "3"
@@ -148,7 +152,10 @@ def test_what_the_champion_has_learned_from_says_nothing_about_it(
 
 
 def test_a_candidate_is_not_judged_on_what_it_has_learned(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    every = held_out(settings).manifest
+    manifest, every = load_manifest(Lake(settings.home), []), held_out(settings).manifest
+    assert every["tile_id"].tolist() == manifest.loc[manifest["split"] == "test", "tile_id"].tolist()
+    with pytest.raises(DatasetError, match="Nowhere"):
+        held_out(settings, aois=["Nowhere"])
     learned = {"1": every.iloc[:1], "2": every.iloc[1:]}
     monkeypatch.setattr(promotion, "learned_by", lambda settings, version: learned[version])
     assert held_out(settings, "1").manifest["tile_id"].tolist() == every["tile_id"].tolist()[1:]
@@ -160,6 +167,30 @@ def test_a_candidate_is_not_judged_on_what_it_has_learned(settings: Settings, mo
     monkeypatch.setattr(promotion, "promote_if_better", lambda *_: promotion.Judged(Verdict(True, "so"), None, None))
     commands.promote(settings, version="1", force=False)
     assert asked == [("1",)]
+
+
+def test_promotions_by_hand_and_the_way_back_wait_their_turn(settings: Settings, registry: Registry) -> None:
+    assert promoted(settings, "1")
+    assert promoted(settings, "2")
+    for way in (lambda: promotion.promote_by_hand(settings, "3"), lambda: roll_back(settings)):
+        with ThreadPoolExecutor(1) as pool:
+            with promotion._alone(settings):
+                under_way = pool.submit(way)
+                with pytest.raises(TimeoutError):
+                    under_way.result(0.3)
+            under_way.result(30)
+    assert registry.version() == "2"
+
+
+def test_a_champion_remembers_whose_place_it_takes_before_it_serves(
+    settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert promoted(settings, "1")
+    with monkeypatch.context() as gone:
+        gone.setattr(Registry, "point", Mock(side_effect=RegistryError("it is gone", fix="")))
+        with pytest.raises(RegistryError, match="it is gone"):
+            promoted(settings, "2")
+    assert registry.resolve(version="2").tags["former_champion"] == "1"
 
 
 def test_a_champion_that_cannot_be_scored_keeps_its_place_and_holds_up_no_registration(

@@ -18,6 +18,7 @@ from footprint_pipeline.dataset.caching import resample
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import read_tile
 from footprint_pipeline.errors import DatasetError, RegistryError
+from footprint_pipeline.evaluation.spec import PromotionSpec
 from footprint_pipeline.footprints.domain import gsd_step
 from footprint_pipeline.footprints.normalization import UINT8
 from footprint_pipeline.footprints.runtime import Runtime, has_bfloat16
@@ -31,6 +32,7 @@ from footprint_pipeline.model.unet import build_unet
 from footprint_pipeline.registry import Registry, learned_beside
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages import precisions
+from footprint_pipeline.stages.card import CARD
 from footprint_pipeline.stages.judging import of_split
 from footprint_pipeline.stages.precisions import calibration_chips, choose, compare_precisions
 from footprint_pipeline.stages.promotion import learned_by
@@ -71,11 +73,13 @@ def log(settings: Settings, network: keras.Model, **changes: object) -> TrainedU
 
 CHOSEN = {
     "median_tile_f1": 0.5, "std_tile_f1": 0.1, "pooled_pixel_f1": 0.5, "building_f1": 0.5, "rule": "building_f1",
-    "article_tolerance": 0.6,
+    "article_tolerance": 0.6, "calibration": ((0.2, 0.1), (0.9, 0.8)),
 }  # fmt: skip
 
 
-def register_as(settings: Settings, trained: TrainedUnet, **chosen: object) -> RegisteredModel:
+def register_as(
+    settings: Settings, trained: TrainedUnet, rule: PromotionSpec | None = None, **chosen: object
+) -> RegisteredModel:
     """Register a logged network as if this had been chosen for it."""
     judged = {
         "run_id": trained.run_id, "model_id": trained.model_id, "tiles": 1,
@@ -83,7 +87,7 @@ def register_as(settings: Settings, trained: TrainedUnet, **chosen: object) -> R
     }  # fmt: skip
     swept = ToleranceSweep(**judged, **CHOSEN)
     evaluated = handover.TestEvaluation(**judged, metrics=SCORES, by_aoi=[])
-    return register_model(settings, trained, swept, evaluated)
+    return register_model(settings, trained, swept, evaluated, rule or PromotionSpec())
 
 
 def two_hard_heads() -> keras.Model:
@@ -167,6 +171,7 @@ def test_every_format_comes_out_complete(
     spec = ModelSpec.read(tmp_path / "onnx")
     assert spec == served.spec
     assert (spec.heads, spec.seed_level, spec.flips, spec.tolerance, spec.gsd_m) == (HEADS, 0.4, 2, 0.6, 0.5)
+    assert (spec.min_area_m2, spec.calibration, spec.metrics) == (4.0, CHOSEN["calibration"], SCORES)
     manifest = load_manifest(Lake(settings.home), [])
     assert spec.domain == training_domain(manifest[manifest["split"] == "train"], gsd_m=0.5)
 
@@ -305,6 +310,26 @@ def test_what_taught_the_weights_that_a_training_began_from_does_not_judge_it(
     tracking.log_files(trained.run_id, {LEARNED_BEFORE: every.to_csv(index=False).encode()})
     with pytest.raises(DatasetError, match="have learned from every test tile"):
         of_split(settings, trained, "test")
+
+
+def test_what_was_trained_on_another_split_is_not_judged_on_this_one(settings: Settings, network: keras.Model) -> None:
+    other = log(settings, network).model_copy(update={"split_digest": "of before"})
+    with pytest.raises(DatasetError, match="The split has changed since run"):
+        of_split(settings, other, "test")
+
+
+def test_the_rule_that_is_given_is_the_one_that_decides(settings: Settings, network: keras.Model) -> None:
+    elsewhere = settings.model_copy(update={"model_name": "ruled"})
+    assert not register_as(elsewhere, log(settings, network), rule=PromotionSpec(min_building_f1=1.0)).promoted
+
+
+def test_the_card_is_registered_with_the_version(settings: Settings, network: keras.Model) -> None:
+    trained = log(settings, network)
+    tracking.log_files(trained.run_id, {CARD: b"<html>so good</html>"})
+    version = register_as(settings, trained).version
+    found = Registry(settings.mlflow_uri, settings.model_name).resolve(version=version)
+    (card,) = settings.home.rglob(f"{found.tags['exports']}/card/{Path(CARD).name}")
+    assert card.read_bytes() == b"<html>so good</html>"
 
 
 def test_scores_of_other_labels_are_not_registered(settings: Settings, network: keras.Model) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from unittest.mock import Mock
 import cv2
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
@@ -19,7 +21,8 @@ from footprint_pipeline.dataset.caching import build_cache
 from footprint_pipeline.dataset.masks import write_masks
 from footprint_pipeline.dataset.polygons import read_polygon_table
 from footprint_pipeline.dataset.spec import MaskSpec, PolygonSpec, SplitSpec
-from footprint_pipeline.dataset.tiles import read_tile_index
+from footprint_pipeline.dataset.splits import read_manifests
+from footprint_pipeline.dataset.tiles import TileIndex, changed_images, read_tile_index, write_tile_index
 from footprint_pipeline.errors import DatasetError, RegistryError, TrainingError
 from footprint_pipeline.evaluation.reports import FOUND, MISSED, WRONG
 from footprint_pipeline.lake import Lake
@@ -99,7 +102,19 @@ def test_a_split_that_is_not_of_the_masks_is_not_learned(tmp_path: Path) -> None
 
 
 def test_images_that_are_others_than_those_prepared_are_not_learned(tmp_path: Path) -> None:
-    image = Path(read_tile_index(prepare_city(tmp_path).tiles)["path"][0])
+    folder = prepare_city(tmp_path)
+    tiles = read_tile_index(folder.tiles)
+    assert changed_images(tiles) == []
+    image, whole = Path(tiles["path"][0]), Lake(tmp_path).aoi("AOI_0_A_whole_one")
+    shutil.copytree(folder.folder, whole.folder)
+    write_tile_index(TileIndex(tiles.drop(columns=["bytes", "modified_ns"])), whole.tiles)  # as of before
+    pd.read_parquet(folder.manifest).assign(aoi="AOI_0_A_whole_one").to_parquet(whole.manifest)
+    read = read_manifests([folder.manifest])
+    assert data_digest(Lake(tmp_path), read) == data_digest(Lake(tmp_path), read.sample(frac=1, random_state=0))
+    assert data_digest(Lake(tmp_path), read) != data_digest(
+        Lake(tmp_path), read.assign(split=np.roll(read["split"], 1))
+    )
+    assert data_digest(Lake(tmp_path), read) != data_digest(Lake(tmp_path), read.assign(gamma=1.5))
     for change in (lambda: os.utime(image, (1, 1)), image.unlink):
         change()
         with pytest.raises(DatasetError, match=f"{AOI}: 1 of its images are no longer those that were prepared"):

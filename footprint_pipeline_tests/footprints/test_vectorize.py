@@ -3,7 +3,7 @@ import pytest
 import shapely
 from shapely import affinity
 
-from footprint_pipeline.footprints.vectorize import vectorize
+from footprint_pipeline.footprints.vectorize import mean_inside, vectorize
 
 
 def raster(*boxes: tuple[int, int, int, int], shape: tuple[int, int] = (40, 60)) -> np.ndarray:
@@ -113,3 +113,10 @@ def test_confidence_is_of_a_buildings_own_pixels(tolerance: float) -> None:
     found = vectorize(probability, tolerance=tolerance)
     assert len(found) == 2
     assert found.confidence.tolist() == pytest.approx([0.95, 0.95])
+
+
+@pytest.mark.parametrize("corner", [2, 3])
+def test_a_rim_between_two_pixels_counts_to_the_inner_one(corner: int) -> None:
+    values = np.random.default_rng(0).random((10, 10), np.float32)
+    (mean,) = mean_inside(values, np.array([shapely.box(corner, corner, corner + 3, corner + 3)], object))
+    assert mean == pytest.approx(values[corner : corner + 3, corner : corner + 3].mean())

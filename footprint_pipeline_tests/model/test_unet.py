@@ -14,6 +14,11 @@ from footprint_pipeline.model.unet import as_kept, build_unet, describe, gflop
 SMALL = UNetSpec(width=2, depth=2, norm="batch")
 
 
+@pytest.fixture(autouse=True)
+def the_same_weights_in_every_run() -> None:
+    keras.utils.set_random_seed(0)
+
+
 def answer(model: keras.Model, *shape: int) -> np.ndarray:
     image = np.random.default_rng(0).random(shape, np.float32)
     return keras.ops.convert_to_numpy(model(image, training=False))

@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from footprint_pipeline.registry import CHAMPION, SERVING_FOLDER, Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.synthetic.city import CitySpec, write_city
 from footprint_pipeline.stages import scoring
+from footprint_pipeline_tests.overheard import overhear
 from footprint_pipeline_tests.stages.prepared import AOI, TILES, prepare_city
 from footprint_pipeline_tests.stages.test_promotion import log_network, write_answer
 
@@ -119,17 +119,7 @@ def test_several_sources_are_scored_each_and_together(home: Path) -> None:
 
 
 def test_what_is_told_is_what_is_scored_with(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: dict[str, Any] = {}
-
-    def overheard(function: Callable[..., Any]) -> Callable[..., Any]:
-        def hear(*given: Any, **how: Any) -> Any:
-            told.update(how)
-            return function(*given, **how)
-
-        return hear
-
-    for name in ("predict_tiles", "score_tiles"):
-        monkeypatch.setattr(scoring, name, overheard(getattr(scoring, name)))
+    told = overhear(monkeypatch, scoring, "predict_tiles", "score_tiles")
     own = {"tolerance": 0.7, "seed_level": 0.45, "min_area_m2": 3.0, "flips": 2}
     pull = Registry.pull
 

@@ -74,6 +74,18 @@ def wait_for(condition: Callable[[], bool], log: Path) -> None:
         time.sleep(0.3)
 
 
+@contextmanager
+def without_model(imagery: Path, folder: Path) -> Iterator[str]:
+    """The address of a service that has no model and answers; its log is `gunicorn.log`."""
+    log = folder / "gunicorn.log"
+    registry = f"sqlite:///{folder / 'mlflow.db'}"
+    with gunicorn(
+        log, FOOTPRINT_HOME=str(folder), MLFLOW_TRACKING_URI=registry, FOOTPRINT_IMAGERY=str(imagery)
+    ) as address:
+        wait_for(lambda: health(address) is not None, log)
+        yield address
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
 def test_the_service_starts_without_a_model_finds_it_and_answers(
@@ -126,12 +138,7 @@ def test_the_service_starts_without_a_model_finds_it_and_answers(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
 def test_a_request_that_comes_with_the_rest_of_a_refused_one_is_answered(city_path: Path, tmp_path: Path) -> None:
-    environment = {
-        "FOOTPRINT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
-        "FOOTPRINT_IMAGERY": str(city_path),
-    }  # fmt: skip
-    with gunicorn(tmp_path / "gunicorn.log", **environment) as address:
-        wait_for(lambda: health(address) is not None, tmp_path / "gunicorn.log")
+    with without_model(city_path, tmp_path) as address:
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=10) as client:
             client.sendall(b"POST /nope HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n")
@@ -144,13 +151,8 @@ def test_a_request_that_comes_with_the_rest_of_a_refused_one_is_answered(city_pa
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
 def test_clients_that_stall_hold_up_others_for_a_while_only(city_path: Path, tmp_path: Path) -> None:
-    environment = {
-        "FOOTPRINT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
-        "FOOTPRINT_IMAGERY": str(city_path),
-    }  # fmt: skip
     halves = (b"GET /hea", b"POST /v1/footprints HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
-    with gunicorn(tmp_path / "gunicorn.log", **environment) as address, ExitStack() as stalled:
-        wait_for(lambda: health(address) is not None, tmp_path / "gunicorn.log")
+    with without_model(city_path, tmp_path) as address, ExitStack() as stalled:
         began = time.monotonic()
         for number in range(60):  # more than there are threads
             place = address.removeprefix("http://").split(":")

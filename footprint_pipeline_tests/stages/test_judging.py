@@ -1,6 +1,5 @@
 """Tolerance, seed level and test scores of a network that was really trained, if only for a moment."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from footprint_pipeline.stages.data import data_digest
 from footprint_pipeline.stages.judging import SHOWN_TILES, _keep_ends, _keep_spread, evaluate_test, sweep_tolerance
 from footprint_pipeline.stages.scoring import load_manifest
 from footprint_pipeline.stages.training import train_unet
+from footprint_pipeline_tests.overheard import overhear
 from footprint_pipeline_tests.stages.prepared import prepare_city
 
 # mlflow.pyfunc warns of its own type hints when it is imported.
@@ -40,17 +40,7 @@ SPEC = TrainingSpec(
 def test_what_is_chosen_on_the_validation_split_is_what_the_test_split_is_judged_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: dict[str, Any] = {}
-
-    def overheard(function: Callable[..., Any]) -> Callable[..., Any]:
-        def hear(*given: Any, **how: Any) -> Any:
-            told.update(how)
-            return function(*given, **how)
-
-        return hear
-
-    for name in ("predict_tiles", "score_tiles"):
-        monkeypatch.setattr(judging, name, overheard(getattr(judging, name)))
+    told = overhear(monkeypatch, judging, "predict_tiles", "score_tiles")
     folder = prepare_city(tmp_path)
     settings = Settings(home=tmp_path)
     trained, _ = train_unet(settings, SPEC, [], tags={})

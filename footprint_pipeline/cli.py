@@ -238,7 +238,7 @@ def tune(settings: Settings, **options: Any) -> dict[str, Any]:
 @click.option("--flips", type=click.Choice(list(map(str, FLIPS))), help="Orientations to average. [the model's own]")
 @click.option("--skip-bad-labels", is_flag=True, help="Leave out labels that cannot be read; list them in a CSV.")
 def evaluate(settings: Settings, **options: Any) -> dict[str, Any]:
-    """Score the trained network on the test split; or, with an option, a registered model on a source or test tiles."""
+    """Score the trained network on its test tiles; by any option here a registered model, on these or on sources."""
     if any(options.values()):
         from footprint_pipeline.commands import registered
 

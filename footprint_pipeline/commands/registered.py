@@ -26,16 +26,17 @@ def export(settings: Settings, *, kind: str, alias: str | None, version: str | N
     registry = Registry(settings.mlflow_uri, settings.model_name)
     found = _resolved(registry, alias, version)
     out.mkdir(parents=True, exist_ok=True)
-    pulled = registry.pull(version=found.version, into=settings.home.absolute() / "pulled")
-    if kind != "keras" and (out / SPEC_FILE).exists() and not cmp(out / SPEC_FILE, pulled / SPEC_FILE, shallow=False):
-        raise SettingsError(f"{out} holds another model.", fix="Give another folder (--out), or empty this one.")
-    if kind == "openvino":
-        written = [copy_file(path, out / path.name) for path in sorted(pulled.iterdir())]
-    elif kind == "onnx":
-        written = registry.pull_onnx(version=found.version, into=out)
-    else:
+    if kind == "keras":
         written = [path := registry.pull_keras(version=found.version, into=out)]
         written += [learned for learned in [learned_beside(path)] if learned.exists()]
+    else:
+        pulled = registry.pull(version=found.version, into=settings.home.absolute() / "pulled")
+        if (out / SPEC_FILE).exists() and not cmp(out / SPEC_FILE, pulled / SPEC_FILE, shallow=False):
+            raise SettingsError(f"{out} holds another model.", fix="Give another folder (--out), or empty this one.")
+        if kind == "openvino":
+            written = [copy_file(path, out / path.name) for path in sorted(pulled.iterdir())]
+        else:
+            written = registry.pull_onnx(version=found.version, into=out)
     return {
         "version": found.version,
         "files": [str(path) for path in written],

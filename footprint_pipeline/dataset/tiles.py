@@ -100,9 +100,10 @@ def index_tiles(
 
     def describe(pair: tuple[str, Path]) -> dict[str, object] | TileError:
         tile_id, path = pair
+        stamp = _stamp(path)  # before it is read: what changes meanwhile is another file
         try:
             tile = _open(path)
-            row = {"tile_id": tile_id, "aoi": aoi, "path": str(path), **_stamp(path), **_describe(path, tile)}
+            row = {"tile_id": tile_id, "aoi": aoi, "path": str(path), **stamp, **_describe(path, tile)}
         except TileError as error:
             if on_bad_tile == "fail":
                 raise
@@ -165,7 +166,7 @@ def changed_images(tiles: gpd.GeoDataFrame) -> list[str]:
     return [
         tile_id
         for tile_id, path, size, modified_ns in told
-        if not Path(path).exists() or _stamp(Path(path)) != {"bytes": size, "modified_ns": modified_ns}
+        if _stamp(Path(path)) != {"bytes": size, "modified_ns": modified_ns}
     ]
 
 

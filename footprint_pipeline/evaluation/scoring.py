@@ -165,7 +165,7 @@ def predict_tiles(
         probability[~valid] = 0.0
         told[resample(valid.astype(np.uint8) * np.uint8(255), size) < 128] = 0.0
         mask = read_mask(Path(row.mask_path))
-        if abs(mask.mean() - getattr(row, "coverage", mask.mean())) > _SAME_SHARE:
+        if "coverage" in manifest and abs(mask.mean() - row.coverage) > _SAME_SHARE:
             raise DatasetError(
                 f"{row.mask_path}: has been drawn anew since its split was made.",
                 fix=f"When {row.aoi} is prepared, do this again.",

@@ -16,7 +16,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from footprint_pipeline.dataset.splits import read_manifests
-from footprint_pipeline.errors import FootprintError, SettingsError
+from footprint_pipeline.errors import DatasetError, FootprintError, SettingsError
 from footprint_pipeline.handover import TrainedUnet
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.resources import Workplace
@@ -110,8 +110,6 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
             prepared = prepared_digest(home)
         except FootprintError as error:
             return dg.SkipReason(error.problem)
-        if prepared is None:
-            return dg.SkipReason("No AOI is prepared.")
         last = _record(home, "trained_unet", TrainedUnet)
         if last is not None and prepared == last.data_digest:
             return dg.SkipReason(f"The last training saw what is prepared (data {prepared}).")
@@ -198,8 +196,6 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
             prepared = prepared_digest(home)
         except FootprintError as error:
             return dg.SkipReason(error.problem)
-        if prepared is None:
-            return dg.SkipReason("No AOI is prepared.")
         if training_under_way(context.instance):
             return _BUSY
         return _training(workplace.settings, run_key=f"{report.version}-{prepared}")
@@ -229,15 +225,16 @@ def _runs_of(instance: dg.DagsterInstance, cause: str) -> tuple[int, bool]:
     return failed, dg.DagsterRunStatus.SUCCESS in ended
 
 
-def prepared_digest(home: Path) -> str | None:
-    """`data_digest` of all prepared AOIs; None when there is none.
+def prepared_digest(home: Path) -> str:
+    """`data_digest` of all prepared AOIs.
 
     Raises:
-        DatasetError: preparing one is under way, or was interrupted.
+        DatasetError: there is none, or preparing one is under way or was interrupted.
     """
     lake = Lake(home)
-    manifests = [lake.aoi(name).manifest for name in lake.prepared()]
-    return data_digest(lake, read_manifests(manifests)) if manifests else None
+    if not (names := lake.prepared()):
+        raise DatasetError("No AOI is prepared.")
+    return data_digest(lake, read_manifests([lake.aoi(name).manifest for name in names]))
 
 
 def last_prepared(instance: dg.DagsterInstance, aoi: str) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def evaluate_test(
         DatasetError: tolerance and network are not of one training, or the split has changed.
     """
     of_one_training(trained, swept)
-    manifest = of_split(settings, trained, "test")
+    stamp, manifest = prepared_now(settings, trained), of_split(settings, trained, "test")
     predictions = _predictions(settings, trained, manifest, flips=swept.flips, what="test")
     shown: list[tuple[float, TilePrediction]] = []
     ends: list[tuple[float, TilePrediction]] = []
@@ -197,7 +197,7 @@ def evaluate_test(
         metrics=scores.metrics(),
         by_aoi=scores.by_aoi.to_dict("records"),
         intervals={name: (each.low, each.high) for name, each in ranges.items()},
-        data_digest=prepared_now(settings, trained),
+        data_digest=stamp,
     )
     return evaluation, scores, sheet
 

@@ -45,8 +45,6 @@ LEARNED = "training_tiles.csv"
 """Beside an exported model: `aoi` and `tile_id` of every tile that it has learned from."""
 _THERE_ALREADY = "RESOURCE_ALREADY_EXISTS"
 _CHECK = "Check that it runs and that MLFLOW_TRACKING_URI names it."
-WITHOUT_ONNX = "without_onnx"
-"""Tag of a version that has none: why."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ class Registry:
         Args:
             version: which one, by number.
             into: folder that keeps pulled versions, one folder each.
-            onnx: whether to bring `model.onnx` too, of a version that has it.
+            onnx: whether to bring `model.onnx` too.
 
         Returns:
             The folder that holds `model.xml`, `model.bin` and `spec.json`.
@@ -137,7 +135,6 @@ class Registry:
         # Another registry may use the same numbers, and this one may begin anew: export or run tell them apart.
         mark = found.tags.get(EXPORTS, "").rpartition("/")[2] or found.run_id or "imported"
         target = into / f"{found.version}-{mark[:8]}"
-        onnx = onnx and WITHOUT_ONNX not in found.tags
         if (target / SPEC_FILE).exists() and (not onnx or (target / ONNX_FILE).exists()):
             return target
         with atomic_folder(target) as temporary, tempfile.TemporaryDirectory(dir=temporary) as scratch:
@@ -183,14 +180,9 @@ class Registry:
         """Download a version as ONNX into a folder: `model.onnx`, and `spec.json`, which says how it is used.
 
         Raises:
-            RegistryError: no such version, it was registered without ONNX, or the registry cannot be reached.
+            RegistryError: no such version, or the registry cannot be reached.
         """
         found = self._find(version=version)
-        if WITHOUT_ONNX in found.tags:
-            raise RegistryError(
-                f"{self.model_name} version {found.version} has no ONNX model: {found.tags[WITHOUT_ONNX]}",
-                fix="Take --format openvino or keras.",
-            )
         return [
             self._pull_file(found, f"{_folder(found, ONNX_FOLDER)}/{ONNX_FILE}", into / ONNX_FILE, "ONNX model"),
             self._pull_file(found, f"{_folder(found, SERVING_FOLDER)}/{SPEC_FILE}", into / SPEC_FILE, "spec"),

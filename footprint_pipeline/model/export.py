@@ -1,7 +1,6 @@
 """The trained network as files: Keras for those who train on, OpenVINO IR for those who serve, ONNX for everybody else.
 
-Both exports come from one graph (`onnx_graph`), whatever backend Keras runs on. A network with layers that it does
-not know, of an encoder by name perhaps, is exported to OpenVINO by Keras itself, which takes TensorFlow.
+Both exports come from one graph (`onnx_graph`), whatever backend Keras runs on.
 
 `python -m footprint_pipeline.model.export IN.keras FOLDER` writes both from a file.
 """
@@ -9,10 +8,7 @@ not know, of an encoder by name perhaps, is exported to OpenVINO by Keras itself
 import argparse
 import contextlib
 import logging
-import os
-import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +23,7 @@ from footprint_pipeline.files import atomic_path
 from footprint_pipeline.footprints.runtime import MODEL_FILE
 from footprint_pipeline.footprints.selftest import write_selftest
 from footprint_pipeline.footprints.spec import ONNX_FILE
-from footprint_pipeline.model.onnx_graph import UnknownLayerError, onnx_model
+from footprint_pipeline.model.onnx_graph import onnx_model
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +59,13 @@ def export_openvino(model: keras.Model, folder: Path, *, chip_size: int = _PROBE
         The path of `model.xml`.
 
     Raises:
+        UnknownLayerError: it has a layer that cannot be exported; names it.
         ModelError: the network cannot be exported, or the exported one answers something else than Keras does.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / MODEL_FILE
     try:
-        _write_openvino(model, path)
+        ov.save_model(ov.Core().read_model(onnx_model(model).SerializeToString()), path, compress_to_fp16=False)
         _check(model, path, chip_size)
     except (FootprintError, OSError):
         raise
@@ -82,17 +79,6 @@ def export_openvino(model: keras.Model, folder: Path, *, chip_size: int = _PROBE
     return path
 
 
-def _write_openvino(model: keras.Model, path: Path) -> None:
-    try:
-        ov.save_model(ov.Core().read_model(onnx_model(model).SerializeToString()), path, compress_to_fp16=False)
-    except UnknownLayerError as unknown:
-        log.info("%s; Keras exports it to OpenVINO", unknown.problem)
-        if keras.config.backend() == "tensorflow":
-            model.export(str(path), format="openvino", verbose=False)
-        else:
-            _export_by_tensorflow(model, path.parent)
-
-
 def export_onnx(model: keras.Model, folder: Path, *, chip_size: int = _PROBE) -> Path:
     """Write the network as ONNX, `model.onnx`, and compare it with Keras; arguments as of `export_openvino`.
 
@@ -100,7 +86,7 @@ def export_onnx(model: keras.Model, folder: Path, *, chip_size: int = _PROBE) ->
         The path of `model.onnx`.
 
     Raises:
-        UnknownLayerError: it has a layer that cannot be written as ONNX; names it.
+        UnknownLayerError: it has a layer that cannot be exported; names it.
         ModelError: the exported network answers something else than Keras does.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,36 +137,16 @@ def _full_precision() -> Iterator[None]:
         yield
 
 
-def _export_by_tensorflow(model: keras.Model, folder: Path) -> None:
-    """Export in a process of its own, where Keras runs on TensorFlow: on another backend it needs that anyway."""
-    with tempfile.TemporaryDirectory() as scratch:
-        saved = Path(scratch) / "network.keras"
-        model.save(saved)
-        done = subprocess.run(
-            [sys.executable, "-m", __spec__.name, str(saved), str(folder)],
-            env={**os.environ, "KERAS_BACKEND": "tensorflow"}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    if done.returncode:
-        raise ModelError(
-            f"The network cannot be exported to OpenVINO: TensorFlow does it, and failed "
-            f"({(done.stderr.strip().splitlines() or ['no word'])[-1]}).",
-            fix="Install TensorFlow, or choose an encoder that is written without it, EfficientNetV2B0 for example.",
-        )
-
-
 def main() -> None:
     """Both exports of a `.keras` file."""
-    parser = argparse.ArgumentParser(description="Export a .keras file to OpenVINO and, where it can be, ONNX.")
+    parser = argparse.ArgumentParser(description="Export a .keras file to OpenVINO and ONNX.")
     parser.add_argument("keras_file", type=Path)
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
     try:
         model = load_keras(options.keras_file)
         print(export_openvino(model, options.folder))
-        try:
-            print(export_onnx(model, options.folder))
-        except UnknownLayerError as error:
-            print(error, file=sys.stderr)
+        print(export_onnx(model, options.folder))
     except ModelError as error:
         sys.exit(str(error))
 

@@ -5,7 +5,8 @@ runtime folds by itself. Tensors are (B, C, H, W) inside and (B, H, W, C) at bot
 answers as Keras does, are `export`'s business.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -23,7 +24,7 @@ IMAGE, PROBABILITY = "image", "probability"
 
 
 class UnknownLayerError(ModelError):
-    """A network has a layer that cannot be written as ONNX."""
+    """A network has a layer that cannot be exported."""
 
 
 def onnx_model(model: keras.Model) -> onnx.ModelProto:
@@ -37,18 +38,15 @@ def onnx_model(model: keras.Model) -> onnx.ModelProto:
         UnknownLayerError: it has a layer that is not known here; names it.
     """
     graph = _Graph()
-    names = {id(model.inputs[0]): graph.add("Transpose", IMAGE, perm=[0, 3, 1, 2])}
-    for layer in model.operations:
+    names: dict[str, str] = {}
+    for layer, told in zip(model.operations, model.get_config()["layers"], strict=True):
         if isinstance(layer, layers.InputLayer):
-            continue
-        write = _WRITERS.get(type(layer))
-        if write is None:
-            raise _unknown(layer)
-        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-        names[id(layer.output)] = write(graph, layer, *(names[id(tensor)] for tensor in inputs))
-    graph.nodes.append(
-        helper.make_node("Transpose", [names[id(model.outputs[0])]], [PROBABILITY], PROBABILITY, perm=[0, 2, 3, 1])
-    )
+            names[layer.name] = graph.add("Transpose", IMAGE, perm=[0, 3, 1, 2])
+        else:
+            (call,) = told["inbound_nodes"]
+            names[layer.name] = _written(graph, layer, *_arguments(call["args"], names))
+    last = names[model.operations[-1].name]
+    graph.nodes.append(helper.make_node("Transpose", [last], [PROBABILITY], PROBABILITY, perm=[0, 2, 3, 1]))
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "height", "width", tensor.shape[-1]])
         for name, tensor in ((IMAGE, model.inputs[0]), (PROBABILITY, model.outputs[0]))
@@ -83,11 +81,41 @@ class _Graph:
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
+    def operand(self, value: object) -> str:
+        """A tensor by its name; a number, or one a channel, becomes a constant that spreads over (B, C, H, W)."""
+        return value if isinstance(value, str) else self.constant(_by_channel(value))
+
+    def conv(self, x: str, kernel: np.ndarray, bias: object = None, **attributes: Any) -> str:
+        """A convolution; the kernel is (H, W, channels, filters)."""
+        weights = [kernel.transpose(3, 2, 0, 1), *([] if bias is None else [bias])]
+        return self.add("Conv", x, *map(self.constant, weights), **attributes)
+
+
+def _arguments(told: Any, names: dict[str, str]) -> Iterator[Any]:
+    """What an operation was called with: tensors by their name in the graph, constants as arrays, the rest as it is."""
+    for argument in told:
+        match argument:
+            case {"class_name": "__keras_tensor__", "config": {"keras_history": [layer, *_]}}:
+                yield names[layer]
+            case {"class_name": "__tensor__", "config": {"value": value}}:
+                yield np.array(value)
+            case list() | tuple():
+                yield from _arguments(argument, names)
+            case _:
+                yield argument
+
+
+def _written(graph: _Graph, layer: keras.Operation, *arguments: Any) -> str:
+    write = _WRITERS.get(type(layer).__name__)
+    if write is None:
+        raise _unknown(layer)
+    return write(graph, layer, *arguments)
+
 
 def _unknown(layer: keras.Operation) -> UnknownLayerError:
     return UnknownLayerError(
-        f"Layer {layer.name!r} ({type(layer).__name__}) cannot be written as ONNX.",
-        fix="Take OpenVINO, which any network is exported to, or a network whose blocks are our own.",
+        f"Layer {layer.name!r} ({type(layer).__name__}) cannot be exported.",
+        fix="Train a network whose layers are our own or those of keras.applications.",
     )
 
 
@@ -101,37 +129,59 @@ def _activated(graph: _Graph, layer: keras.Layer, x: str) -> str:
             return graph.add("Sigmoid", x)
         case "silu":
             return graph.add("Mul", x, graph.add("Sigmoid", x))
+        case "hard_silu":
+            return graph.add("HardSwish", x)
+        case "gelu":
+            return graph.add("Gelu", x)
     raise _unknown(layer)
 
 
 def _conv(graph: _Graph, layer: keras.Layer, x: str) -> str:
     kernel = keras.ops.convert_to_numpy(layer.kernel)
-    groups = getattr(layer, "groups", 1)
-    if isinstance(layer, layers.DepthwiseConv2D):  # (H, W, channels, multiplier)
-        height, width, groups, multiplier = kernel.shape
-        kernel = kernel.reshape(height, width, 1, groups * multiplier)
-    weights = [kernel.transpose(3, 2, 0, 1), *([layer.bias] if layer.use_bias else [])]
-    y = graph.add(
-        "Conv", x, *map(graph.constant, weights),
-        strides=layer.strides, dilations=layer.dilation_rate, group=groups, pads=_pads(layer),
-    )  # fmt: skip
+    y = graph.conv(x, kernel, layer.bias, group=layer.groups, dilations=layer.dilation_rate, **_window(layer))
+    return _activated(graph, layer, y)
+
+
+def _depthwise_conv(graph: _Graph, layer: keras.Layer, x: str) -> str:
+    kernel, channels = _of_each_channel(layer.kernel)
+    y = graph.conv(x, kernel, layer.bias, group=channels, dilations=layer.dilation_rate, **_window(layer))
+    return _activated(graph, layer, y)
+
+
+def _separable_conv(graph: _Graph, layer: keras.Layer, x: str) -> str:
+    kernel, channels = _of_each_channel(layer.depthwise_kernel)
+    y = graph.conv(x, kernel, group=channels, dilations=layer.dilation_rate, **_window(layer))
+    return _activated(graph, layer, graph.conv(y, keras.ops.convert_to_numpy(layer.pointwise_kernel), layer.bias))
+
+
+def _of_each_channel(kernel: Any) -> tuple[np.ndarray, int]:
+    """(H, W, channels, multiplier) → (H, W, 1, channels × multiplier), and the channels."""
+    height, width, channels, multiplier = kernel.shape
+    return keras.ops.convert_to_numpy(kernel).reshape(height, width, 1, channels * multiplier), channels
+
+
+def _dense(graph: _Graph, layer: keras.Layer, x: str) -> str:
+    """Of every pixel's channels, which is a convolution that sees one pixel."""
+    if len(layer.input.shape) != 4:
+        raise _unknown(layer)
+    y = graph.conv(x, keras.ops.convert_to_numpy(layer.kernel)[None, None], layer.bias)
     return _activated(graph, layer, y)
 
 
 def _conv_transpose(graph: _Graph, layer: keras.Layer, x: str) -> str:
     kernel = keras.ops.convert_to_numpy(layer.kernel).transpose(3, 2, 0, 1)
     weights = [kernel, *([layer.bias] if layer.use_bias else [])]
-    y = graph.add("ConvTranspose", x, *map(graph.constant, weights), strides=layer.strides, pads=_pads(layer))
+    beyond = [0, 0]
+    if layer.padding == "same":
+        beyond = [max(0, size - step) for size, step in zip(layer.kernel_size, layer.strides, strict=True)]
+    pads = [size // 2 for size in beyond] + [size - size // 2 for size in beyond]
+    y = graph.add("ConvTranspose", x, *map(graph.constant, weights), strides=layer.strides, pads=pads)
     return _activated(graph, layer, y)
 
 
-def _pads(layer: keras.Layer) -> list[int]:
-    """Pixels above, left, below and right, of an input whose sides are multiples of the strides."""
-    if layer.padding != "same":
-        return [0, 0, 0, 0]
-    reach = [(size - 1) * rate for size, rate in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
-    total = [max(0, far + 1 - stride) for far, stride in zip(reach, layer.strides, strict=True)]
-    return [size // 2 for size in total] + [size - size // 2 for size in total]
+def _window(layer: keras.Layer) -> dict[str, Any]:
+    """How a window goes over the image, and whether beyond its edges."""
+    return {"strides": layer.strides, "auto_pad": "SAME_UPPER" if layer.padding == "same" else "VALID"}
 
 
 def _batch_norm(graph: _Graph, layer: keras.Layer, x: str) -> str:
@@ -147,6 +197,13 @@ def _group_norm(graph: _Graph, layer: keras.Layer, x: str) -> str:
     return graph.add("GroupNormalization", x, *weights, num_groups=layer.groups, epsilon=layer.epsilon)
 
 
+def _layer_norm(graph: _Graph, layer: keras.Layer, x: str) -> str:
+    weights = map(graph.constant, (layer.gamma, layer.beta))
+    x = graph.add("Transpose", x, perm=[0, 2, 3, 1])
+    y = graph.add("LayerNormalization", x, *weights, epsilon=layer.epsilon)
+    return graph.add("Transpose", y, perm=[0, 3, 1, 2])
+
+
 def _relu(graph: _Graph, layer: keras.Layer, x: str) -> str:
     if layer.negative_slope or layer.threshold:
         raise _unknown(layer)
@@ -155,10 +212,8 @@ def _relu(graph: _Graph, layer: keras.Layer, x: str) -> str:
 
 
 def _pool(graph: _Graph, layer: keras.Layer, x: str) -> str:
-    if layer.padding != "valid":
-        raise _unknown(layer)
     kind = "MaxPool" if isinstance(layer, layers.MaxPooling2D) else "AveragePool"
-    return graph.add(kind, x, kernel_shape=layer.pool_size, strides=layer.strides)
+    return graph.add(kind, x, kernel_shape=layer.pool_size, **_window(layer))
 
 
 def _up_sampling(graph: _Graph, layer: keras.Layer, x: str) -> str:
@@ -203,24 +258,51 @@ def _reshape(graph: _Graph, layer: keras.Layer, x: str) -> str:
     return x
 
 
-_WRITERS: dict[type, Callable[..., str]] = {
-    layers.Conv2D: _conv,
-    layers.DepthwiseConv2D: _conv,
-    layers.Conv2DTranspose: _conv_transpose,
-    layers.BatchNormalization: _batch_norm,
-    layers.GroupNormalization: _group_norm,
-    layers.ReLU: _relu,
-    layers.MaxPooling2D: _pool,
-    layers.AveragePooling2D: _pool,
-    layers.UpSampling2D: _up_sampling,
-    layers.ZeroPadding2D: _zero_padding,
-    layers.Rescaling: _rescaling,
-    layers.Normalization: _normalization,
-    layers.Reshape: _reshape,
-    layers.Activation: _activated,
-    layers.Dropout: lambda graph, layer, x: x,
-    layers.GlobalAveragePooling2D: lambda graph, layer, x: graph.add("GlobalAveragePool", x),
-    layers.Add: lambda graph, layer, *xs: graph.add("Sum", *xs),
-    layers.Multiply: lambda graph, layer, first, second: graph.add("Mul", first, second),
-    layers.Concatenate: lambda graph, layer, *xs: graph.add("Concat", *xs, axis=1),
+def _by(kind: str) -> Callable[..., str]:
+    def write(graph: _Graph, layer: keras.Operation, *values: Any) -> str:
+        return functools.reduce(lambda one, other: graph.add(kind, one, other), map(graph.operand, values))
+
+    return write
+
+
+def _band(graph: _Graph, layer: keras.Operation, x: str, *key: Any) -> str:
+    """`x[..., number]`; here the band stays a dimension, so that bands are stacked along it."""
+    match key:
+        case ({"class_name": "__ellipsis__"}, int(number)):
+            return graph.add("Gather", x, graph.constant([number], np.int64), axis=1)
+    raise _unknown(layer)
+
+
+def _sequence(graph: _Graph, layer: keras.Sequential, x: str) -> str:
+    return functools.reduce(lambda y, inner: _written(graph, inner, y), layer.layers, x)
+
+
+_WRITERS: dict[str, Callable[..., str]] = {
+    "Conv2D": _conv,
+    "DepthwiseConv2D": _depthwise_conv,
+    "SeparableConv2D": _separable_conv,
+    "Conv2DTranspose": _conv_transpose,
+    "Dense": _dense,
+    "BatchNormalization": _batch_norm,
+    "GroupNormalization": _group_norm,
+    "LayerNormalization": _layer_norm,
+    "LayerScale": lambda graph, layer, x: graph.add("Mul", x, graph.operand(layer.gamma)),
+    "ReLU": _relu,
+    "Activation": _activated,
+    "MaxPooling2D": _pool,
+    "AveragePooling2D": _pool,
+    "GlobalAveragePooling2D": lambda graph, layer, x: graph.add("GlobalAveragePool", x),
+    "UpSampling2D": _up_sampling,
+    "ZeroPadding2D": _zero_padding,
+    "Rescaling": _rescaling,
+    "Normalization": _normalization,
+    "Reshape": _reshape,
+    "Dropout": lambda graph, layer, x: x,
+    "Add": _by("Add"),
+    "Multiply": _by("Mul"),
+    "GetItem": _band,
+    "Stack": lambda graph, layer, *xs: graph.add("Concat", *xs, axis=1),
+    "Concatenate": lambda graph, layer, *xs: graph.add("Concat", *xs, axis=1),
+    "Sequential": _sequence,
 }
+"""By the name of the class, for `keras.layers.Add` and `keras.ops.add` are one thing here."""

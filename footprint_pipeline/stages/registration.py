@@ -9,7 +9,6 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
@@ -27,14 +26,12 @@ from footprint_pipeline.lake import Lake
 from footprint_pipeline.many import spread
 from footprint_pipeline.model import tracking
 from footprint_pipeline.model.export import export_onnx, export_openvino, load_keras
-from footprint_pipeline.model.onnx_graph import UnknownLayerError
 from footprint_pipeline.registry import (
     CARD_FOLDER,
     EXPORTS,
     LEARNED,
     ONNX_FOLDER,
     SERVING_FOLDER,
-    WITHOUT_ONNX,
     Registry,
 )
 from footprint_pipeline.settings import Settings
@@ -43,9 +40,6 @@ from footprint_pipeline.stages.judging import learned_before, of_one_training, o
 from footprint_pipeline.stages.precisions import compare_precisions
 from footprint_pipeline.stages.promotion import Tiles, promote_if_better
 from footprint_pipeline.stages.scoring import load_polygons, score_exported
-
-if TYPE_CHECKING:
-    import keras
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +99,7 @@ def register_model(
         export_openvino(network, exported, chip_size=trained.chip_size)
         learned = pd.concat([taught[["aoi", "tile_id"]], learned_before(settings, trained)]).drop_duplicates()
         learned.to_csv(exported / LEARNED, index=False)
-        without_onnx = _export_onnx(network, Path(scratch) / ONNX_FOLDER, chip_size=trained.chip_size)
+        export_onnx(network, Path(scratch) / ONNX_FOLDER, chip_size=trained.chip_size)
         spec.write(exported)
         precisions = compare_precisions(
             exported, test=test, polygons=tiles.polygons, validation=of_split(settings, trained, "validation")
@@ -127,12 +121,7 @@ def register_model(
     version = registry.register(
         model_id=trained.model_id,
         run_id=trained.run_id,
-        tags={
-            **version_tags(spec, trained),
-            **precisions.tags(),
-            EXPORTS: exports,
-            **({WITHOUT_ONNX: without_onnx} if without_onnx else {}),
-        },
+        tags={**version_tags(spec, trained), **precisions.tags(), EXPORTS: exports},
         description=f"{trained.network}; trained on {', '.join(trained.aois)}.",
     )
     judged = promote_if_better(settings, version, scores, tiles, rule)
@@ -170,16 +159,6 @@ def training_domain(tiles: pd.DataFrame, *, gsd_m: float) -> DomainReference | N
     with ThreadPoolExecutor() as pool:
         counted = list(pool.map(counts, sample.itertuples()))
     return DomainReference.of(counted, gsds_m=np.sqrt(tiles["gsd_x_m"] * tiles["gsd_y_m"]))
-
-
-def _export_onnx(network: "keras.Model", folder: Path, *, chip_size: int) -> str:
-    """Write the network as ONNX, or say why it cannot be."""
-    try:
-        export_onnx(network, folder, chip_size=chip_size)
-    except UnknownLayerError as error:
-        log.warning("No ONNX: %s", error.problem)
-        return error.problem
-    return ""
 
 
 def version_tags(spec: ModelSpec, trained: TrainedUnet) -> dict[str, str]:

@@ -17,7 +17,7 @@ from footprint_pipeline.commands.registered import export
 from footprint_pipeline.dataset.caching import resample
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import read_tile
-from footprint_pipeline.errors import DatasetError, RegistryError
+from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation.spec import PromotionSpec
 from footprint_pipeline.footprints.domain import gsd_step
 from footprint_pipeline.footprints.normalization import UINT8
@@ -90,13 +90,6 @@ def register_as(
     return register_model(settings, trained, swept, evaluated, rule or PromotionSpec())
 
 
-def two_hard_heads() -> keras.Model:
-    """A network with a layer that ONNX is not written for."""
-    image = keras.Input((None, None, 3), name="image")
-    x = keras.layers.SeparableConv2D(4, 3, padding="same", activation="relu", name="odd_one")(image)
-    return keras.Model(image, keras.layers.Conv2D(1, 1, activation="sigmoid")(x))
-
-
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     home = tmp_path_factory.mktemp("home")
@@ -135,7 +128,6 @@ def test_a_version_says_how_each_precision_does_and_serves_the_fastest_that_pass
     assert found.tags["heads"] == "building,border,contact"
     assert found.tags.get("git_commit") == first.commit
     assert (found.tags["seed_level"], found.tags["flips"]) == ("0.40", "2")
-    assert "without_onnx" not in found.tags
     assert not [name for name in found.tags if name.startswith("skipped_int8")]
 
 
@@ -193,19 +185,17 @@ def test_a_version_knows_what_its_training_tiles_look_like_to_the_network(settin
 
 
 def test_what_cannot_be_had_is_said_and_the_version_is_made(
-    settings: Settings, first: RegisteredModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, first: RegisteredModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precisions, "has_bfloat16", lambda: False)
     monkeypatch.setattr(precisions, "CHIPS", 0)
-    second = register(settings, two_hard_heads(), heads=("building",))
+    second = register(settings, build_unet(UNetSpec(width=2, depth=1)), heads=("building",))
     assert second.champion_metrics is not None
     assert list(second.precisions) == ["f32"]
     assert second.precision == "f32"
     tags = Registry(settings.mlflow_uri, settings.model_name).resolve(version=second.version).tags
     assert tags["skipped_int8"] == "There are no chips to calibrate on."
     assert "no bfloat16" in tags["skipped_bf16"]
-    with pytest.raises(RegistryError, match=r"has no ONNX model: Layer 'odd_one' \(SeparableConv2D\)"):
-        export(settings, kind="onnx", alias=None, version=second.version, out=tmp_path)
 
 
 def figures(**of: tuple[float, float]) -> dict[str, dict[str, float]]:

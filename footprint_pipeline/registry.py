@@ -27,14 +27,12 @@ from mlflow.exceptions import MlflowException
 from footprint_pipeline.errors import NoSuchVersionError, RegistryError
 from footprint_pipeline.files import atomic_folder, copy_file
 from footprint_pipeline.footprints.spec import ONNX_FILE, SPEC_FILE, ModelSpec
+from footprint_pipeline.versions import EXPORTS, Pointed, pointed
 
 log = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-EXPORTS = "exports"
-"""Tag of a version: in which artifact folder of its logged model its own folders lie, for one model may be registered
-several times; in the uppermost one where there is no such tag."""
 SERVING_FOLDER = "serving"
 """Artifact folder of a version that holds the exported model."""
 ONNX_FOLDER = "onnx"
@@ -89,13 +87,14 @@ class Registry:
         """
         return self.resolve(alias=alias).version
 
-    def run_id(self, alias: str = CHAMPION) -> str:
-        """The run of the version that an alias points to: numbers begin anew in another registry. Empty without one.
+    def pointed(self, alias: str = CHAMPION) -> Pointed:
+        """The same, told from another of its number.
 
         Raises:
             RegistryError: as `version`.
         """
-        return self.resolve(alias=alias).run_id
+        found = self.resolve(alias=alias)
+        return pointed(found.version, run_id=found.run_id, tags=found.tags)
 
     def resolve(self, *, alias: str | None = None, version: str | None = None) -> Registered:
         """A version by alias or by number.
@@ -132,9 +131,7 @@ class Registry:
             OSError: the folder cannot be written to.
         """
         found = self._find(version=version)
-        # Another registry may use the same numbers, and this one may begin anew: export or run tell them apart.
-        mark = found.tags.get(EXPORTS, "").rpartition("/")[2] or found.run_id or "imported"
-        target = into / f"{found.version}-{mark[:8]}"
+        target = into / pointed(found.version, run_id=found.run_id or "", tags=found.tags).folder
         if (target / SPEC_FILE).exists() and (not onnx or (target / ONNX_FILE).exists()):
             return target
         with atomic_folder(target) as temporary, tempfile.TemporaryDirectory(dir=temporary) as scratch:

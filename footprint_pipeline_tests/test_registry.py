@@ -26,13 +26,13 @@ from footprint_pipeline.model.unet import build_unet
 from footprint_pipeline.registry import (
     CHALLENGER,
     CHAMPION,
-    EXPORTS,
     SERVING_FOLDER,
     NoSuchVersionError,
     Registry,
     experiment_id,
     without_credentials,
 )
+from footprint_pipeline.versions import EXPORTS
 
 # mlflow.pyfunc warns of its own type hints when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.*inferred as AnyType:UserWarning")
@@ -205,7 +205,8 @@ def test_an_export_of_its_own_is_pulled_anew_under_the_same_number_and_run(
         client.log_model_artifacts(trained.model_id, parent)
     run = {"model_id": trained.model_id, "run_id": trained.run_id}
     assert other.register(**run, tags={EXPORTS: exports}, description="") == "1"
-    assert other.pull(version="1", into=tmp_path).name == "1-01234567" != former.name
+    other.point(CHAMPION, "1")
+    assert other.pull(version="1", into=tmp_path).name == other.pointed().folder == "1-01234567" != former.name
 
 
 def test_what_a_run_cannot_be_told_is_told_without_a_password(

@@ -8,6 +8,7 @@ from urllib.parse import urlencode, urlsplit
 from urllib.request import urlopen
 
 from footprint_pipeline.settings import Settings
+from footprint_pipeline.versions import Pointed, pointed
 from serving.model_store import ModelSource, ModelStore
 
 _PATIENCE_S = 10
@@ -35,17 +36,11 @@ class LateRegistry:
         self.model_name = settings.model_name
         self._uri = settings.mlflow_uri
 
-    def version(self, alias: str) -> str:
-        """As `Registry.version`."""
-        return self._told(alias, "version") or self._registry.version(alias)
-
-    def run_id(self, alias: str) -> str:
-        """As `Registry.run_id`."""
-        return self._told(alias, "run_id") or self._registry.run_id(alias)
-
-    def _told(self, alias: str, what: str) -> str | None:
+    def pointed(self, alias: str) -> Pointed:
+        """As `Registry.pointed`."""
         imported = "_registry" in vars(self)  # then it costs nothing to ask it
-        return None if imported else told_version(self._uri, self.model_name, alias, what=what)
+        told = None if imported else told_version(self._uri, self.model_name, alias)
+        return told or self._registry.pointed(alias)
 
     def pull(self, *, version: str, into: Path, onnx: bool = False) -> Path:
         """As `Registry.pull`."""
@@ -58,18 +53,17 @@ class LateRegistry:
         return Registry(self._uri, self.model_name)
 
 
-def told_version(server: str, model_name: str, alias: str, *, what: str = "version") -> str | None:
-    """The version that an alias points at, or another of its fields, by MLflow's REST interface.
+def told_version(server: str, model_name: str, alias: str) -> Pointed | None:
+    """The version that an alias points at, by MLflow's REST interface.
 
     Args:
         server: address of the MLflow server, or of a database.
         model_name: of the registered model.
         alias: of one of its versions.
-        what: the field.
 
     Returns:
-        Its number, say; None where there is none, or where the server asks who is asking, is a database, cannot be
-        reached: MLflow's client knows what to do then, or what to say.
+        None where there is none, or where the server asks who is asking, is a database, cannot be reached: MLflow's
+        client knows what to do then, or what to say.
     """
     if urlsplit(server).scheme not in ("http", "https"):
         return None
@@ -77,6 +71,8 @@ def told_version(server: str, model_name: str, alias: str, *, what: str = "versi
     try:
         address = f"{server.rstrip('/')}/api/2.0/mlflow/registered-models/alias?{question}"
         with urlopen(address, timeout=_PATIENCE_S) as answer:  # noqa: S310 - http or https, as looked at above
-            return str(json.load(answer)["model_version"][what])
-    except (OSError, HTTPException, ValueError, LookupError, TypeError):
+            told = json.load(answer)["model_version"]
+            tags = {tag["key"]: tag["value"] for tag in told.get("tags", ())}
+            return pointed(str(told["version"]), run_id=told.get("run_id", ""), tags=tags)
+    except (OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError):
         return None

@@ -17,6 +17,7 @@ from footprint_pipeline.errors import FootprintError, ModelError, NoSuchVersionE
 from footprint_pipeline.footprints.onnx_runtime import has_cuda, open_runtime
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.selftest import run_selftest
+from footprint_pipeline.versions import Pointed
 from serving.model_cache import ModelCache
 
 log = logging.getLogger(__name__)
@@ -49,14 +50,11 @@ class ModelSource(Protocol):
 
     model_name: str
 
-    def version(self, alias: str) -> str:
+    def pointed(self, alias: str) -> Pointed:
         """The version that an alias points at."""
 
-    def run_id(self, alias: str) -> str:
-        """The run that this version comes from; empty where that is not known."""
-
     def pull(self, *, version: str, into: Path, onnx: bool = False) -> Path:
-        """The folder of a version's exported model."""
+        """The folder of a version's exported model, in `into`."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +63,14 @@ class LoadedModel:
 
     Attributes:
         version: of the registry.
+        folder: its name in the cache, which no other version has.
         runtime: what computes.
         origin: whether the registry named it, or the cache while the registry has not.
         since: when it was loaded.
     """
 
     version: str
+    folder: str
     runtime: Runtime
     origin: Origin = "registry"
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -161,7 +161,7 @@ class ModelStore:
         self._looking = threading.Lock()  # held by whoever writes what follows
         self._status = StoreStatus(alias)
         self._tried: float | None = None
-        self._seen: str | None = None  # the version that the alias pointed to at the last look
+        self._seen: Pointed | None = None  # the version that the alias pointed to at the last look
         self._cache_was_tried = False
         self._follower: threading.Thread | None = None
         self._stopped = threading.Event()
@@ -222,27 +222,22 @@ class ModelStore:
     def _look(self, *, again: bool = False) -> Refreshed:
         """Ask the registry, and serve what it names when that is another version and fit to serve."""
         try:
-            version = self._registry.version(self._alias)
+            pointed = self._registry.pointed(self._alias)
             model, refused = self._status.model, self._status.refused
-            moved, self._seen = version != self._seen, version
-            if model is not None and model.version == version and self._is_that(model):
+            moved, self._seen = pointed != self._seen, pointed
+            if model is not None and model.folder == pointed.folder:
                 self._note(registry_answers=True, model=replace(model, origin="registry"))
-                return Refreshed("same", version)
-            if refused is not None and refused.version == version and not (again or moved):
+                return Refreshed("same", pointed.version)
+            if refused is not None and refused.version == pointed.version and not (again or moved):
                 self._note(registry_answers=True, problem=refused.reason, fix=_PROMOTE)
                 return Refreshed("refused", model.version if model else None, refused.reason)
-            return self._swap(version)
+            return self._swap(pointed.version)
         except Exception as error:
             problem, fix = _told(error)
             self._note(registry_answers=isinstance(error, NoSuchVersionError), problem=problem, fix=fix)
             return self._as_before("unreachable", problem)
         finally:
             self._tried = self._clock()
-
-    def _is_that(self, model: LoadedModel) -> bool:
-        """Whether a model with the alias's number is its version, and not one of a former registry from the cache."""
-        run_id = model.runtime.spec.run_id
-        return model.origin == "registry" or not run_id or self._registry.run_id(self._alias) in ("", run_id)
 
     def _swap(self, version: str) -> Refreshed:
         try:
@@ -254,7 +249,7 @@ class ModelStore:
             refusal = Refusal(version, problem, datetime.now(UTC))
             self._note(registry_answers=True, problem=problem, fix=_PROMOTE, refused=refusal)
             return self._as_before("refused", problem)
-        self._note(registry_answers=True, model=LoadedModel(version, runtime))
+        self._note(registry_answers=True, model=LoadedModel(version, folder.name, runtime))
         log.info("Serving model version %s", version)
         self._cache.remember(version, folder)
         return Refreshed("swapped", version)
@@ -314,11 +309,11 @@ class ModelStore:
             return
         self._cache_was_tried = True
         try:
-            model = LoadedModel(last.version, self._opened(self._cache.folder / last.folder), origin="cache")
+            runtime = self._opened(self._cache.folder / last.folder)
         except Exception as error:
             log.warning("The cached model version %s cannot serve: %s", last.version, _told(error)[0])
             return
-        self._status = replace(self._status, model=model)
+        self._status = replace(self._status, model=LoadedModel(last.version, last.folder, runtime, origin="cache"))
         log.info("Serving model version %s from the cache", last.version)
 
 

@@ -28,7 +28,6 @@ from footprint_pipeline.model import tracking
 from footprint_pipeline.model.export import export_onnx, export_openvino, load_keras
 from footprint_pipeline.registry import (
     CARD_FOLDER,
-    EXPORTS,
     LEARNED,
     ONNX_FOLDER,
     SERVING_FOLDER,
@@ -40,6 +39,7 @@ from footprint_pipeline.stages.judging import learned_before, of_one_training, o
 from footprint_pipeline.stages.precisions import compare_precisions
 from footprint_pipeline.stages.promotion import Tiles, promote_if_better
 from footprint_pipeline.stages.scoring import load_polygons, score_exported
+from footprint_pipeline.versions import EXPORTS
 
 log = logging.getLogger(__name__)
 

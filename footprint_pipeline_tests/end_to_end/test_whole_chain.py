@@ -22,6 +22,7 @@ import footprint_pipeline
 from footprint_pipeline.errors import NoSuchVersionError, RegistryError
 from footprint_pipeline.footprints.mercator import tile_at, to_wgs84
 from footprint_pipeline.local_service import running_service
+from footprint_pipeline.registry import Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.synthetic.city import CitySummary
 from footprint_pipeline.stages.weights import find_weights
@@ -194,16 +195,16 @@ def test_a_service_asks_where_the_alias_points_without_mlflow_s_client(chain: Ch
         from footprint_pipeline.settings import Settings
         from serving.champion import LateRegistry
         settings = Settings(home=Path(sys.argv[1]), tracking_uri=sys.argv[2])
-        print(LateRegistry(settings).version("champion"), "mlflow" in sys.modules)
+        print(*LateRegistry(settings).pointed("champion"), "mlflow" in sys.modules)
     """
     asked = subprocess.run(
         [sys.executable, "-c", code, chain.home, chain.mlflow_url],
         capture_output=True, text=True, check=True, env=clean_environment(),
     )  # fmt: skip
-    assert asked.stdout.split() == ["1", "False"]
+    assert asked.stdout.split() == [*Registry(chain.mlflow_url, "building-footprints").pointed(), "False"]
     assert told_version(chain.mlflow_url, "building-footprints", "nobody") is None
     with pytest.raises(NoSuchVersionError, match="no alias 'nobody'"):
-        LateRegistry(chain.settings).version("nobody")
+        LateRegistry(chain.settings).pointed("nobody")
 
 
 def test_the_registered_model_scores_a_source_it_has_not_seen_prepared(

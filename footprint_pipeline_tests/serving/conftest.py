@@ -13,6 +13,7 @@ from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.mercator import Bounds, tile_at, to_wgs84
 from footprint_pipeline.footprints.patch import Patch
 from footprint_pipeline.settings import Settings
+from footprint_pipeline.versions import Pointed
 from footprint_pipeline_tests.footprints.red_city import roof, write_city, write_model
 from serving.app import create_app
 from serving.model_store import ModelStore
@@ -42,21 +43,19 @@ class FakeRegistry:
     model_name = "red-roofs"
 
     def __init__(self, model: Path, champion: str | None = "3") -> None:
-        self.model, self.champion, self.asked, self.run = model, champion, 0, ""
+        self.model, self.champion, self.asked, self.mark = model, champion, 0, ""
 
-    def version(self, alias: str) -> str:
+    def pointed(self, alias: str) -> Pointed:
         self.asked += 1
         if self.champion is None:
             raise RegistryError(f"There is no {alias}.", fix="Promote a version.")
-        return self.champion
-
-    def run_id(self, alias: str) -> str:
-        return self.run
+        return Pointed(self.champion, self.champion + self.mark)
 
     def pull(self, *, version: str, into: Path, onnx: bool = False) -> Path:
-        if not (into / version).exists():
-            shutil.copytree(self.model, into / version)
-        return into / version
+        folder = into / (version + self.mark)
+        if not folder.exists():
+            shutil.copytree(self.model, folder)
+        return folder
 
 
 class HangingRegistry(FakeRegistry):
@@ -66,9 +65,9 @@ class HangingRegistry(FakeRegistry):
         super().__init__(model, champion)
         self.go_on = threading.Event()
 
-    def version(self, alias: str) -> str:
+    def pointed(self, alias: str) -> Pointed:
         assert self.go_on.wait(60)
-        return super().version(alias)
+        return super().pointed(alias)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,10 +7,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from footprint_pipeline.versions import Pointed
 from serving.champion import told_version
 
 ANSWERS = {
-    "moved": (200, b'{"model_version": {"version": 7}}'),
+    "moved": (200, b'{"model_version": {"version": 7, "tags": [{"key": "exports", "value": "exports/0a1b2c3d4e"}]}}'),
+    "plain": (200, b'{"model_version": {"version": "7", "run_id": "0123456789abcdef"}}'),
     "refused": (401, b"Who are you?"),
     "nobody": (404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST"}'),
     "page": (200, b"<html>Sign in</html>"),
@@ -46,10 +48,11 @@ def server() -> Iterator[str]:
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_a_server_tells_the_version(server: str, slash: str) -> None:
-    assert told_version(server + slash, "my model", "moved") == "7"
+    assert told_version(server + slash, "my model", "plain") == Pointed("7", "7-01234567")
+    assert told_version(server + slash, "my model", "moved") == Pointed("7", "7-0a1b2c3d")
 
 
-@pytest.mark.parametrize("alias", sorted(set(ANSWERS) - {"moved"}))
+@pytest.mark.parametrize("alias", sorted(set(ANSWERS) - {"moved", "plain"}))
 def test_what_a_server_does_not_tell_is_left_to_mlflow_s_client(server: str, alias: str) -> None:
     assert told_version(server, "my model", alias) is None
 

@@ -17,7 +17,6 @@ from mlflow import MlflowClient
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.selftest import write_selftest
-from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.registry import CHAMPION, Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import write_model
@@ -282,23 +281,20 @@ def test_a_version_that_another_service_is_loading_stays(
     assert folder.is_dir()
 
 
-def test_a_version_of_the_same_number_in_another_registry_is_another_one(
+def test_another_version_of_the_same_number_is_another_one(
     model_folder: Path, make_store: Callable[..., ModelStore], tmp_path: Path
 ) -> None:
-    class OfRun(FakeRegistry):
-        def pull(self, *, version: str, into: Path, onnx: bool = False) -> Path:
-            folder = into / f"{version}-{self.run}"
-            if not folder.exists():
-                shutil.copytree(self.model, folder)
-                ModelSpec.read(folder).model_copy(update={"run_id": self.run}).write(folder)
-            return folder
-
-    registries = [OfRun(model_folder), OfRun(model_folder)]
-    registries[0].run, registries[1].run = "former", "present"
-    assert make_store(registries[0]).current().runtime.spec.run_id == "former"
-    for registry in registries:  # a new one counts from the beginning again; the same one has nothing new
+    registry = FakeRegistry(model_folder)
+    registry.mark = "-former"
+    store = make_store(registry)
+    assert store.refresh().outcome == "swapped"
+    registry.mark = "-present"  # the registered model was deleted, and this one registered as its first
+    assert [store.refresh().outcome for _ in range(2)] == ["swapped", "same"]
+    assert store.current().folder == "3-present"
+    for mark in ("-present", "-of another registry"):
+        registry.mark = mark
         store = make_store(registry)
         store.load_in_background()
         wait_for(lambda store=store: store.status().model and store.current().origin == "registry")
-        assert (store.current().version, store.current().runtime.spec.run_id) == ("3", registry.run)
+        assert (store.current().version, store.current().folder) == ("3", f"3{mark}")
         store.stop()

@@ -12,6 +12,7 @@ import pytest
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.settings import Settings
+from footprint_pipeline.versions import Pointed
 from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, FakeRegistry, wait_for
 from serving.app import create_app
 from serving.model_store import ModelStore, NoModelError
@@ -62,7 +63,7 @@ def test_a_broken_export_or_registry_is_a_reason_too(model_folder: Path, tmp_pat
         ModelStore(FakeRegistry(broken), alias="champion", cache=tmp_path / "a").current()
 
     class Crashing(FakeRegistry):
-        def version(self, alias: str) -> str:
+        def pointed(self, alias: str) -> Pointed:
             raise ZeroDivisionError
 
     with pytest.raises(NoModelError, match="cannot be loaded"):
@@ -73,10 +74,10 @@ def test_while_it_loads_whoever_asks_is_told_at_once(model_folder: Path, tmp_pat
     arrived, go_on = threading.Event(), threading.Event()
 
     class Slow(FakeRegistry):
-        def version(self, alias: str) -> str:
+        def pointed(self, alias: str) -> Pointed:
             arrived.set()
             assert go_on.wait(20)
-            return super().version(alias)
+            return super().pointed(alias)
 
     registry = Slow(model_folder)
     store = ModelStore(registry, alias="champion", cache=tmp_path, threads=1)

@@ -1,11 +1,12 @@
 """Writing files: room first, one writer at a time; a crash leaves the old file or the new one, never half of one."""
 
+import contextlib
+import errno
 import logging
 import shutil
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from footprint_pipeline.errors import SourceError
@@ -19,7 +20,7 @@ _RESERVE = 64 << 20
 """Bytes that stay free on a disk."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary path beside `target` (same suffix) that replaces it when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def copy_file(source: Path, target: Path) -> Path:
     return target
 
 
-@contextmanager
+@contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -57,20 +58,27 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        try:
-            temporary.replace(target)
-        except OSError:  # a folder that is not empty is there, perhaps since a moment ago
-            if not target.is_dir():
-                raise
-            former = target.with_name(f".{uuid.uuid4().hex[:8]}-former-{target.name}")
-            target.replace(former)
-            temporary.replace(target)
-            shutil.rmtree(former)
+        _swap(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-@contextmanager
+def _swap(folder: Path, target: Path) -> None:
+    """Put a folder in the place of another one, which somebody else may do at the same time; the last one stays."""
+    while True:
+        try:
+            folder.replace(target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not target.is_dir():
+                raise
+        former = target.with_name(f".{uuid.uuid4().hex[:8]}-former-{target.name}")
+        with contextlib.suppress(FileNotFoundError):  # somebody has just moved it
+            target.replace(former)
+            shutil.rmtree(former)
+
+
+@contextlib.contextmanager
 def locked(path: Path, *, waiting: str) -> Iterator[bool]:
     """Hold the lock of a file, made if need be, once nobody else does; whoever dies lets go of it.
 

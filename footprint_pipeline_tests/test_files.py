@@ -1,3 +1,5 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,6 +51,21 @@ def test_a_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
         with atomic_folder(target) as temporary:
             (temporary / f"{content}.txt").write_text(content)
         assert names(target) == [f"{content}.txt"]
+    assert names(tmp_path) == ["model"]
+
+
+def test_folders_may_be_swapped_at_the_same_moment(tmp_path: Path) -> None:
+    target, together = tmp_path / "model", threading.Barrier(4)
+
+    def swap(number: int) -> None:
+        for _ in range(50):
+            with atomic_folder(target) as temporary:
+                (temporary / f"{number}.txt").touch()
+                together.wait(20)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(swap, range(4)))
+    assert len(names(target)) == 1
     assert names(tmp_path) == ["model"]
 
 

@@ -4,8 +4,6 @@ import logging
 import random
 import shutil
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -128,8 +126,7 @@ class Refreshed:
 class ModelStore:
     """Holds the model that an alias points at. Safe to ask from several threads; nobody waits for a new version.
 
-    `load_in_background` makes it follow the alias. Where that was not called, whoever asks while there is no model
-    makes it look, though at most every `retry_s`; the others are told at once.
+    `load_in_background` makes it follow the alias; whoever asks while there is no model is told so at once.
 
     Args:
         registry: where models come from.
@@ -138,7 +135,6 @@ class ModelStore:
         threads: CPU threads of the runtime; all when None.
         retry_s: pause between two looks while there is no model, seconds.
         poll_s: pause between two looks while there is one, give or take a fifth, seconds.
-        clock: seconds that never run backwards.
     """
 
     def __init__(
@@ -150,20 +146,16 @@ class ModelStore:
         threads: int | None = None,
         retry_s: float = 5.0,
         poll_s: float = 30.0,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._alias = alias
         self._cache = ModelCache(cache, model_name=registry.model_name, alias=alias)
         self._threads = threads
         self._retry_s, self._poll_s = retry_s, poll_s
-        self._clock = clock
         self._looking = threading.Lock()  # held by whoever writes what follows
         self._status = StoreStatus(alias)
-        self._tried: float | None = None
         self._seen: Pointed | None = None  # the version that the alias pointed to at the last look
         self._cache_was_tried = False
-        self._follower: threading.Thread | None = None
         self._stopped = threading.Event()
 
     def current(self) -> LoadedModel:
@@ -172,12 +164,6 @@ class ModelStore:
         Raises:
             NoModelError: there is none; says why.
         """
-        if self._status.model is None and self._follower is None and self._looking.acquire(blocking=False):
-            try:
-                if self._tried is None or self._clock() - self._tried >= self._retry_s:
-                    self._look()
-            finally:
-                self._looking.release()
         status = self._status
         if status.model is None:
             raise NoModelError(status.problem, fix=status.fix, retry_after_s=max(1, round(self._retry_s)))
@@ -202,8 +188,7 @@ class ModelStore:
 
     def load_in_background(self) -> None:
         """Follow the alias from now on, without waiting for the first model, which is the one that served last."""
-        self._follower = threading.Thread(target=self._follow, name="model-loader", daemon=True)
-        self._follower.start()
+        threading.Thread(target=self._follow, name="model-loader", daemon=True).start()
 
     def stop(self) -> None:
         """Follow the alias no longer; what serves goes on serving."""
@@ -236,8 +221,6 @@ class ModelStore:
             problem, fix = _told(error)
             self._note(registry_answers=isinstance(error, NoSuchVersionError), problem=problem, fix=fix)
             return self._as_before("unreachable", problem)
-        finally:
-            self._tried = self._clock()
 
     def _swap(self, version: str) -> Refreshed:
         try:

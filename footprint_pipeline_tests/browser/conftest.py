@@ -19,7 +19,7 @@ from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.mercator import Bounds
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import roof, write_city, write_model
-from footprint_pipeline_tests.serving.conftest import AREA, CITY, ROOF, FakeRegistry
+from footprint_pipeline_tests.serving.conftest import AREA, CITY, ROOF, FakeRegistry, started
 from serving.app import create_app
 from serving.model_store import ModelStore
 
@@ -52,9 +52,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
     model, cache = write_model(tmp_path_factory.mktemp("model")), tmp_path_factory.mktemp("cache")
-    store = ModelStore(FakeRegistry(model), alias="champion", cache=cache, threads=1)
-    store.refresh()
-    return store
+    return started(FakeRegistry(model), cache)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from footprint_pipeline.footprints.mercator import Bounds
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.browser.conftest import FAINT, SMALL, X, Y, visit
 from footprint_pipeline_tests.footprints.red_city import DEGREE_M, roof, write_city, write_model
-from footprint_pipeline_tests.serving.conftest import AREA, ROOF, FakeRegistry
+from footprint_pipeline_tests.serving.conftest import AREA, ROOF, FakeRegistry, started
 from serving.app import create_app
 from serving.map.page import DOWNLOADS
 from serving.model_store import ModelStore
@@ -329,7 +329,7 @@ def test_whoever_looks_around_without_a_model_stays_there_and_the_link_is_answer
     browser: Browser, start: Callable[..., str], city: GeoTiffImagery, tmp_path: Path
 ) -> None:
     registry = FakeRegistry(write_model(tmp_path / "model"), champion=None)
-    store = ModelStore(registry, alias="champion", cache=tmp_path / "cache", threads=1)
+    store = started(registry, tmp_path / "cache")
     link = f"#at=18/{Y}/{X}&area={','.join(map(str, AREA))}&tolerance=0.8"
     with visit(browser, start(create_app(Settings(), store=store, imagery=city)) + link) as page:
         scale = page.locator(".leaflet-control-scale-line")

@@ -70,6 +70,13 @@ class HangingRegistry(FakeRegistry):
         return super().pointed(alias)
 
 
+def started(registry: FakeRegistry, cache: Path) -> ModelStore:
+    """A store that has looked once where the alias points."""
+    store = ModelStore(registry, alias="champion", cache=cache, threads=1)
+    store.refresh()
+    return store
+
+
 @pytest.fixture(scope="session", autouse=True)
 def counters_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where services of tests count when they are not told otherwise: not in the developer's own home."""
@@ -104,7 +111,7 @@ def city(city_path: Path) -> GeoTiffImagery:
 
 @pytest.fixture(scope="session")
 def store(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
-    return ModelStore(FakeRegistry(model_folder), alias="champion", cache=tmp_path_factory.mktemp("cache"), threads=1)
+    return started(FakeRegistry(model_folder), tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

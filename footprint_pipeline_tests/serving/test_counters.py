@@ -14,7 +14,7 @@ from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.drift import read_counters
 from footprint_pipeline_tests.footprints.red_city import write_model
-from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM, FakeRegistry
+from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM, FakeRegistry, started
 from serving.app import create_app
 from serving.counters import Counters
 from serving.model_store import ModelStore
@@ -108,7 +108,7 @@ def test_answers_say_how_far_out_of_domain_they_are_and_are_counted(tmp_path: Pa
 
     domain = DomainReference.of([look(120)] * 9 + [look(60)])
     model = write_model(tmp_path / "model", domain=domain)
-    store = ModelStore(FakeRegistry(model), alias="champion", cache=tmp_path / "cache", threads=1)
+    store = started(FakeRegistry(model), tmp_path / "cache")
     client = create_app(Settings(counters=tmp_path / "counters"), store=store, imagery=city).test_client()
 
     answer = client.post("/v1/footprints", json=QUESTION)

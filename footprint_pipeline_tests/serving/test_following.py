@@ -205,7 +205,7 @@ def test_without_a_registry_the_last_good_version_serves_from_the_cache(
 def test_a_registry_that_hangs_does_not_hold_the_start_up(
     model_folder: Path, make_store: Callable[..., ModelStore]
 ) -> None:
-    assert make_store(FakeRegistry(model_folder)).current().version == "3"
+    assert make_store(FakeRegistry(model_folder)).refresh().version == "3"
     registry = HangingRegistry(model_folder, champion="4")
     store = make_store(registry)
     store.load_in_background()
@@ -218,10 +218,10 @@ def test_a_registry_that_hangs_does_not_hold_the_start_up(
 def test_a_champion_that_is_refused_at_the_start_leaves_the_last_good_one(
     world: World, make_store: Callable[..., ModelStore]
 ) -> None:
-    assert make_store(world.registry).current().version == "1"
+    assert make_store(world.registry).refresh().version == "1"
     world.point("3")
     store = make_store(world.registry)
-    assert store.current().version == "1"
+    assert store.refresh().version == "1"
     assert store.status().refused.version == "3"
 
 
@@ -230,18 +230,18 @@ def test_what_is_not_whole_in_the_cache_is_pulled_again(
     world: World, make_store: Callable[..., ModelStore], tmp_path: Path, missing: str
 ) -> None:
     store = make_store(world.registry)
-    assert store.current().version == "1"
+    assert store.refresh().version == "1"
     folder = next((tmp_path / "cache").glob("1-*"))
     (folder / missing).unlink()
     assert make_store(closed_registry(), retry_s=0).refresh().version is None
-    assert make_store(world.registry).current().version == "1"
+    assert make_store(world.registry).refresh().version == "1"
     assert (folder / missing).exists()
 
 
 def test_a_record_of_another_model_or_half_a_record_is_none(
     model_folder: Path, make_store: Callable[..., ModelStore], tmp_path: Path
 ) -> None:
-    assert make_store(FakeRegistry(model_folder)).current().version == "3"
+    assert make_store(FakeRegistry(model_folder)).refresh().version == "3"
     down = FakeRegistry(model_folder, champion=None)
     assert make_store(down).refresh().version == "3"
     renamed = FakeRegistry(model_folder, champion=None)

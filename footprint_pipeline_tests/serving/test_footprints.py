@@ -18,7 +18,7 @@ from footprint_pipeline.footprints.tables import SUFFIXES
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import DEGREE_M, roof, write_city
 from footprint_pipeline_tests.footprints.test_tables import assert_same, read_back
-from footprint_pipeline_tests.serving.conftest import AREA, CITY, LATITUDE, LONGITUDE, ROOF, ZOOM, FakeRegistry
+from footprint_pipeline_tests.serving.conftest import AREA, CITY, LATITUDE, LONGITUDE, ROOF, ZOOM, FakeRegistry, started
 from footprint_pipeline_tests.serving.test_problems import assert_problem
 from serving.app import create_app
 from serving.model_store import ModelStore
@@ -135,7 +135,7 @@ def test_regularised_outlines_are_told_apart_from_raw_ones(client: FlaskClient) 
 def test_ids_stay_over_runs_and_forms_of_asking(model_folder: Path, city: GeoTiffImagery, tmp_path: Path) -> None:
     ids = set()
     for run in ("one", "two"):
-        fresh = ModelStore(FakeRegistry(model_folder), alias="champion", cache=tmp_path / run, threads=1)
+        fresh = started(FakeRegistry(model_folder), tmp_path / run)
         client = create_app(Settings(), store=fresh, imagery=city).test_client()
         for question in (PLACE, {**PLACE, "limit": 1}, {"bbox": list(AREA)}):
             (feature,) = client.post(URL, json=question).json["features"]

@@ -13,25 +13,18 @@ from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.versions import Pointed
-from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, FakeRegistry, wait_for
+from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, FakeRegistry, started, wait_for
 from serving.app import create_app
 from serving.model_store import ModelStore, NoModelError
 
 PLACE = {"coordinate": {"latitude": LATITUDE, "longitude": LONGITUDE}, "zoom": 18}
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_without_a_champion_the_service_starts_says_so_and_finds_one_later(
     model_folder: Path, city: GeoTiffImagery, tmp_path: Path
 ) -> None:
-    registry, clock = FakeRegistry(model_folder, champion=None), Clock()
-    store = ModelStore(registry, alias="champion", cache=tmp_path, threads=1, retry_s=5, clock=clock)
+    registry = FakeRegistry(model_folder, champion=None)
+    store = started(registry, tmp_path)
     client = create_app(Settings(), store=store, imagery=city).test_client()
 
     health = client.get("/readyz")
@@ -49,10 +42,21 @@ def test_without_a_champion_the_service_starts_says_so_and_finds_one_later(
 
     registry.champion = "8"
     assert client.get("/readyz").status_code == 503
-    clock.now += 5
+    store.refresh()
     assert client.get("/readyz").json["model"]["version"] == "8"
     assert client.post("/predict/polygon", json=PLACE).headers["X-Model-Version"] == "8"
     assert registry.asked == 2
+
+
+def test_whoever_follows_looks_again_until_there_is_a_champion(model_folder: Path, tmp_path: Path) -> None:
+    registry = FakeRegistry(model_folder, champion=None)
+    store = ModelStore(registry, alias="champion", cache=tmp_path, threads=1, retry_s=0.02)
+    store.load_in_background()
+    wait_for(lambda: registry.asked > 2)
+    registry.champion = "8"
+    wait_for(lambda: store.status().model is not None)
+    store.stop()
+    assert store.current().version == "8"
 
 
 def test_a_broken_export_or_registry_is_a_reason_too(model_folder: Path, tmp_path: Path) -> None:
@@ -60,14 +64,14 @@ def test_a_broken_export_or_registry_is_a_reason_too(model_folder: Path, tmp_pat
     shutil.copytree(model_folder, broken)
     (broken / "model.xml").write_text("<")
     with pytest.raises(NoModelError, match="OpenVINO cannot load"):
-        ModelStore(FakeRegistry(broken), alias="champion", cache=tmp_path / "a").current()
+        started(FakeRegistry(broken), tmp_path / "a").current()
 
     class Crashing(FakeRegistry):
         def pointed(self, alias: str) -> Pointed:
             raise ZeroDivisionError
 
     with pytest.raises(NoModelError, match="cannot be loaded"):
-        ModelStore(Crashing(broken), alias="champion", cache=tmp_path / "b").current()
+        started(Crashing(broken), tmp_path / "b").current()
 
 
 def test_while_it_loads_whoever_asks_is_told_at_once(model_folder: Path, tmp_path: Path) -> None:

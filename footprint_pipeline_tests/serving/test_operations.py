@@ -13,7 +13,7 @@ from footprint_pipeline.footprints.domain import DomainReference, brightness_cou
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import write_model
-from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM, FakeRegistry, HangingRegistry
+from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM, FakeRegistry, HangingRegistry, started
 from footprint_pipeline_tests.serving.test_problems import assert_problem
 from serving import model_store
 from serving.app import create_app
@@ -25,7 +25,7 @@ SAMPLE = re.compile(r'(footprint_\w+)(?:\{((?:\w+="(?:[^"\\]|\\.)*",?)*)\})? (\S
 
 
 def served(registry: FakeRegistry, city: GeoTiffImagery, cache: Path) -> FlaskClient:
-    store = ModelStore(registry, alias="champion", cache=cache, threads=1, retry_s=0)
+    store = ModelStore(registry, alias="champion", cache=cache, threads=1)
     return create_app(Settings(), store=store, imagery=city).test_client()
 
 
@@ -56,13 +56,13 @@ def test_the_model_says_what_it_is(tmp_path: Path, city: GeoTiffImagery) -> None
     before = client.get("/v1/model").json
     assert (before["version"], before["spec"], before["scores"]) == (None, None, {})
     assert before["problem"] == "The model is loading."
-    started = datetime.now(UTC)
+    asked = datetime.now(UTC)
     client.post("/v1/model/refresh")
     told = client.get("/v1/model").json
     assert (told["alias"], told["version"], told["origin"]) == ("champion", "12", "registry")
     assert told["scores"] == {"test_building_f1": 0.71}
     assert told["spec"]["gsd_m"] == 0.5
-    assert started <= datetime.fromisoformat(told["since"]) <= datetime.now(UTC)
+    assert asked <= datetime.fromisoformat(told["since"]) <= datetime.now(UTC)
     assert told["registry_answers"] is True
     assert told["problem"] is told["refused"] is None
 
@@ -110,6 +110,7 @@ def test_a_refresh_does_not_wait_for_ever(
 def test_alive_is_not_ready(model_folder: Path, tmp_path: Path, city: GeoTiffImagery) -> None:
     registry = FakeRegistry(model_folder, None)
     client = served(registry, city, tmp_path)
+    client.post("/v1/model/refresh")
     alive, ready = client.get("/healthz"), client.get("/readyz")
     assert (alive.status_code, ready.status_code) == (200, 503)
     assert (
@@ -125,6 +126,7 @@ def test_alive_is_not_ready(model_folder: Path, tmp_path: Path, city: GeoTiffIma
     )
     assert samples(client)["footprint_model_loaded", ""] == 0
     registry.champion = "1"
+    client.post("/v1/model/refresh")
     assert client.get("/readyz").status_code == 200
 
 
@@ -132,7 +134,8 @@ def test_metrics_count_requests_answers_and_imagery_that_is_unlike(tmp_path: Pat
     valid = np.ones((8, 8), bool)
     dark, darker = (brightness_counts(np.full((8, 8, 3), level, np.uint8), valid) for level in (60, 30))
     model = write_model(tmp_path / "model", domain=DomainReference.of([dark] * 19 + [darker]))
-    client = served(FakeRegistry(model), city, tmp_path / "cache")
+    store = started(FakeRegistry(model), tmp_path / "cache")
+    client = create_app(Settings(), store=store, imagery=city).test_client()
     client.post("/predict/polygon", json=QUESTION)
     client.post("/v1/footprints", json=QUESTION)
     client.post("/v1/footprints", json={})

@@ -13,7 +13,16 @@ from footprint_pipeline.footprints.domain import LEVELS, InputProfile
 from footprint_pipeline.footprints.extract import Raster, Stages
 from footprint_pipeline.footprints.mercator import Bounds
 from footprint_pipeline.settings import Settings
-from footprint_pipeline_tests.serving.conftest import AREA, LATITUDE, LONGITUDE, ZOOM, Counted, FakeRegistry, wait_for
+from footprint_pipeline_tests.serving.conftest import (
+    AREA,
+    LATITUDE,
+    LONGITUDE,
+    ZOOM,
+    Counted,
+    FakeRegistry,
+    started,
+    wait_for,
+)
 from serving import predictions
 from serving.app import create_app
 from serving.model_store import ModelStore
@@ -150,7 +159,7 @@ def test_many_who_ask_at_once_share_one_prediction(client: FlaskClient, counted:
 
 def test_another_version_predicts_anew(model_folder, counted: Counted, tmp_path) -> None:
     registry = FakeRegistry(model_folder)
-    store = ModelStore(registry, alias="champion", cache=tmp_path, threads=1)
+    store = started(registry, tmp_path)
     client = create_app(Settings(), store=store, imagery=counted).test_client()
     assert client.post(URL, json=PLACE).headers["X-Model-Version"] == "3"
     registry.champion = "4"

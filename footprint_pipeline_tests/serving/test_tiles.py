@@ -16,7 +16,7 @@ from footprint_pipeline.footprints.map_tiles import EXTENT, block_of
 from footprint_pipeline.footprints.mercator import Bounds, Tile, tile_at, to_wgs84
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import DEGREE_M, GSD_M, roof, write_city
-from footprint_pipeline_tests.serving.conftest import AREA, CITY, ROOF, Counted, FakeRegistry
+from footprint_pipeline_tests.serving.conftest import AREA, CITY, ROOF, Counted, FakeRegistry, started
 from footprint_pipeline_tests.serving.test_problems import assert_problem
 from serving.app import create_app
 from serving.model_store import ModelStore
@@ -199,7 +199,7 @@ def test_who_has_a_tile_is_told_so_without_a_prediction(
         answer = client.get(other, headers={"If-None-Match": etag})
         assert answer.status_code == 200
         assert answer.headers["ETag"] != etag
-    next_store = ModelStore(FakeRegistry(model_folder, "4"), alias="champion", cache=tmp_path, threads=1)
+    next_store = started(FakeRegistry(model_folder, "4"), tmp_path)
     swapped = create_app(Settings(), store=next_store, imagery=counted).test_client()
     answer = swapped.get(url(CENTRE[0], form), headers={"If-None-Match": etag})
     assert answer.status_code == 200

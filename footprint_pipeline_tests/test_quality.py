@@ -35,6 +35,18 @@ def test_in_one_half_or_the_other_every_tile_of_the_two_cities_judges() -> None:
     assert halves[0][two].tolist() == halves[1][two].map({"train": "test", "test": "train"}).tolist()
 
 
+def test_what_a_model_to_use_is_not_taught_is_what_no_other_was_taught() -> None:
+    split, most = (
+        pd.read_csv(QUALITY / f"{name}.csv", dtype=str, index_col=["aoi", "tile_id"])["split"].sort_index()
+        for name in ("split", "most")
+    )
+    assert most.index.equals(split.index)
+    assert set(most.loc[["AOI_2_Vegas", "AOI_1_Rio"]]) == {"train"}
+    apart = most[most != "train"]
+    assert apart.value_counts().to_dict() == {"validation": 7, "test": 7}
+    assert apart.equals(split[apart.index])
+
+
 @pytest.mark.parametrize(
     ("limits", "used"),
     [

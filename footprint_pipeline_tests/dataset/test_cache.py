@@ -44,10 +44,11 @@ def folders(path: Path) -> list[str]:
 
 def test_the_model_works_at_the_tiles_median_resolution(manifest: pd.DataFrame) -> None:
     assert model_gsd(manifest) == pytest.approx(0.5, rel=1e-3)
-    spread = pd.DataFrame({"gsd_x_m": [0.2, 0.3, 4.0], "gsd_y_m": [0.2, 0.3, 1.0]})
+    spread = pd.DataFrame({"gsd_x_m": [0.2, 0.2, 4.0], "gsd_y_m": [0.2, 0.45, 1.0]})
     assert model_gsd(spread) == pytest.approx(0.3)
     oblong = SimpleNamespace(height=100, width=200, gsd_y_m=0.3, gsd_x_m=0.5)
     assert grid_size(oblong, 0.3) == (100, 333)
+    assert grid_size(oblong, 300.0) == (1, 1)
 
 
 def test_at_their_own_resolution_tiles_are_cached_as_they_are(manifest: pd.DataFrame, tmp_path: Path) -> None:
@@ -120,7 +121,10 @@ def test_a_change_of_mask_resolution_split_or_scale_makes_another(
     assert (labels & BUILDING).all()
     before = build_cache(manifest, folder, gsd_m=0.5).tile(0)[0]
     assert (build_cache(manifest.assign(gamma=2.0), folder, gsd_m=0.5).tile(0)[0] != before).any()
-    assert build_cache(manifest, folder, gsd_m=0.52).tile(0)[0].shape != before.shape
+    darker = manifest.assign(low=[[64.0] * 3] * len(manifest))
+    assert build_cache(darker, folder, gsd_m=0.5).tile(0)[0].mean() < before.mean()
+    finer, coarser = (build_cache(manifest, folder, gsd_m=gsd_m).images.filename for gsd_m in (0.5, 0.501))
+    assert finer != coarser
     path = Path(manifest["path"][0])
     with rasterio.open(path, "r+") as image:
         image.write(255 - image.read())

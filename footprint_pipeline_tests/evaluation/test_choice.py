@@ -87,9 +87,11 @@ def test_without_interiors_nothing_is_separated() -> None:
     assert settled.measured["seed_level"].isna().all()
 
 
-def test_not_separating_wins_a_draw() -> None:
+def test_not_separating_and_the_smallest_tolerance_win_a_draw() -> None:
     alone = Labelled("Town", two_that_touch(yard=0.1, seam=0.9).answer, np.array([LEFT.union(RIGHT)], object))
-    assert settle(swept(alone), [alone], SweepSpec()).seed_level is None
+    draw = table([[0.8] * 3], [0.2, 0.4, 0.6])
+    settled = settle(draw, [alone], SweepSpec(slack=1.0))
+    assert (settled.seed_level, settled.choice.tolerance) == (None, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,12 @@ def test_rules_by_what_they_look_at(rule: str, lowest: float, highest: float) ->
     assert 0.5 <= settled.article.tolerance <= 0.6
 
 
+def test_the_median_and_the_whole_may_choose_otherwise() -> None:
+    torn, tile = table([[0.75, 0.7], [0.75, 0.7], [0.75, 1.0]], [0.1, 0.2]), two_that_touch(yard=0.1, seam=0.45)
+    for rule, tolerance in (("median_then_std", 0.1), ("pooled_pixel_f1", 0.2)):
+        assert settle(torn, [tile], SweepSpec(rule=rule)).choice.tolerance == tolerance
+
+
 def test_pixels_lose_no_more_than_the_slack() -> None:
     tile = two_that_touch(yard=0.5, seam=0.4)
     truth = np.zeros(SIZE, np.uint8)
@@ -129,10 +137,10 @@ def test_levels_are_compared_at_the_middle_candidate() -> None:
     assert levels[levels > 1].index.tolist() == [0.5]
 
 
-def shed_beside(tile: Labelled) -> Labelled:
+def shed_beside(tile: Labelled, sure: float = 0.99) -> Labelled:
     """The same with a shed of 5 × 6 pixels, half a metre each, that is no building."""
     probability = tile.answer.probability.copy()
-    probability[33:38, 3:9] = 0.99
+    probability[33:38, 3:9] = sure
     return Labelled(tile.aoi, Answer(probability, tile.answer.interior, SIZE, 0.5), tile.buildings)
 
 
@@ -146,6 +154,17 @@ def test_the_smallest_area_that_leaves_out_what_is_none() -> None:
     assert settle(swept(tile), [tile], SweepSpec(min_areas_m2=(2.0,))).min_area_m2 == 2.0
     alone = two_that_touch(yard=0.1, seam=0.4)
     assert settle(swept(alone), [alone], SweepSpec()).min_area_m2 == 0.0
+
+
+def test_the_curve_is_of_the_footprints_that_were_chosen() -> None:
+    """Of each tile two are buildings and one, less sure, is none."""
+    tiles = [shed_beside(two_that_touch(yard=0.1, seam=0.45), sure=0.7)] * 12
+    one, few = table([[0.8]], [0.5]), table([[0.8] * 3], [0.2, 0.5, 0.8])
+    settled = settle(one, tiles, SweepSpec(min_areas_m2=(0.0,)))
+    assert np.array(settled.calibration) == pytest.approx(np.array([(0.7, 1 / 38), (0.95, 37 / 38)]))
+    assert settle(one, tiles, SweepSpec()).calibration == ()  # the shed is too small to count
+    at_least = settle(few, tiles, SweepSpec(min_areas_m2=(0.0,), slack=1.0))
+    assert (at_least.choice.tolerance, at_least.calibration) == (0.2, ())  # it is not found
 
 
 def test_buildings_are_measured_by_area_and_where_nothing_is_chosen() -> None:

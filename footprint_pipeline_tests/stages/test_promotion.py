@@ -4,8 +4,9 @@ import itertools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import cv2
@@ -17,7 +18,7 @@ import pytest
 from openvino import opset13 as ops
 
 from footprint_pipeline.commands import promotion as commands
-from footprint_pipeline.errors import DatasetError, RegistryError, SettingsError
+from footprint_pipeline.errors import DatasetError, ModelError, RegistryError, SettingsError
 from footprint_pipeline.evaluation import scoring
 from footprint_pipeline.evaluation.promotion import Verdict
 from footprint_pipeline.evaluation.spec import PromotionSpec
@@ -133,6 +134,8 @@ def test_a_network_takes_no_place_from_itself(settings: Settings, registry: Regi
     assert judged.verdict.differences["building_f1"].low > 0
     assert registry.version(CHALLENGER) == "2"
     assert promoted(settings, "3")
+    for name in ("model_id", "tolerance", "seed_level", "flips", "min_area_m2"):
+        assert not promotion._answer_alike(Mock(tags=choices), Mock(tags=choices | {name: "0.6"}))
 
 
 def test_what_the_champion_has_learned_from_says_nothing_about_it(
@@ -193,13 +196,16 @@ def test_a_champion_remembers_whose_place_it_takes_before_it_serves(
     assert registry.resolve(version="2").tags["former_champion"] == "1"
 
 
+@pytest.mark.parametrize("error", [RegistryError, ModelError])
 def test_a_champion_that_cannot_be_scored_keeps_its_place_and_holds_up_no_registration(
-    settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    settings: Settings,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: type[RegistryError | ModelError],
 ) -> None:
-    def gone(*_: object) -> None:
-        raise RegistryError("its exported model cannot be pulled.", fix="")
-
     registry.point(CHAMPION, "1")
+    gone = Mock(side_effect=error("its exported model cannot be pulled.", fix=""))
     monkeypatch.setattr(promotion, "score_version", gone)
     judged = promote_if_better(settings, "3", scores("3"), TILES, PromotionSpec())
     assert (judged.verdict.promote, judged.verdict.reason) == (False, "the champion, version 1, cannot be scored")
@@ -327,3 +333,30 @@ def test_two_versions_side_by_side(settings: Settings, registry: Registry, store
     ).mean() + 20
     with pytest.raises(SettingsError, match="the same version"):
         commands.compare(settings, first=made[1], second=CHALLENGER, out=None)
+
+
+def test_tiles_that_two_versions_see_most_differently_are_shown_by_what_each_makes_of_them(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {
+        version: SimpleNamespace(version=version, spec=SimpleNamespace(tolerance=tolerance, seed_level=level))
+        for version, tolerance, level in (("1", 0.4, None), ("2", 0.6, 0.5))
+    }
+    level = scores("1").tiles.assign(pixel_f1=0.5, building_f1=0.5)
+    seen = {"1": level, "2": level.copy()}
+    for number, figure, f1 in ((3, "pixel_f1", 0.1), (7, "building_f1", 0.8), (11, "pixel_f1", 0.7)):
+        seen["2"].loc[number, figure] = f1
+    sheet = Mock(return_value=b"PNG")
+    monkeypatch.setattr(promotion, "_pulled", lambda settings, version: version)
+    monkeypatch.setattr(promotion, "Runtime", known.get)
+    monkeypatch.setattr(promotion, "comparison_sheet", sheet)
+    monkeypatch.setattr(promotion, "score_exported", lambda one, *_: replace(scores("1"), tiles=seen[one.version]))
+    monkeypatch.setattr(promotion, "predict_exported", lambda one, told: [(one.version, t) for t in told["tile_id"]])
+
+    table = promotion.compare(settings, "1", "2", TILES).tiles
+
+    assert table["apart"].tolist() == pytest.approx([0.4, 0.3, 0.2] + [0.0] * 21)
+    assert table["tile_id"].tolist()[:3] == ["t3", "t7", "t11"]
+    (pairs,), choices = sheet.call_args
+    assert pairs == [(("1", tile), ("2", tile)) for tile in table["tile_id"].head(8)]
+    assert choices == {"tolerances": (0.4, 0.6), "seed_levels": (None, 0.5)}

@@ -62,8 +62,8 @@ def separate(
     several = np.bincount(polygon, minlength=len(polygons)) > 1
     if not several.any():
         return polygons
-    owner = np.full(len(tops) + 1, -1)  # of each label the polygon, if that holds others too
-    owner[seed + 1] = np.where(several[polygon], polygon, -1)
+    owner = np.full(len(tops) + 1, -1)  # of each label the polygon that holds it
+    owner[seed + 1] = polygon
 
     labels = _grow(number[parts], interior, built_up)
     joints = shapely.union_all(np.append(shapely.boundary(polygons[several]), _lines(labels, owner)))
@@ -86,7 +86,6 @@ def _seeds(inside: np.ndarray, interior: np.ndarray) -> tuple[np.ndarray, np.nda
     pixel = np.flatnonzero(inside)
     part = parts.ravel()[pixel]
     large = np.bincount(part, minlength=count) >= MIN_SEED_PX
-    large[0] = False
     number = np.where(large, np.cumsum(large), 0).astype(np.int32)
     sure = interior.ravel()[pixel]
     surest = np.zeros(count, interior.dtype)

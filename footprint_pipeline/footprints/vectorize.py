@@ -152,7 +152,6 @@ def _simplified(polygons: np.ndarray, most_px: float) -> np.ndarray:
 def _valid_parts(polygons: np.ndarray) -> np.ndarray:
     broken = ~shapely.is_valid(polygons)
     if broken.any():
-        polygons = polygons.copy()
         polygons[broken] = shapely.make_valid(polygons[broken], method="structure", keep_collapsed=False)
     parts = shapely.get_parts(polygons)
     return parts[(shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(parts)]

@@ -181,6 +181,8 @@ def _conv_transpose(graph: _Graph, layer: keras.Layer, x: str) -> str:
 
 def _window(layer: keras.Layer) -> dict[str, Any]:
     """How a window goes over the image, and whether beyond its edges."""
+    if layer.padding == "same" and max(getattr(layer, "dilation_rate", (1, 1))) > 1:  # ONNX Runtime has no such thing
+        raise _unknown(layer)
     return {"strides": layer.strides, "auto_pad": "SAME_UPPER" if layer.padding == "same" else "VALID"}
 
 

@@ -94,7 +94,9 @@ def check_image(encoded: bytes, *, name: str) -> Checked:
     except (RasterioError, TypeError, ValueError, LookupError, OverflowError, struct.error, zlib.error):
         raise _not_an_image(name) from None
     if len(dtypes) < bands or not set(dtypes) <= {np.dtype(np.uint8), np.dtype(np.uint16)}:
-        raise RequestError(f"{name}: its pixels are not of 8 or 16 bits.", fix="Give bands of type uint8 or uint16.")
+        raise RequestError(
+            f"{name}: its pixels are not unsigned, of 8 or 16 bits.", fix="Give bands of type uint8 or uint16."
+        )
     if pixels > MAX_PIXELS:
         raise RequestError(
             f"{name}: the image has {pixels:,} px, more than {MAX_PIXELS:,}.", fix="Give a smaller image."

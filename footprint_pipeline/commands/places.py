@@ -94,6 +94,7 @@ def ask(
     out = out or settings.home / "answer"
     body = {"coordinate": {"latitude": latitude, "longitude": longitude}, "zoom": zoom}
     with running_service(settings, log=settings.home.absolute() / "service.log") as address:
+        requests.post(f"{address}/v1/model/refresh", timeout=300)  # it starts with what served last
         started = time.monotonic()
         answer = requests.post(f"{address}/v1/footprints", json=body, timeout=300)
         seconds = time.monotonic() - started

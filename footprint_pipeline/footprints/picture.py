@@ -32,11 +32,12 @@ def draw(
         width: of the picture, pixels.
 
     Returns:
-        uint8, shape (H, W, 3).
+        uint8, shape (H, W, 3); black where there is no imagery.
     """
     patch = imagery.read(bounds_3857, height, width)
     stretch = UINT8 if patch.pixels.dtype == np.uint8 else Normalization.of(patch.pixels[patch.valid])
     picture = np.ascontiguousarray(stretch.to_uint8(patch.pixels))
+    picture[~patch.valid] = 0
     left, bottom, right, top = bounds_3857
     for polygon, certainty in zip(polygons_wgs84, confidence, strict=True):
         share = float(np.clip((certainty - 0.5) / 0.45, 0, 1))

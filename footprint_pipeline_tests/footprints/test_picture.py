@@ -43,3 +43,12 @@ def test_sure_footprints_are_green_and_others_orange(tmp_path: Path) -> None:
     assert right.sum() > 100
     assert (green > red)[:, :50][left].all()
     assert (red > green)[:, 50:][right].all()
+
+
+def test_where_there_is_no_imagery_it_is_black(tmp_path: Path) -> None:
+    left, bottom, _, top = AREA
+    grey = np.full((3, 100, 50), 90, np.uint8)
+    write_raster(tmp_path / "half.tif", grey, from_bounds(left, bottom, AREA.centre[0], top, 50, 100), "EPSG:3857")
+    shown = draw(GeoTiffImagery(tmp_path / "half.tif"), AREA, np.empty(0, object), np.empty(0), height=100, width=100)
+    assert (shown[:, :49] == 90).all()
+    assert not shown[:, 51:].any()

@@ -13,10 +13,16 @@ from keras import layers
 from footprint_pipeline.model.encoders import encode
 from footprint_pipeline.model.normalization import FusedBatchNormalization
 from footprint_pipeline.model.spec import UNetSpec
+from footprint_pipeline.model.transposed import PlainConv2DTranspose
 
 _GROUPS = 8
 _HALF_OF_A_HEAD = 16
 """Filters at full resolution behind a stem of 2."""
+_KEPT_AS: dict[type[layers.Layer], type[layers.Layer]] = {
+    FusedBatchNormalization: layers.BatchNormalization,
+    PlainConv2DTranspose: layers.Conv2DTranspose,
+}
+"""What trains faster, and Keras's own layer of the same weights."""
 
 
 def build_unet(spec: UNetSpec, *, chip_size: int | None = None, for_training: bool = False) -> keras.Model:
@@ -25,8 +31,8 @@ def build_unet(spec: UNetSpec, *, chip_size: int | None = None, for_training: bo
     Args:
         spec: what to build.
         chip_size: fix the input at this many pixels a side; any multiple of the stride when None.
-        for_training: take the faster batch normalisation; such a network takes and gives the same weights, but
-            only this project can load it from a file.
+        for_training: take layers that train faster than Keras's own; such a network takes and gives the same weights,
+            but only this project can load it from a file.
 
     Returns:
         Keras model: float32 (B, H, W, 3) in [0, 1] → float32 (B, H, W, heads), probabilities in the order of the
@@ -37,7 +43,7 @@ def build_unet(spec: UNetSpec, *, chip_size: int | None = None, for_training: bo
     """
     if chip_size is not None:
         spec.check_chip_size(chip_size)
-    build = _Builder(spec, FusedBatchNormalization if for_training else layers.BatchNormalization)
+    build = _Builder(spec, for_training=for_training)
     image = keras.Input((chip_size, chip_size, 3), name="image")
     x, skips = encode(spec, image) if spec.encoder else build.down(image)
     x = build.up(x, skips)
@@ -55,7 +61,7 @@ def as_kept(network: keras.Model) -> keras.Model:
     def own(layer: keras.Operation) -> keras.Operation:
         if isinstance(layer, keras.Sequential):  # whose own input would stay of the arithmetic that it was built in
             return keras.Sequential([own(inner) for inner in layer.layers], name=layer.name)
-        kind = layers.BatchNormalization if isinstance(layer, FusedBatchNormalization) else type(layer)
+        kind = _KEPT_AS.get(type(layer), type(layer))
         return kind.from_config(layer.get_config() | ({"dtype": "float32"} if isinstance(layer, layers.Layer) else {}))
 
     return keras.models.clone_model(network, clone_function=own)
@@ -92,8 +98,9 @@ def gflop(spec: UNetSpec, size: int) -> float:
 class _Builder:
     """The blocks of one spec."""
 
-    def __init__(self, spec: UNetSpec, batch_norm: type[layers.Layer]) -> None:
-        self.spec, self.batch_norm = spec, batch_norm
+    def __init__(self, spec: UNetSpec, *, for_training: bool) -> None:
+        self.spec = spec
+        self.batch_norm, self.transposed = _KEPT_AS if for_training else _KEPT_AS.values()
 
     def down(self, image: keras.KerasTensor) -> tuple[keras.KerasTensor, list[keras.KerasTensor | None]]:
         """The bottleneck's output, and the blocks' outputs to be joined on the way up, the finest first."""
@@ -127,12 +134,12 @@ class _Builder:
             x = self._conv(x, 2 * len(spec.heads), 3)  # the article's two channels before its one
             return layers.Conv2D(len(spec.heads), 1, activation="sigmoid", dtype="float32", name=spec.heads[0])(x)
         x = self._conv(x, _HALF_OF_A_HEAD * 4, 3)
-        x = layers.Conv2DTranspose(len(spec.heads), 4, strides=2, padding="same", name="doubled")(x)
+        x = self.transposed(len(spec.heads), 4, strides=2, padding="same", name="doubled")(x)
         return layers.Activation("sigmoid", dtype="float32", name=spec.heads[0])(x)
 
     def _double(self, x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
         if self.spec.upsampling == "transpose":
-            return layers.Conv2DTranspose(filters, 2, strides=2, kernel_initializer="he_normal", activation="relu")(x)
+            return self.transposed(filters, 2, strides=2, kernel_initializer="he_normal", activation="relu")(x)
         x = layers.UpSampling2D(2, interpolation=self.spec.upsampling)(x)
         return self._conv(x, filters, 2)
 

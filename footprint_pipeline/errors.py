@@ -4,6 +4,8 @@ Every error that this project raises on purpose derives from `FootprintError` an
 problem (the thing and the reason) and the fix (the way out). Nothing here knows about HTTP or exit codes.
 """
 
+from functools import partial
+
 
 class FootprintError(Exception):
     """A problem that the user can act on.
@@ -17,6 +19,9 @@ class FootprintError(Exception):
         super().__init__(problem, fix)
         self.problem = problem
         self.fix = fix
+
+    def __reduce__(self) -> tuple:
+        return partial(type(self), fix=self.fix), (self.problem,)
 
     def __str__(self) -> str:
         return f"{self.problem}\n  {self.fix}" if self.fix else self.problem

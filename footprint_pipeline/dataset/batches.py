@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, islice
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -59,12 +60,15 @@ class TrainingChips:
                 fix="balance lies between 0 (all alike) and 1 (by ground).",
             )
 
-    def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def batch(
+        self, epoch: int, step: int, *, into: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """One batch.
 
         Args:
             epoch: 0-based.
             step: 0-based within the epoch.
+            into: from `empty_batch`; a new one when None.
 
         Returns:
             Images of `dtype`, shape (B, size, size, 3), and uint8 0/1, shape (B, size, size, channels).
@@ -73,13 +77,17 @@ class TrainingChips:
             DatasetError: no tile is in the train split.
         """
         rng, positions = self._draw(epoch, step)
-        images, truth = _empty_batch(self.batch_size, self.size, self.dtype, self.channels)
+        images, truth = into or self.empty_batch()
         for number, position in enumerate(positions):
             image, labels = self.cache.tile(position)
             matrix = draw_warp(rng, self.spec, centre=_draw_centre(rng, labels, self.size), size=self.size)
             chip, chip_labels = warp(image, labels, matrix, self.size)
             _put(images[number], truth[number], jitter_look(rng, self.spec, chip), chip_labels, self.channels)
         return images, truth
+
+    def empty_batch(self) -> tuple[np.ndarray, np.ndarray]:
+        """Room for a batch, with nothing in it yet."""
+        return _empty_batch(self.batch_size, self.size, self.dtype, self.channels)
 
     def tiles_of(self, epoch: int, step: int) -> list[str]:
         """Ids of the tiles that the chips of a batch are cut from, chip by chip."""
@@ -104,8 +112,15 @@ class TrainingChips:
         return members, np.cumsum(ground * in_all[aoi] ** (self.balance - 1) + 1e-9)
 
 
+class Source(Protocol):
+    """What makes batches, whichever is asked for; several threads may ask at a time."""
+
+    def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """One batch."""
+
+
 def stream(
-    chips: TrainingChips, *, steps_per_epoch: int, start: tuple[int, int] = (0, 0), threads: int = 2, ahead: int = 4
+    chips: Source, *, steps_per_epoch: int, start: tuple[int, int] = (0, 0), threads: int = 2, ahead: int = 4
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The batches from (epoch, step) on, without end, made by threads before they are asked for.
 

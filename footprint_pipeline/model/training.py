@@ -17,6 +17,7 @@ import numpy as np
 
 from footprint_pipeline.dataset.batches import FixedChips, TrainingChips, stream
 from footprint_pipeline.dataset.cache import TileCache
+from footprint_pipeline.dataset.processes import POSSIBLE, ChipProcesses
 from footprint_pipeline.errors import TrainingError
 from footprint_pipeline.model.checkpoints import load_checkpoint
 from footprint_pipeline.model.conductor import Conductor
@@ -30,6 +31,8 @@ from footprint_pipeline.model.watching import Watcher
 
 log = logging.getLogger(__name__)
 
+MOST_THREADS, MOST_PROCESSES = 8, 16
+"""That make batches: more threads wait for each other more than they make."""
 
 Batches = Generator[tuple[np.ndarray, np.ndarray], None, None]
 
@@ -146,16 +149,18 @@ def keras_infer(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
 @contextmanager
 def batches_ahead(chips: TrainingChips, *, steps: int, epoch: int) -> Iterator[Batches]:
-    """Batches from this epoch on, made ahead by threads, which end with the block."""
-    threads = min(8, os.cpu_count() or 2)
-    made: Batches = stream(  # type: ignore[assignment]  # it is a generator
-        chips, steps_per_epoch=steps, start=(epoch, 0), threads=threads, ahead=threads + 2
-    )
-    try:
-        yield made
-    finally:
-        with suppress(ValueError):  # it is being read by the backend's own thread, and ends with that
-            made.close()
+    """Batches from this epoch on, made ahead by threads, for an accelerator by processes; they end with the block."""
+    apart = accelerated() and POSSIBLE
+    makers = min(MOST_PROCESSES if apart else MOST_THREADS, os.cpu_count() or 2)
+    with ChipProcesses(chips, makers) if apart else nullcontext(chips) as source:
+        made: Batches = stream(  # type: ignore[assignment]  # it is a generator
+            source, steps_per_epoch=steps, start=(epoch, 0), threads=makers, ahead=makers + 2
+        )
+        try:
+            yield made
+        finally:
+            with suppress(ValueError):  # it is being read by the backend's own thread, and ends with that
+                made.close()
 
 
 def _validation_chips(spec: TrainingSpec, cache: TileCache, *, devices: int) -> FixedChips:

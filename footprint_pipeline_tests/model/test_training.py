@@ -5,9 +5,11 @@ import keras
 import numpy as np
 import pytest
 
+from footprint_pipeline.dataset import processes
 from footprint_pipeline.dataset.batches import FixedChips, TrainingChips
 from footprint_pipeline.dataset.cache import TileCache
 from footprint_pipeline.errors import SettingsError, TrainingError
+from footprint_pipeline.model import training
 from footprint_pipeline.model.conductor import Conductor
 from footprint_pipeline.model.devices import choose_precision
 from footprint_pipeline.model.learner import arrays, build_learner
@@ -183,6 +185,31 @@ def test_what_is_not_a_number_stops_training_and_is_not_kept(
     assert "epoch 1 is kept" in caught.value.fix
     assert [epoch for epoch, _ in notes.epochs] == [0]
     assert len(train(spec, cache, tmp_path).history) == 2
+
+
+@pytest.mark.slow
+def test_an_accelerator_is_fed_by_processes_and_learns_the_same(
+    cache: TileCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Noted(processes.ChipProcesses):
+        def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+            asked.append((epoch, step))
+            return super().batch(epoch, step)
+
+    spec = toy_spec(epochs=2)
+    by_threads = train(spec, cache, tmp_path / "threads")
+    monkeypatch.setattr(training, "ChipProcesses", Noted)
+    monkeypatch.setattr(training, "accelerated", lambda: True)
+    by_processes = train(spec, cache, tmp_path / "processes")
+    assert len(asked) >= 2 * steps_per_epoch(spec, cache)
+    for one, other in zip(by_threads.model.get_weights(), by_processes.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    asked.clear()
+    monkeypatch.setattr(training, "POSSIBLE", False)
+    train(replace(spec, epochs=1), cache, tmp_path / "elsewhere")
+    assert not asked
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

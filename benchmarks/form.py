@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -86,14 +87,17 @@ def table(figures: list[Figure]) -> str:
 
 
 def machine() -> str:
-    """Processor, cores that this process may use, and Python."""
+    """Processor, cores that this process may use, GPUs, and Python."""
     name = platform.processor() or platform.machine()
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             name = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    return f"{name}, {CORES} cores, Python {platform.python_version()}, {platform.system()}"
+    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    gpus = subprocess.run(asked, capture_output=True, text=True).stdout.split("\n") if shutil.which(asked[0]) else []
+    parts = [name, f"{CORES} cores", *filter(None, gpus), f"Python {platform.python_version()}", platform.system()]
+    return ", ".join(parts)
 
 
 def in_turn(*works: Callable[[], object], rounds: int = 3) -> list[float]:

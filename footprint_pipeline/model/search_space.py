@@ -84,7 +84,7 @@ class SearchSpec:
             space allows it.
         space: what may be varied, and how far.
         objective: `val_f1` or `val_loss`, of the epoch whose weights are kept.
-        max_minutes_per_trial: of each training; the base's own limit when None.
+        max_minutes_per_trial: of each training, not of the recipe that comes of it; the base's own limit when None.
         seed: of the search; a trial's own seed is the base's.
     """
 
@@ -106,8 +106,14 @@ class SearchSpec:
             )
         if not 0 <= self.seed < 2**32:
             raise SettingsError(f"seed is {self.seed}.", fix="It must be from 0 to 4294967295.")
-        if (minutes := self.max_minutes_per_trial) is not None:
-            object.__setattr__(self, "base", change(self.base, {"max_minutes": minutes}, where="max_minutes_per_trial"))
+        _ = self.limited_base  # which may be refused
+
+    @property
+    def limited_base(self) -> TrainingSpec:
+        """The base with the time that a trial may take."""
+        minutes = self.max_minutes_per_trial
+        limit = {} if minutes is None else {"max_minutes": minutes}
+        return change(self.base, limit, where="max_minutes_per_trial")
 
 
 def read_space(path: Path, base: TrainingSpec) -> dict[str, Range | Choices]:
@@ -148,15 +154,20 @@ def own_point(spec: SearchSpec) -> dict[str, Any]:
     }
 
 
-def recipe_at(spec: SearchSpec, point: Mapping[str, Any]) -> TrainingSpec:
+def recipe_at(spec: SearchSpec, point: Mapping[str, Any], *, limited: bool) -> TrainingSpec:
     """The base with the values of a point of the space, as a study keeps it.
+
+    Args:
+        spec: the search.
+        point: field → value.
+        limited: with the time that a trial may take, or with the base's own.
 
     Raises:
         SettingsError: these values do not go together.
     """
     texts = {name: axis.by_text for name, axis in spec.space.items() if isinstance(axis, Choices)}
     values = {name: texts[name][value] if name in texts else value for name, value in point.items()}
-    return change(spec.base, values, where="In this trial")
+    return change(spec.limited_base if limited else spec.base, values, where="In this trial")
 
 
 def _axis(known: SpecField, entry: Any, what: str) -> Range | Choices:

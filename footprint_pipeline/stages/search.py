@@ -114,7 +114,7 @@ def _one_trial(
     log.info("%s: trial %d of %d: %s", study.study_name, done + 1, total, told)
     named = {"search.trial": str(trial.number), "mlflow.runName": f"{study.study_name} {trial.number}"}
     try:
-        recipe = recipe_at(spec, point)
+        recipe = recipe_at(spec, point, limited=True)
         trained, history = train_unet(
             settings, recipe, aois, tags={**tags, **named}, parent_run_id=run_id,
             handed_on=lambda made: made in {each.user_attrs.get("run_id") for each in ended(study)},
@@ -148,7 +148,7 @@ def _suggest(trial: optuna.Trial, name: str, axis: Range | Choices) -> Any:
 
 def _digest(spec: SearchSpec, data: str) -> str:
     told = {
-        "base": plain(spec.base), "space": {name: asdict(axis) for name, axis in spec.space.items()},
+        "base": plain(spec.limited_base), "space": {name: asdict(axis) for name, axis in spec.space.items()},
         "objective": spec.objective, "seed": spec.seed, "data": data,
     }  # fmt: skip
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -120,7 +120,7 @@ class SearchRun:
             pictures=pictures(self.study),
         )
         files = {
-            BEST_SPEC: to_yaml(recipe_at(self.spec, best.params)).encode(),
+            BEST_SPEC: to_yaml(recipe_at(self.spec, best.params, limited=False)).encode(),
             "trials.csv": result.trials.to_csv(index=False).encode(),
             **{f"{name}.png": png for name, png in result.pictures.items()},
         }

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 import numpy as np
+import pandas as pd
 
 from footprint_pipeline.dataset.cache import TileCache
 from footprint_pipeline.dataset.caching import build_cache, model_gsd
@@ -24,6 +25,7 @@ from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.dataset.tiles import normalization
 from footprint_pipeline.errors import TrainingError
 from footprint_pipeline.evaluation import reports
+from footprint_pipeline.footprints.normalization import Normalization
 from footprint_pipeline.handover import TrainedUnet
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.model import tracking
@@ -159,7 +161,7 @@ def train_unet(
                 aois=names,
                 split_digest=stamp,
                 data_digest=data_digest(lake, manifest),
-                normalization={str(aoi): normalization(next(rows.itertuples())) for aoi, rows in taught.groupby("aoi")},
+                normalization=_stretches(taught),
                 tiles=tiles,
                 epochs=len(result.history),
                 best_epoch=result.best_epoch,
@@ -171,6 +173,15 @@ def train_unet(
             remember_done(folder, json.dumps({"trained": trained.model_dump(mode="json"), "history": result.history}))
     forget_old(lake.checkpoints)
     return trained, result.history
+
+
+def _stretches(taught: pd.DataFrame) -> dict[str, Normalization]:
+    """How the tiles of each AOI became [0, 1]: once for each of its pixel types, all but the first with a number."""
+    found = {}
+    for aoi, rows in taught.groupby("aoi"):
+        for number, stretch in enumerate(dict.fromkeys(normalization(row) for row in rows.itertuples()), start=1):
+            found[str(aoi) if number == 1 else f"{aoi} ({number})"] = stretch
+    return found
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -164,8 +164,8 @@ def test_a_space_is_read_and_its_points_are_recipes(tmp_path: Path) -> None:
     heads = '["building", "border", "contact"]'
     # The base's loss and its chips an epoch are not in the space.
     assert own_point(spec) == {"learning_rate": base.learning_rate, "network.depth": 3, "network.heads": heads}
-    assert recipe_at(spec, own_point(spec)) == base
-    small = recipe_at(spec, {"network.depth": 2, "network.heads": '["building"]'})
+    assert recipe_at(spec, own_point(spec), limited=True) == base
+    small = recipe_at(spec, {"network.depth": 2, "network.heads": '["building"]'}, limited=True)
     assert (small.network.depth, small.network.heads) == (2, ("building",))
 
 
@@ -203,7 +203,10 @@ def test_the_built_in_space_suits_the_default_recipe() -> None:
     assert set(own_point(SearchSpec())) == set(DEFAULT_SPACE)
     with pytest.raises(SettingsError, match="No objective is called 'f1'"):
         SearchSpec(objective="f1")
-    assert SearchSpec(max_minutes_per_trial=2).base.max_minutes == 2
+    brief = SearchSpec(base=TrainingSpec(max_minutes=90), max_minutes_per_trial=2)
+    point = {"network.width": 24}
+    assert [recipe_at(brief, point, limited=limited).max_minutes for limited in (True, False)] == [2, 90]
+    assert recipe_at(SearchSpec(base=TrainingSpec(max_minutes=90)), point, limited=True).max_minutes == 90
     with pytest.raises(SettingsError, match=r"max_minutes_per_trial: .*finite"):
         SearchSpec(max_minutes_per_trial=float("inf"))
     for seed in (-5, 2**32):

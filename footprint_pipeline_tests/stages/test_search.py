@@ -38,10 +38,10 @@ def say(spec: SearchSpec, home: Path, trials: int, **options: object) -> object:
 @pytest.mark.filterwarnings("ignore:.*inferred as AnyType:UserWarning")  # MLflow, of its own functions
 def test_trials_stand_side_by_side_and_the_same_search_goes_on(tmp_path: Path) -> None:
     prepare_city(tmp_path)
-    spec = SearchSpec(base=BASE, space=SPACE, seed=2)
+    spec = SearchSpec(base=BASE, space=SPACE, max_minutes_per_trial=5.0, seed=2)
     first = say(spec, tmp_path, 1)
     assert (first.best_trial, len(first.trials)) == (0, 1)
-    assert read_spec(first.best_spec) == BASE  # the first trial is the base
+    assert read_spec(first.best_spec) == BASE  # the first trial is the base; its limit of time was the trial's
 
     # A process that is killed leaves a trial under way: it is begun again, and counts once.
     study = optuna.load_study(study_name=first.study, storage=open_journal(first.best_spec.parent))
@@ -63,7 +63,7 @@ def test_trials_stand_side_by_side_and_the_same_search_goes_on(tmp_path: Path) -
     assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED"]
     run = client.get_run(complete["run_id"])
     assert run.data.metrics["objective"] == pytest.approx(last.best_value)
-    assert {name: str(value) for name, value in BASE.flat().items()}.items() <= run.data.params.items()
+    assert {name: str(value) for name, value in (BASE.flat() | {"max_minutes": 5.0}).items()}.items() <= run.data.params.items()
     assert {"who": "test", "search.study": last.study, "search.trial": "0"}.items() <= run.data.tags.items()
     artifacts = {file.path for file in client.list_artifacts(last.run_id)}
     assert {"best_spec.yaml", "trials.csv", "history.png", "base_spec.yaml"} <= artifacts

@@ -37,7 +37,7 @@ from footprint_pipeline.stages.data import collect_polygons, data_digest, draw_m
 from footprint_pipeline.stages.exploration import write_report
 from footprint_pipeline.stages.live import ToTerminal, bar_or_lines, validation_picture
 from footprint_pipeline.stages.scoring import load_manifest
-from footprint_pipeline.stages.training import train_unet
+from footprint_pipeline.stages.training import _stretches, train_unet
 from footprint_pipeline_tests.stages.prepared import AOI, TILES, prepare_city
 
 # mlflow.pyfunc warns of its own type hints when it is imported.
@@ -48,6 +48,16 @@ SPEC = TrainingSpec(
     augmentation=AugmentationSpec(scale=(0.9, 1.2)), chip_size=64, batch_size=4, epochs=3, max_batches=3,
     precision="float32", learning_rate=1e-2,
 )  # fmt: skip
+
+
+def test_a_model_knows_the_stretch_of_each_pixel_type_of_an_area() -> None:
+    def row(aoi: str, high: float, gamma: float = 1.0) -> dict:
+        return {"aoi": aoi, "low": np.zeros(3), "high": np.full(3, high), "gamma": gamma}
+
+    eight, sixteen, other = 255.0, 3000.0, 2000.0
+    rows = [row("Town", eight), row("Hill", sixteen, 1.5), row("Town", eight), row("Town", other), row("Hill", eight)]
+    told = {name: (stretch.high[0], stretch.gamma) for name, stretch in _stretches(pd.DataFrame(rows)).items()}
+    assert told == {"Hill": (3000.0, 1.5), "Hill (2)": (255.0, 1.0), "Town": (255.0, 1.0), "Town (2)": (2000.0, 1.0)}
 
 
 @pytest.fixture

@@ -1,0 +1,40 @@
+"""The commands that answer with the footprints of a place."""
+
+from pathlib import Path
+
+import pytest
+
+from footprint_pipeline.commands import places
+from footprint_pipeline.model import tracking
+from footprint_pipeline.registry import CHAMPION, SERVING_FOLDER, Registry
+from footprint_pipeline.settings import Settings, load_settings
+from footprint_pipeline.spacenet.synthetic.city import CitySpec, write_city
+from footprint_pipeline_tests.stages.test_promotion import log_network, write_answer
+
+# mlflow.pyfunc warns of its own type hints when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:.*inferred as AnyType:UserWarning")
+
+
+@pytest.mark.slow
+def test_a_question_is_answered_by_the_champion_of_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not by what the service that answered last had in its cache, in either direction."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"sqlite:///{tmp_path / 'mlflow.db'}")
+    city = write_city(tmp_path / "source", CitySpec(rows=1, columns=2, tile_height=160, tile_width=176))
+    settings = load_settings(home=tmp_path / "home", imagery=str(city.mosaic))
+    registry = Registry(uri, settings.model_name)
+    versions = []
+    for number, probability in enumerate((0.9, 0.1)):
+        model_id, run_id = log_network(settings.home, uri)
+        answer = write_answer(tmp_path / f"answer-{number}" / SERVING_FOLDER, probability)
+        tracking.add_to_model(uri, model_id, answer, SERVING_FOLDER)
+        versions.append(registry.register(model_id=model_id, run_id=run_id, tags={}, description=""))
+
+    def asked(settings: Settings, champion: str) -> tuple[str, int]:
+        registry.point(CHAMPION, champion)
+        told = places.ask(settings, coordinate=None, zoom=18, imagery=None, out=tmp_path / "answer")
+        assert all(Path(file).stat().st_size for file in told["files"])
+        return told["version"], told["footprints"]
+
+    assert asked(settings, versions[0]) == (versions[0], 1)
+    assert asked(settings, versions[1]) == (versions[1], 0)
+    assert asked(settings, versions[0]) == (versions[0], 1)

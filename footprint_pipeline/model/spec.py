@@ -12,8 +12,9 @@ UPSAMPLINGS = ("nearest", "bilinear", "transpose")
 ENCODER_WEIGHTS = ("imagenet", "random")
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "hold", "constant")
-FEWEST_CHIPS = 1000
-"""Of a pass, unless a spec says otherwise: a few dozen tiles would else be left long before they are learned."""
+FEWEST_CHIPS, OF_PX = 1000, 256
+"""Of a pass, unless a spec says otherwise, and their side; of larger chips as many as have these pixels. A few dozen tiles
+would else be left long before they are learned."""
 _LARGEST_STRIDE = 128
 """Beyond, a network sees less of a tile of usual size than it shrinks it by."""
 _WITHOUT_ENCODER = ("network.depth", "network.stem", "network.dropout")
@@ -132,8 +133,8 @@ class TrainingSpec:
         batch_size: chips a step, of all GPUs together.
         chip_size: side of the chips, pixels.
         epochs: passes at most.
-        chips_per_epoch: chips a pass; as many as cover the training ground once, but at least
-            1,000, when None.
+        chips_per_epoch: chips a pass; when None, as many as cover the training ground once, but at least 1,000, or of
+            chips of more than 256 pixels as many as have the pixels of these.
         max_batches: steps a pass at most; no limit when None.
         balance: an AOI is drawn in proportion to its ground to this power: 1 by ground, 0 each AOI alike.
         patience: stop after this many epochs without a better validation loss.

@@ -24,7 +24,7 @@ from footprint_pipeline.model.conductor import Conductor
 from footprint_pipeline.model.devices import accelerated, choose_devices, choose_precision, spread_over
 from footprint_pipeline.model.learner import Learner, build_learner
 from footprint_pipeline.model.memory import freed_memory_kept
-from footprint_pipeline.model.spec import FEWEST_CHIPS, TrainingSpec
+from footprint_pipeline.model.spec import FEWEST_CHIPS, OF_PX, TrainingSpec
 from footprint_pipeline.model.start import take_weights
 from footprint_pipeline.model.unet import as_kept, build_unet
 from footprint_pipeline.model.watching import Watcher
@@ -133,7 +133,8 @@ def train(
 def steps_per_epoch(spec: TrainingSpec, cache: TileCache) -> int:
     """Steps of an epoch: as the spec says, or as cover the training ground once, which little ground does not end."""
     ground = float(cache.ground_px[cache.members("train")].sum())
-    chips = spec.chips_per_epoch or max(math.ceil(ground / spec.chip_size**2), FEWEST_CHIPS)
+    fewest = FEWEST_CHIPS * min(1.0, (OF_PX / spec.chip_size) ** 2)
+    chips = spec.chips_per_epoch or math.ceil(max(ground / spec.chip_size**2, fewest))
     steps = max(1, math.ceil(chips / spec.batch_size))
     return min(steps, spec.max_batches or steps)
 

@@ -316,6 +316,8 @@ def test_adam_goes_without_decay_too() -> None:
 
 def test_steps_cover_the_ground_once_unless_told_otherwise(cache: TileCache, monkeypatch: pytest.MonkeyPatch) -> None:
     assert steps_per_epoch(toy_spec(chips_per_epoch=None), cache) == 1000 / 4  # little ground: as few as there may be
+    assert steps_per_epoch(toy_spec(chips_per_epoch=None, chip_size=256), cache) == 1000 / 4
+    assert steps_per_epoch(toy_spec(chips_per_epoch=None, chip_size=512), cache) == 63  # 250 chips have their pixels
     monkeypatch.setattr("footprint_pipeline.model.training.FEWEST_CHIPS", 3)
     assert steps_per_epoch(toy_spec(chips_per_epoch=None), cache) == 4  # four tiles of 64, chips of 32, batches of 4
     assert steps_per_epoch(toy_spec(chips_per_epoch=9), cache) == 3

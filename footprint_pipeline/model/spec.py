@@ -13,8 +13,10 @@ ENCODER_WEIGHTS = ("imagenet", "random")
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "hold", "constant")
 FEWEST_CHIPS, OF_PX = 1000, 256
-"""Of a pass, unless a spec says otherwise, and their side; of larger chips as many as have these pixels. A few dozen tiles
-would else be left long before they are learned."""
+"""Of a pass, unless a spec says otherwise, and their side; of larger chips as many as have these pixels.
+
+A few dozen tiles would else be left long before they are learned.
+"""
 _LARGEST_STRIDE = 128
 """Beyond, a network sees less of a tile of usual size than it shrinks it by."""
 _WITHOUT_ENCODER = ("network.depth", "network.stem", "network.dropout")

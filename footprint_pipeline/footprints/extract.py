@@ -248,7 +248,7 @@ def profile_patch(spec: ModelSpec, patch: Patch) -> InputProfile:
 def _normalization(spec: ModelSpec, patch: Patch) -> Normalization:
     if patch.pixels.dtype == np.uint8:
         return UINT8
-    deep = {stretch for stretch in spec.normalization.values() if stretch != UINT8}
+    deep = spec.deep_stretches
     if len(deep) == 1:
         return deep.pop()
     known = f"was trained with {len(deep)} different stretches of such" if deep else "was trained on 8-bit"

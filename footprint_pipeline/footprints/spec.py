@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from footprint_pipeline.errors import ModelError
 from footprint_pipeline.files import atomic_path
 from footprint_pipeline.footprints.domain import DomainReference
-from footprint_pipeline.footprints.normalization import Normalization
+from footprint_pipeline.footprints.normalization import UINT8, Normalization
 
 SPEC_FILE = "spec.json"
 ONNX_FILE = "model.onnx"
@@ -46,7 +46,7 @@ class ModelSpec(BaseModel):
     )
     aois: tuple[str, ...] = Field(description="AOIs trained on")
     normalization: dict[str, Normalization] = Field(
-        description="by AOI: how its sensor values became [0, 1]; 8-bit imagery is always divided by 255"
+        description="by AOI and pixel type: how sensor values became [0, 1]; 8-bit imagery is always divided by 255"
     )
     domain: DomainReference | None = Field(
         None, description="what the training tiles look like; None for models of before it was written down"
@@ -54,6 +54,11 @@ class ModelSpec(BaseModel):
     metrics: dict[str, float] = Field(default_factory=dict, description="scores on the test split")
     run_id: str = Field("", description="MLflow run that trained it")
     created: datetime | None = None
+
+    @property
+    def deep_stretches(self) -> set[Normalization]:
+        """How imagery of more than 8 bits became [0, 1]; the service can take such imagery where it is one way."""
+        return set(self.normalization.values()) - {UINT8}
 
     def write(self, folder: Path) -> Path:
         """Write `spec.json` into `folder`, atomically."""

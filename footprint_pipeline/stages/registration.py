@@ -91,6 +91,11 @@ def register_model(
         run_id=trained.run_id,
         created=datetime.now(UTC),
     )
+    if (deep := len(spec.deep_stretches)) > 1:
+        log.warning(
+            "Imagery of more than 8 bits was stretched in %d ways in training, so the service will take 8-bit imagery "
+            "alone; for deep imagery train on areas of one stretch.", deep,
+        )  # fmt: skip
     test = of_split(settings, trained, "test")
     tiles = Tiles(test, load_polygons(Lake(settings.home.absolute()), test))
     with tempfile.TemporaryDirectory() as scratch:

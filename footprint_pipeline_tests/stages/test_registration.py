@@ -20,7 +20,7 @@ from footprint_pipeline.dataset.tiles import read_tile
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation.spec import PromotionSpec
 from footprint_pipeline.footprints.domain import gsd_step
-from footprint_pipeline.footprints.normalization import UINT8
+from footprint_pipeline.footprints.normalization import UINT8, Normalization
 from footprint_pipeline.footprints.runtime import Runtime, has_bfloat16
 from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.handover import RegisteredModel, ToleranceSweep, TrainedUnet
@@ -260,12 +260,16 @@ def test_chips_to_calibrate_on_are_what_the_network_sees(settings: Settings, tmp
 
 
 def test_a_network_that_is_registered_again_leaves_what_serves_as_it_is(
-    settings: Settings, network: keras.Model, tmp_path: Path
+    settings: Settings, network: keras.Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trained = log(settings, network)
     registry = Registry(settings.mlflow_uri, settings.model_name)
     first = register_as(settings, trained).version
+    assert "stretched in" not in caplog.text
+    deep = {str(high): Normalization(low=(0, 0, 0), high=(high,) * 3) for high in (2047, 4095)}
+    trained = trained.model_copy(update={"normalization": {AOI: UINT8, **deep}})
     second = register_as(settings, trained, tolerance=0.9, flips=1).version
+    assert "Imagery of more than 8 bits was stretched in 2 ways" in caplog.text
     for version, chosen in ((first, (0.6, 2)), (second, (0.9, 1))):
         pulled = ModelSpec.read(registry.pull(version=version, into=tmp_path))
         exported = ModelSpec.read(registry.pull_onnx(version=version, into=tmp_path / f"onnx-{version}")[1].parent)

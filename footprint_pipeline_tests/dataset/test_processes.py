@@ -107,7 +107,8 @@ def test_they_end_with_the_block(chips: TrainingChips) -> None:
 @pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_they_end_with_whoever_began_them(death: signal.Signals) -> None:
     program = (
-        "import time\n"
+        "import signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which who runs the tests may have put off
         "from footprint_pipeline_tests.dataset.test_batches import memory_cache, noisy\n"
         "from footprint_pipeline.dataset.augmentation import NONE\n"
         "from footprint_pipeline.dataset.batches import TrainingChips\n"

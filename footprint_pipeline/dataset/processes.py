@@ -7,7 +7,6 @@ Linux's `memfd_create`; elsewhere threads have to do.
 import mmap
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -77,6 +76,7 @@ class _Maker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[shared],
+            process_group=0,  # Ctrl-C is for the process that began it
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         self._asks, self._answers = (cast(BinaryIO, pipe) for pipe in (self._process.stdin, self._process.stdout))
@@ -159,7 +159,6 @@ def _make(shared: int, asked: BinaryIO, answered: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that began this one
     cv2.setNumThreads(1)
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # for who prints

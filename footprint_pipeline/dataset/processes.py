@@ -1,7 +1,8 @@
 """Batches made in processes of their own, for an accelerator that takes more than one interpreter's threads can make.
 
 What belongs here: how batches come from one process into another. What is in them is `batches`' business. It needs
-Linux's `memfd_create`; elsewhere threads have to do.
+Linux's `memfd_create`; elsewhere threads have to do. Not `multiprocessing`, whose workers outlive a parent that is
+killed.
 """
 
 import mmap
@@ -37,7 +38,7 @@ class ChipProcesses:
     def __init__(self, chips: TrainingChips, processes: int) -> None:
         self._free: SimpleQueue[_Maker] = SimpleQueue()
         self._makers = [_Maker(chips) for _ in range(processes)]
-        self.ids = [maker.id for maker in self._makers]
+        self.ids = [maker.process.pid for maker in self._makers]
         for maker in self._makers:
             self._free.put(maker)
 
@@ -71,7 +72,7 @@ class _Maker:
         shared = os.memfd_create("chips")
         os.ftruncate(shared, sum(part.nbytes for part in chips.empty_batch()))
         self._made = _laid_out(chips, shared)
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(shared)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -79,13 +80,8 @@ class _Maker:
             process_group=0,  # Ctrl-C is for the process that began it
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-        self._asks, self._answers = (cast(BinaryIO, pipe) for pipe in (self._process.stdin, self._process.stdout))
+        self._asks, self._answers = (cast(BinaryIO, pipe) for pipe in (self.process.stdin, self.process.stdout))
         os.close(shared)
-
-    @property
-    def id(self) -> int:
-        """Of the process."""
-        return self._process.pid
 
     def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """A batch, copied out of the shared memory."""
@@ -96,9 +92,9 @@ class _Maker:
             pickle.dump((epoch, step), self._asks)
             self._asks.flush()
             failure = pickle.load(self._answers)  # noqa: S301  # of our own process
-        except (EOFError, OSError, ValueError):
+        except (EOFError, OSError, ValueError, pickle.UnpicklingError):
             raise TrainingError(
-                f"A process that cuts chips has ended (exit status {self._process.wait()}).",
+                f"A process that cuts chips has ended (exit status {self.process.wait()}).",
                 fix="See whether memory was full; lower batch_size or chip_size then.",
             ) from None
         if failure is not None:
@@ -114,10 +110,10 @@ class _Maker:
     def wait(self) -> None:
         """Until it has ended."""
         try:
-            self._process.wait(_PATIENCE_S)
+            self.process.wait(_PATIENCE_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.process.kill()
+            self.process.wait()
         self._answers.close()
 
 

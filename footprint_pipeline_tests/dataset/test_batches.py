@@ -45,6 +45,14 @@ def noisy(split: str, seed: int, *, height: int = 50, width: int = 60) -> tuple[
     return split, rng.integers(1, 256, (height, width, 3), np.uint8), labels
 
 
+def fails(chips: TrainingChips, step: int) -> bool:
+    try:
+        chips.batch(0, step)
+    except ValueError:
+        return True
+    return False
+
+
 def test_reading_batches_needs_neither_pandas_nor_gdal() -> None:
     """So a training can run where only NumPy, OpenCV and Keras are installed."""
     loaded = subprocess.run(
@@ -137,14 +145,7 @@ def test_what_fails_in_a_thread_is_raised_where_its_batch_was_due() -> None:
     broken = replace(whole, images=whole.images[:3000])  # the second tile is cut off
     chips = TrainingChips(broken, 32, 1, NONE, seed=3)
 
-    def fails(step: int) -> bool:
-        try:
-            chips.batch(0, step)
-        except ValueError:
-            return True
-        return False
-
-    first = next(step for step in range(50) if fails(step))
+    first = next(step for step in range(50) if fails(chips, step))
     assert first > 0
     running = stream(chips, steps_per_epoch=50, threads=2)
     assert len(list(islice(running, first))) == first

@@ -17,7 +17,7 @@ from footprint_pipeline.dataset.augmentation import NONE, AugmentationSpec
 from footprint_pipeline.dataset.batches import TrainingChips, stream
 from footprint_pipeline.dataset.processes import POSSIBLE, ChipProcesses, _Pickler
 from footprint_pipeline.errors import DatasetError, TrainingError
-from footprint_pipeline_tests.dataset.test_batches import memory_cache, noisy, plain
+from footprint_pipeline_tests.dataset.test_batches import fails, memory_cache, noisy, plain
 
 pytestmark = pytest.mark.skipif(not POSSIBLE, reason="needs memfd_create, which Linux has")
 
@@ -72,15 +72,7 @@ def test_what_fails_there_is_raised_here(chips: TrainingChips) -> None:
 
 def test_after_a_failure_it_goes_on(chips: TrainingChips) -> None:
     broken = replace(chips, batch_size=1, spec=NONE, cache=replace(chips.cache, images=chips.cache.images[:3000]))
-
-    def fails(step: int) -> bool:
-        try:
-            broken.batch(0, step)
-        except ValueError:
-            return True
-        return False
-
-    bad, good = (next(step for step in range(50) if fails(step) is wanted) for wanted in (True, False))
+    bad, good = (next(step for step in range(50) if fails(broken, step) is wanted) for wanted in (True, False))
     with ChipProcesses(broken, 1) as processes:
         with pytest.raises(ValueError, match="reshape"):
             processes.batch(0, bad)

@@ -94,10 +94,11 @@ def machine() -> str:
             name = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    gpus = subprocess.run(asked, capture_output=True, text=True).stdout.split("\n") if shutil.which(asked[0]) else []
-    parts = [name, f"{CORES} cores", *filter(None, gpus), f"Python {platform.python_version()}", platform.system()]
-    return ", ".join(parts)
+    gpus: list[str] = []
+    if shutil.which("nvidia-smi"):
+        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        gpus = subprocess.run(asked, capture_output=True, text=True).stdout.splitlines()
+    return ", ".join([name, f"{CORES} cores", *gpus, f"Python {platform.python_version()}", platform.system()])
 
 
 def in_turn(*works: Callable[[], object], rounds: int = 3) -> list[float]:

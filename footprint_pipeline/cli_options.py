@@ -133,13 +133,15 @@ def sweep_options(function: Command) -> Command:
     """How tolerance and seed level are chosen; the function gets `sweep`, the config of the asset."""
 
     @wraps(function)
-    def with_sweep(settings: Settings, rule: str, flips: str, **options: Any) -> dict[str, Any]:
-        return function(settings, sweep={"rule": rule, "flips": int(flips)}, **options)
+    def with_sweep(settings: Settings, rule: str, half_say: int, flips: str, **options: Any) -> dict[str, Any]:
+        return function(settings, sweep={"rule": rule, "half_say": half_say, "flips": int(flips)}, **options)
 
     spec, says = SweepSpec(), descriptions(SweepSpec)
     option = partial(click.option, cls=Option, heading="Tolerance", show_default=True)
     with_sweep = option("--flips", type=click.Choice(list(map(str, FLIPS))), default=str(spec.flips),
                         help=says["flips"])(with_sweep)  # fmt: skip
+    with_sweep = option("--half-say", type=click.IntRange(0), default=spec.half_say, metavar="BUILDINGS",
+                        help=says["half_say"])(with_sweep)  # fmt: skip
     return option("--rule", type=click.Choice(RULES), default=spec.rule, help=says["rule"])(with_sweep)
 
 

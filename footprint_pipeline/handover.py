@@ -42,6 +42,7 @@ class ToleranceSweep(_Record):
     run_id: str
     model_id: str
     tolerance: float
+    own_tolerances: dict[str, float] = {}
     median_tile_f1: float
     std_tile_f1: float
     pooled_pixel_f1: float
@@ -61,6 +62,7 @@ class TestEvaluation(_Record):
     run_id: str
     model_id: str
     tolerance: float
+    own_tolerances: dict[str, float] = {}
     seed_level: float | None = None
     flips: int = 1
     min_area_m2: float = 0.0

@@ -113,6 +113,7 @@ class FeatureCollection(_Answer):
 
     type: Literal["FeatureCollection"]
     attribution: str | None = Field(None, description="whom to credit")
+    tolerance: float = Field(description="a pixel is a building where probability > 1 - tolerance")
     out_of_domain: float | None = Field(None, ge=0, le=1)
     numberMatched: int | None = Field(None, description="how many there are")  # noqa: N815 - OGC's name
     numberReturned: int | None = Field(None, description="how many are told, by `limit`")  # noqa: N815

@@ -35,7 +35,9 @@ Zoom = Annotated[int, Field(ge=10, le=19, description="zoom of the 512-px slippy
 Tolerance = Annotated[
     float,
     Field(
-        gt=0, le=1, description="a pixel is a building where probability > 1 - tolerance; the model's own by default"
+        gt=0,
+        le=1,
+        description="a pixel is a building where probability > 1 - tolerance; the model's own at the place by default",
     ),
 ]
 MinArea = Annotated[

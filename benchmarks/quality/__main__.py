@@ -8,7 +8,7 @@ table of what there is is printed.
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -51,7 +51,7 @@ def main() -> None:
 def table(
     answered: Sequence[tuple[Row, dict[str, Any]]], aois: Sequence[str], cost: dict[UNetSpec, float]
 ) -> Iterator[str]:
-    """Lines of Markdown: figures of an area are median tile F1 / pooled pixel F1 / building F1.
+    """Lines of Markdown: figures of an area are median tile F1 / pooled pixel F1 / building F1, and its own tolerance.
 
     The loss is the lowest on the validation tiles: of a row with the same tiles and the same loss it can be compared.
     """
@@ -77,14 +77,17 @@ def table(
             "–" if tuned["seed_level"] is None else f"{tuned['seed_level']:.1f}",
             f"{tuned['min_area_m2']:g}",
             *(
-                " / ".join(f"{scores[aoi][name]:.3f}" for name in ("median_tile_f1", "pooled_pixel_f1", "building_f1"))
-                if aoi in scores
-                else "–"
+                _figures(scores[aoi], tuned.get("own_tolerances", {}).get(aoi)) if aoi in scores else "–"
                 for aoi in aois
             ),
         ]
         cells += [f"{1000 * cost[spec.network]:.0f}"] if cost else []
         yield f"| {' | '.join(cells)} |"
+
+
+def _figures(scores: Mapping[str, float], own_tolerance: float | None) -> str:
+    told = " / ".join(f"{scores[name]:.3f}" for name in ("median_tile_f1", "pooled_pixel_f1", "building_f1"))
+    return told if own_tolerance is None else f"{told} at {own_tolerance:.2f}"
 
 
 def latencies(networks: Sequence[UNetSpec]) -> dict[UNetSpec, float]:

@@ -57,7 +57,8 @@ class Bench:
         else:
             home = self.folder / "homes" / row.untrained
             answers["train"] = json.loads(self._answers(row.untrained).read_text(encoding="utf-8"))["train"]
-        answers["tune"] = footprint("tune", home, *row.tune)
+        # Rows compare networks, so one tolerance serves all areas unless a row says otherwise.
+        answers["tune"] = footprint("tune", home, "--half-say", "0", *row.tune)
         answers["evaluate"] = footprint("evaluate", home)
         _write(self._answers(row.name), json.dumps(answers))
         return answers

@@ -173,6 +173,7 @@ def tune(settings: Settings, *, sweep: Mapping[str, Any]) -> dict[str, Any]:
         "_lines": [
             f"Tuned tolerance: {swept.tolerance:.2f} with median={swept.median_tile_f1:.4f} "
             f"stdev={swept.std_tile_f1:.4f}",
+            *(f"  {aoi} has its own: {own:.2f}" for aoi, own in swept.own_tolerances.items()),
             f"  rule {swept.rule}, at least {swept.min_area_m2:g} m², buildings that touch are "
             f"{'not told apart' if swept.seed_level is None else f'told apart at level {swept.seed_level:.2f}'}",
             next_commands(settings, "evaluate"),

@@ -1,7 +1,7 @@
 """Building F1 over tolerance, seed level and minimum area. Which of them to take is `choice`'s business."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -85,13 +85,17 @@ def match_at(
     ]
 
 
-def mean_f1(measured: pd.DataFrame) -> pd.DataFrame:
-    """Building F1, mean over AOIs, which count by the root of their buildings: what is measured on few is chance.
+def mean_f1(measured: pd.DataFrame, *, say: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """Building F1, mean over AOIs.
+
+    Args:
+        measured: what `measure_buildings` measured.
+        say: how much an AOI counts. When None, the root of its buildings: what is measured on few is chance.
 
     Returns:
         One row a setting, in the order measured: `tolerance`, …, `f1`; 0 where no AOI has a building.
     """
-    weight = np.sqrt(measured["tp"] + measured["fn"])
+    weight = np.sqrt(measured["tp"] + measured["fn"]) if say is None else measured["aoi"].map(say).fillna(0.0)
     weighed = measured.assign(weight=weight, f1=weight * measured["f1"])
     total = weighed.groupby(SETTING, sort=False, dropna=False)[["f1", "weight"]].sum()
     return (total["f1"] / total["weight"].replace(0, 1)).rename("f1").reset_index()

@@ -77,9 +77,20 @@ def _headline(scores: TestScores, intervals: Mapping[str, Interval]) -> list[tup
 
 
 def _by_aoi(scores: TestScores) -> Part:
-    head = ["area", "tiles", "median F1", "pooled F1", "building F1", "precision", "recall", "buildings", "footprints"]
+    head = [
+        "area",
+        "tiles",
+        "tolerance",
+        "median F1",
+        "pooled F1",
+        "building F1",
+        "precision",
+        "recall",
+        "buildings",
+        "footprints",
+    ]
     names = [
-        "aoi", "tiles", *FIGURES, "building_precision", "building_recall", "buildings", "proposals",
+        "aoi", "tiles", "tolerance", *FIGURES, "building_precision", "building_recall", "buildings", "proposals",
     ]  # fmt: skip
     return Part(
         title="By area",

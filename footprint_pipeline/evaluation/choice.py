@@ -4,8 +4,9 @@ The tolerance says how far buildings reach, the seed level where those that touc
 the rules. What they ask is measured by `tolerance` (pixels) and `building_sweep`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,7 @@ class Settled:
     Attributes:
         choice: the tolerance, and pixel F1 there.
         article: what the article's rule would choose.
+        own: the tolerances of AOIs for themselves; empty where one serves all.
         seed_level: buildings that touch are told apart by interiors above it; None: they are not.
         min_area_m2: smaller footprints are no buildings.
         building_f1: SpaceNet's there, on the tiles measured, as `building_sweep.mean_f1` has it.
@@ -49,13 +51,15 @@ class Settled:
     building_f1: float
     measured: pd.DataFrame
     calibration: Curve
+    own: dict[str, float] = field(default_factory=dict)
 
 
 def settle(table: SweepTable, tiles: Sequence[Labelled], spec: SweepSpec) -> Settled:
     """Choose by the spec's rule; of equals the smaller tolerance, the smaller area, and not separating, wins.
 
     Whatever the rule for the tolerance, seed level and minimum area are those of the highest building F1: the level at
-    the tolerance, or at the middle one of several candidates, which are then measured at this level alone.
+    the tolerance, or at the middle one of several candidates, which are then measured at this level alone. They serve
+    all AOIs alike; `SweepSpec.half_say` tells when an AOI has a tolerance of its own.
 
     Args:
         table: the sweep of all tiles.
@@ -71,8 +75,7 @@ def settle(table: SweepTable, tiles: Sequence[Labelled], spec: SweepSpec) -> Set
     elif spec.rule == "pooled_pixel_f1":
         candidates = [highest_pooled(table)]
     else:
-        allowed = harmless(table, slack=spec.slack)
-        candidates = [choice_at(table, int(at)) for at in allowed[spread(len(allowed), spec.tolerances)]]
+        candidates = [choice_at(table, at) for at in _candidates(table, spec)]
     separable = any(tile.answer.interior is not None for tile in tiles)
     levels = (None, *(spec.seed_levels if separable else ()))
     areas = sorted(spec.min_areas_m2)
@@ -92,8 +95,53 @@ def settle(table: SweepTable, tiles: Sequence[Labelled], spec: SweepSpec) -> Set
     eligible = mean_f1(measured[of_level & measured["tolerance"].isin(tolerances)])
     best = _best(eligible.sort_values(["tolerance", "min_area_m2"], kind="stable"))
     choice, min_area_m2 = candidates[tolerances.index(best["tolerance"])], float(best["min_area_m2"])
-    said, true = _came_true(tiles, tolerance=choice.tolerance, seed_level=level, min_area_m2=min_area_m2)
-    return Settled(choice, article, level, min_area_m2, float(best["f1"]), measured, fit_curve(said, true))
+    own = _own_tolerances(table, tiles, spec, at_levels, seed_level=level, min_area_m2=min_area_m2)
+    at = {tile.aoi: own.get(tile.aoi, choice.tolerance) for tile in tiles}
+    said, true = _came_true(tiles, at, seed_level=level, min_area_m2=min_area_m2)
+    return Settled(choice, article, level, min_area_m2, float(best["f1"]), measured, fit_curve(said, true), own)
+
+
+def _candidates(table: SweepTable, spec: SweepSpec, say: Mapping[str, float] | None = None) -> list[int]:
+    """Positions of the tolerances that building F1 decides between."""
+    allowed = harmless(table, slack=spec.slack, say=say)
+    return allowed[spread(len(allowed), spec.tolerances)].tolist()
+
+
+def _own_tolerances(
+    table: SweepTable,
+    tiles: Sequence[Labelled],
+    spec: SweepSpec,
+    measured: pd.DataFrame,
+    *,
+    seed_level: float | None,
+    min_area_m2: float,
+) -> dict[str, float]:
+    """The tolerance of every AOI that has a building, by the same rule but with more say of its own figures.
+
+    What is measured on few buildings is chance, so the figures of all AOIs count as well, and the less an AOI is
+    measured on, the more: with `half_say` buildings half.
+    """
+    counts = (measured["tp"] + measured["fn"]).groupby(measured["aoi"]).first()
+    buildings = {str(aoi): int(count) for aoi, count in counts.items() if count}
+    if spec.rule != "building_f1" or not spec.half_say or len(buildings) < 2 or not table.aois:
+        return {}
+    roots = {aoi: math.sqrt(count) for aoi, count in buildings.items()}
+    says = {
+        aoi: {other: (1 - alone) * root / sum(roots.values()) + alone * (other == aoi) for other, root in roots.items()}
+        for aoi, count in buildings.items()
+        for alone in [count / (count + spec.half_say)]
+    }
+    candidates = {aoi: table.tolerances[_candidates(table, spec, say)].tolist() for aoi, say in says.items()}
+    measured = measure_buildings(
+        tiles,
+        tolerances=sorted(set().union(*candidates.values())),
+        seed_levels=[seed_level],
+        min_areas_m2=[min_area_m2],
+    )
+    return {
+        aoi: float(_best(mean_f1(measured[measured["tolerance"].isin(candidates[aoi])], say=say))["tolerance"])
+        for aoi, say in says.items()
+    }
 
 
 def _best(f1: pd.DataFrame) -> pd.Series:
@@ -102,12 +150,12 @@ def _best(f1: pd.DataFrame) -> pd.Series:
 
 
 def _came_true(
-    tiles: Sequence[Labelled], *, tolerance: float, seed_level: float | None, min_area_m2: float
+    tiles: Sequence[Labelled], tolerances: Mapping[str, float], *, seed_level: float | None, min_area_m2: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The confidence of every footprint that counts, and whether it is a building."""
+    """The confidence of every footprint that counts, and whether it is a building, at the tolerance of its AOI."""
     said, true = [], []
     for tile in tiles:
-        (((found, matches),),) = match_at(tile, [(tolerance, seed_level)], min_areas_m2=[min_area_m2])
+        (((found, matches),),) = match_at(tile, [(tolerances[tile.aoi], seed_level)], min_areas_m2=[min_area_m2])
         said.append(found.confidence[matches.proposed])
         true.append(matches.right[matches.proposed])
     return np.concatenate(said), np.concatenate(true)

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import cv2
 import matplotlib
@@ -15,6 +16,7 @@ from footprint_pipeline.evaluation.choice import Settled
 from footprint_pipeline.evaluation.scoring import TilePrediction
 from footprint_pipeline.evaluation.tolerance import Choice, SweepTable
 from footprint_pipeline.footprints.picture import encode_png
+from footprint_pipeline.footprints.spec import ModelSpec
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -46,32 +48,32 @@ def overlay(image: np.ndarray, truth: np.ndarray, claimed: np.ndarray) -> np.nda
 
 
 def contact_sheet(
-    predictions: Sequence[TilePrediction], *, tolerance: float, seed_level: float | None = None, height: int = 280
+    predictions: Sequence[TilePrediction],
+    *,
+    tolerance: float,
+    own_tolerances: Mapping[str, float] = MappingProxyType({}),
+    seed_level: float | None = None,
+    height: int = 280,
 ) -> bytes:
     """Tiles in rows: image, outlines of the labels, overlay with outlines found; an empty strip for no tiles. PNG."""
-    return _sheet(
-        [
-            [tile.image, _labelled(tile), _painted(tile, tolerance=tolerance, seed_level=seed_level)]
-            for tile in predictions
-        ],
-        height,
-    )
+    rows = []
+    for tile in predictions:
+        here = own_tolerances.get(tile.aoi, tolerance)
+        rows.append([tile.image, _labelled(tile), _painted(tile, tolerance=here, seed_level=seed_level)])
+    return _sheet(rows, height)
 
 
 def comparison_sheet(
-    pairs: Sequence[tuple[TilePrediction, TilePrediction]],
-    *,
-    tolerances: tuple[float, float],
-    seed_levels: tuple[float | None, float | None],
+    pairs: Sequence[tuple[TilePrediction, TilePrediction]], specs: tuple[ModelSpec, ModelSpec]
 ) -> bytes:
-    """What two networks say of the same tiles, in rows: outlines of the labels, the one's overlay, the other's. PNG."""
+    """What two models say of the same tiles, in rows: outlines of the labels, the one's overlay, the other's. PNG."""
     return _sheet(
         [
             [
                 _labelled(pair[0]),
                 *(
-                    _painted(tile, tolerance=tolerance, seed_level=level)
-                    for tile, tolerance, level in zip(pair, tolerances, seed_levels, strict=True)
+                    _painted(tile, tolerance=spec.tolerance_of(tile.aoi), seed_level=spec.seed_level)
+                    for tile, spec in zip(pair, specs, strict=True)
                 ),
             ]
             for pair in pairs

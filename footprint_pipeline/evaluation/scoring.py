@@ -6,9 +6,10 @@ is no imagery nothing is claimed.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import geopandas as gpd
 import numpy as np
@@ -101,11 +102,12 @@ class TilePrediction:
 
 @dataclass(frozen=True)
 class TestScores:
-    """Scores of a network at one tolerance on a set of tiles.
+    """Scores of a network on a set of tiles, at one tolerance for each AOI.
 
     Attributes:
-        tiles: one row a tile: `tile_id`, `aoi`, `pixels` with imagery, pixel counts and F1, building counts and F1.
-        by_aoi: one row an AOI: `aoi`, `tiles`, the three figures, building precision and recall.
+        tiles: one row a tile: `tile_id`, `aoi`, `tolerance`, `pixels` with imagery, counts and F1 of pixels and of
+            buildings.
+        by_aoi: one row an AOI: `aoi`, `tiles`, `tolerance`, the three figures, building precision and recall.
         median_tile_f1: median over the tiles with building pixels of their pixel F1 (the article's figure).
         pooled_pixel_f1: pixel F1 of all tiles taken as one.
         building_f1: SpaceNet's, mean over the AOIs where there is a building or one was claimed.
@@ -189,16 +191,18 @@ def score_tiles(
     polygons: gpd.GeoDataFrame,
     *,
     tolerance: float,
+    own_tolerances: Mapping[str, float] = MappingProxyType({}),
     seed_level: float | None = None,
     min_area_m2: float = 0.0,
     on_tile: Callable[[TilePrediction, float], None] | None = None,
 ) -> TestScores:
-    """Pixel and building scores of predicted tiles at one tolerance.
+    """Pixel and building scores of predicted tiles at a tolerance.
 
     Args:
         predictions: from `predict_tiles`.
         polygons: the polygon table of their AOIs.
         tolerance: a pixel is a building where probability > 1 - tolerance.
+        own_tolerances: other tolerances, by AOI.
         seed_level: buildings that touch are told apart by interiors above it; None: they are not.
         min_area_m2: smaller footprints are no proposals, square metres, as in the service.
         on_tile: called with every prediction and its pixel F1, to keep some for pictures.
@@ -210,10 +214,11 @@ def score_tiles(
     rows, proposals, buildings = [], [], []
     probabilities = reliability(np.empty(0), np.empty(0))
     for prediction in predictions:
-        claimed, truth_px = prediction.probability > np.float32(1 - tolerance), prediction.truth > 0
+        here = own_tolerances.get(prediction.aoi, tolerance)
+        claimed, truth_px = prediction.probability > np.float32(1 - here), prediction.truth > 0
         tp = int(np.count_nonzero(claimed & truth_px))
         fp, fn = int(np.count_nonzero(claimed)) - tp, int(np.count_nonzero(truth_px)) - tp
-        found = prediction.answer.footprints(tolerance=tolerance, seed_level=seed_level, min_area_m2=min_area_m2)
+        found = prediction.answer.footprints(tolerance=here, seed_level=seed_level, min_area_m2=min_area_m2)
         truth = truth_of(prediction)
         (matches,) = match_buildings([Scene(found.polygons, found.confidence, truth)])
         counts = matches.score
@@ -221,7 +226,7 @@ def score_tiles(
         rows.append(
             {
                 "tile_id": prediction.tile_id, "aoi": prediction.aoi,
-                "pixels": int(np.count_nonzero(prediction.valid)),
+                "tolerance": here, "pixels": int(np.count_nonzero(prediction.valid)),
                 "pixel_tp": tp, "pixel_fp": fp, "pixel_fn": fn, "pixel_f1": f1,
                 "building_tp": counts.true_positives, "building_fp": counts.false_positives,
                 "building_fn": counts.false_negatives, "building_f1": counts.f1,
@@ -301,6 +306,7 @@ def _aoi_row(aoi: str, tiles: pd.DataFrame) -> dict[str, object]:
     return {
         "aoi": aoi,
         "tiles": len(tiles),
+        "tolerance": float(tiles["tolerance"].iloc[0]),
         "median_tile_f1": _median(tiles),
         "pooled_pixel_f1": _pooled(tiles),
         "building_f1": score.f1,

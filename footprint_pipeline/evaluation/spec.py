@@ -30,6 +30,9 @@ class SweepSpec:
             out as well.
         tiles: building F1 is measured on so many tiles at most, evenly spread over the validation split.
         flips: orientations that the network's answer is the mean of, in the sweep and ever after.
+        half_say: of several AOIs each gets a tolerance of its own, by the figures of all and its own, which count the
+            more the more buildings there are in them: half with so many. 0: one tolerance for all, as by the other
+            rules.
 
     Raises:
         SettingsError: there is no such rule, or nothing could be chosen.
@@ -42,6 +45,7 @@ class SweepSpec:
     min_areas_m2: tuple[float, ...] = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     tiles: int = 48
     flips: int = 1
+    half_say: int = 50
 
     def __post_init__(self) -> None:
         for name in ("seed_levels", "min_areas_m2"):
@@ -51,14 +55,16 @@ class SweepSpec:
         if self.flips not in FLIPS:
             raise SettingsError(f"flips is {self.flips}.", fix=f"Choose one of {', '.join(map(str, FLIPS))}.")
         if (
-            min((self.slack, *self.min_areas_m2)) < 0
+            min((self.slack, self.half_say, *self.min_areas_m2)) < 0
             or min(self.tolerances, self.tiles, len(self.min_areas_m2)) < 1
             or not all(0 < x < 1 for x in self.seed_levels)
         ):
             raise SettingsError(
                 f"Nothing can be chosen with slack {self.slack}, {self.tolerances} tolerances, {self.tiles} tiles, "
-                f"areas {_listed(self.min_areas_m2)}, seed levels {_listed(self.seed_levels)}.",
-                fix="Slack and areas are at least 0, numbers at least 1, levels lie between 0 and 1; name an area.",
+                f"areas {_listed(self.min_areas_m2)}, seed levels {_listed(self.seed_levels)}, "
+                f"half_say {self.half_say}.",
+                fix="Slack, half_say and areas are at least 0, numbers at least 1, levels lie between 0 and 1; name an "
+                "area.",
             )
 
 

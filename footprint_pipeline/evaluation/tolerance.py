@@ -7,7 +7,7 @@ buildings too.
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -273,17 +273,27 @@ def highest_pooled(table: SweepTable) -> Choice:
     return choice_at(table, int(np.argmax(table.pooled_f1)))
 
 
-def harmless(table: SweepTable, *, slack: float) -> np.ndarray:
+def harmless(table: SweepTable, *, slack: float, say: Mapping[str, float] | None = None) -> np.ndarray:
     """Positions of the tolerances whose median and pooled F1 are both at most `slack` below the highest there is.
 
-    Both are means over AOIs, which count by the root of their building pixels: an AOI of few tiles has a say, but no
-    more than it can know. Where there is no such tolerance, those nearest to it. Ascending, never empty.
+    Both are means over AOIs. Where there is no such tolerance, those nearest to it. Ascending, never empty.
+
+    Args:
+        table: the sweep of all tiles.
+        slack: at most so far below.
+        say: how much an AOI counts. When None, the root of its building pixels: an AOI of few tiles has a say, but no
+            more than it can know.
 
     Raises:
         DatasetError: no tile has a building.
     """
     areas = [area for area in table.by_aoi() if area.with_buildings.any()] or [table]
-    weights = [math.sqrt((area.true_positives[:, 0] + area.false_negatives[:, 0]).sum()) for area in areas]
+    weights = [
+        math.sqrt((area.true_positives[:, 0] + area.false_negatives[:, 0]).sum())
+        if say is None
+        else say.get(area.aois[0], 0.0)
+        for area in areas
+    ]
     median = np.average([_median_and_std(area)[0] for area in areas], axis=0, weights=weights)
     pooled = np.average([area.pooled_f1 for area in areas], axis=0, weights=weights)
     loss = np.maximum(median.max() - median, pooled.max() - pooled)

@@ -137,7 +137,7 @@ def extract(
         runtime: the model.
         imagery: where the pixels come from.
         bounds_3857: what is asked for.
-        tolerance: in (0, 1]; the model's own when None.
+        tolerance: in (0, 1]; the model's at the middle of the rectangle when None.
         min_area_m2: smaller footprints are dropped; the model's own when None.
         outline: how buildings are drawn; which area one belongs to is told by its raw outline either way.
         halos_px: how far to look around, pixels, ascending: the next one is tried when a building reaches
@@ -153,7 +153,9 @@ def extract(
         NoImageryError: there is no imagery in the area.
         ImageryError: the provider failed, or its bit depth is not what the model was trained on.
     """
-    tolerance = runtime.spec.tolerance if tolerance is None else tolerance
+    if tolerance is None:
+        ((longitude, latitude),) = unproject(np.array([bounds_3857.centre]))
+        tolerance = runtime.spec.tolerance_at(longitude, latitude)
     min_area_m2 = runtime.spec.min_area_m2 if min_area_m2 is None else min_area_m2
     stages = Stages() if stages is None else stages
     for halo_px in halos_px:

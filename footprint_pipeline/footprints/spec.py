@@ -12,6 +12,7 @@ from footprint_pipeline.errors import ModelError
 from footprint_pipeline.files import atomic_path
 from footprint_pipeline.footprints.domain import DomainReference
 from footprint_pipeline.footprints.normalization import UINT8, Normalization
+from footprint_pipeline.footprints.places import Box, place_of
 
 SPEC_FILE = "spec.json"
 ONNX_FILE = "model.onnx"
@@ -45,6 +46,12 @@ class ModelSpec(BaseModel):
         (), description="knots of the curve from a footprint's confidence to how many such footprints are buildings"
     )
     aois: tuple[str, ...] = Field(description="AOIs trained on")
+    own_tolerances: dict[str, float] = Field(
+        default_factory=dict, description="of AOIs where another tolerance serves better, by name"
+    )
+    places: dict[str, tuple[Box, ...]] = Field(
+        default_factory=dict, description="where the AOIs lie: boxes of west, south, east, north, degrees"
+    )
     normalization: dict[str, Normalization] = Field(
         description="by AOI and pixel type: how sensor values became [0, 1]; 8-bit imagery is always divided by 255"
     )
@@ -59,6 +66,14 @@ class ModelSpec(BaseModel):
     def deep_stretches(self) -> set[Normalization]:
         """How imagery of more than 8 bits became [0, 1]; the service can take such imagery where it is one way."""
         return set(self.normalization.values()) - {UINT8}
+
+    def tolerance_at(self, longitude: float, latitude: float) -> float:
+        """The tolerance at a place, degrees: that of the AOI that it belongs to, where it has its own."""
+        return self.tolerance_of(place_of(self.places, longitude, latitude))
+
+    def tolerance_of(self, aoi: str | None) -> float:
+        """The tolerance of an AOI: its own, where it has one."""
+        return self.tolerance if aoi is None else self.own_tolerances.get(aoi, self.tolerance)
 
     def write(self, folder: Path) -> Path:
         """Write `spec.json` into `folder`, atomically."""

@@ -31,8 +31,8 @@ def feature_collection(
 
     The id is a fingerprint of the centroid's place, to some two metres, and of the model's version: it stays when the
     building is found from another area or at another tolerance, unless that moves the centroid into the next cell.
-    Collection and features say how far out of domain the imagery is, where the model knows; features say when the
-    imagery was taken and how fine it is, where its source does.
+    Collection and features say the tolerance and, where the model knows, how far out of domain the imagery is; features
+    say when the imagery was taken and how fine it is, where its source does.
     """
     raster = extraction.raster
     imagery = {"imagery": raster.source, "imagery_date": raster.date, "imagery_gsd_m": _rounded(raster.profile.gsd_m)}
@@ -57,7 +57,8 @@ def feature_collection(
             strict=True,
         )
     ]
-    return {"type": "FeatureCollection", **_credit(attribution), **told, "features": features}
+    whole = {**_credit(attribution), "tolerance": extraction.tolerance, **told}
+    return {"type": "FeatureCollection", **whole, "features": features}
 
 
 def pixel_collection(extraction: UnplacedExtraction, spec: ModelSpec, *, model_version: str) -> dict[str, Any]:
@@ -81,7 +82,8 @@ def pixel_collection(extraction: UnplacedExtraction, spec: ModelSpec, *, model_v
         if extraction.gsd_m is not None:
             area["area_m2"] = round(float(area_px) * extraction.gsd_m**2, 2)
         features.append(_feature(polygon, identity, confidence, {**area, "outline": outline, **common}))
-    return {"type": "FeatureCollection", "coordinate_system": PIXELS, **told, "features": features}
+    whole = {"coordinate_system": PIXELS, "tolerance": extraction.tolerance, **told}
+    return {"type": "FeatureCollection", **whole, "features": features}
 
 
 def multipolygon(extraction: Extraction, *, attribution: str = "") -> dict[str, Any]:

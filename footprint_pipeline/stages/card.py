@@ -46,7 +46,13 @@ def model_card(
     middle = (len(ends) + 1) // 2
 
     def sheet(tiles: Sequence[TilePrediction]) -> bytes:
-        return reports.contact_sheet(tiles, tolerance=swept.tolerance, seed_level=swept.seed_level, height=220)
+        return reports.contact_sheet(
+            tiles,
+            tolerance=swept.tolerance,
+            own_tolerances=swept.own_tolerances,
+            seed_level=swept.seed_level,
+            height=220,
+        )
 
     return render_card(
         scores,
@@ -59,6 +65,7 @@ def model_card(
                 "split digest": trained.split_digest,
                 "resolution": f"{trained.gsd_m:.3f} m a pixel",
                 "tolerance": f"{swept.tolerance:.2f}, by the rule {swept.rule}",
+                **{f"tolerance of {aoi}": f"{own:.2f}" for aoi, own in swept.own_tolerances.items()},
                 "tolerance by the article's rule": f"{swept.article_tolerance:.2f}",
                 "smallest building": f"{swept.min_area_m2:g} m²",
                 "touching buildings": "not told apart"

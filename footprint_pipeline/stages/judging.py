@@ -78,6 +78,8 @@ def sweep_tolerance(
         choice.tolerance, settled.seed_level, settled.min_area_m2, spec.rule,
         choice.median_f1, choice.pooled_f1, settled.building_f1,
     )  # fmt: skip
+    if settled.own:
+        log.info("Of their own: %s", ", ".join(f"{aoi} {own:.2f}" for aoi, own in settled.own.items()))
     box_plot, heat_map = reports.box_plot(table, choice), reports.heat_map(settled)
     tracking.log_files(
         trained.run_id,
@@ -92,6 +94,7 @@ def sweep_tolerance(
         run_id=trained.run_id,
         model_id=trained.model_id,
         tolerance=choice.tolerance,
+        own_tolerances=settled.own,
         median_tile_f1=choice.median_f1,
         std_tile_f1=choice.std_f1,
         pooled_pixel_f1=choice.pooled_f1,
@@ -108,6 +111,7 @@ def sweep_tolerance(
         trained.run_id,
         {
             "tolerance": swept.tolerance,
+            **{f"tolerance_{aoi}": own for aoi, own in swept.own_tolerances.items()},
             "article_tolerance": settled.article.tolerance,
             "min_area_m2": swept.min_area_m2,
             **({} if swept.seed_level is None else {"seed_level": swept.seed_level}),
@@ -151,12 +155,16 @@ def evaluate_test(
         predictions,
         load_polygons(Lake(settings.home.absolute()), manifest),
         tolerance=swept.tolerance,
+        own_tolerances=swept.own_tolerances,
         seed_level=swept.seed_level,
         min_area_m2=swept.min_area_m2,
         on_tile=keep,
     )
     sheet = reports.contact_sheet(
-        [prediction for _, prediction in shown], tolerance=swept.tolerance, seed_level=swept.seed_level
+        [prediction for _, prediction in shown],
+        tolerance=swept.tolerance,
+        own_tolerances=swept.own_tolerances,
+        seed_level=swept.seed_level,
     )
     log.info(
         "Test: median tile F1 %.4f, pooled pixel F1 %.4f, building F1 %.4f",
@@ -190,6 +198,7 @@ def evaluate_test(
         run_id=trained.run_id,
         model_id=trained.model_id,
         tolerance=swept.tolerance,
+        own_tolerances=swept.own_tolerances,
         seed_level=swept.seed_level,
         flips=swept.flips,
         min_area_m2=swept.min_area_m2,
@@ -236,7 +245,7 @@ def of_one_training(trained: TrainedUnet, swept: ToleranceSweep, evaluation: Tes
         )
     if evaluation is None:
         return
-    same = ("model_id", "tolerance", "seed_level", "flips", "min_area_m2")
+    same = ("model_id", "tolerance", "own_tolerances", "seed_level", "flips", "min_area_m2")
     if any(getattr(evaluation, name) != getattr(swept, name) for name in same):
         raise DatasetError(
             f"The scores of run {evaluation.run_id} at tolerance {evaluation.tolerance:.2f} were not reached with what "

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 FORMER = "former_champion"
 """Tag of a version that was promoted: the version it took the place of, or `none`."""
 
-ANSWERING = ("model_id", "tolerance", "seed_level", "flips", "min_area_m2")
+ANSWERING = ("model_id", "tolerance", "own_tolerances", "seed_level", "flips", "min_area_m2")
 """Tags of a version that say what it answers; two with the same differ in arithmetic alone."""
 
 _VERDICT = re.compile(r" ?(?:Promoted|Not promoted): .*", re.DOTALL)
@@ -207,12 +207,7 @@ def compare(settings: Settings, first: str, second: str, tiles: Tiles, *, shown:
     table = table.sort_values("apart", ascending=False, ignore_index=True)
     told = tiles.manifest.set_index(keys, drop=False).loc[list(table[keys].head(shown).itertuples(index=False))]
     answers = [predict_exported(runtime, told) for runtime in runtimes]
-    specs = [runtime.spec for runtime in runtimes]
-    sheet = comparison_sheet(
-        list(zip(*answers, strict=True)),
-        tolerances=(specs[0].tolerance, specs[1].tolerance),
-        seed_levels=(specs[0].seed_level, specs[1].seed_level),
-    )
+    sheet = comparison_sheet(list(zip(*answers, strict=True)), (runtimes[0].spec, runtimes[1].spec))
     return Comparison((one, other), differences(one.tiles, other.tiles), table, sheet)
 
 

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from footprint_pipeline.dataset.caching import grid_size, resample
-from footprint_pipeline.dataset.tiles import TileRow, as_learned, read_tile
+from footprint_pipeline.dataset.tiles import TileRow, as_learned, read_tile, read_tile_index
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation.spec import PromotionSpec
 from footprint_pipeline.footprints.domain import DomainReference, brightness_counts
+from footprint_pipeline.footprints.places import boxes_around
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.handover import RegisteredModel, TestEvaluation, ToleranceSweep, TrainedUnet
@@ -69,7 +70,7 @@ def register_model(
             f"{', '.join(trained.aois)}: prepared anew since run {trained.run_id} was scored.",
             fix="Materialize test_evaluation again (footprint evaluate).",
         )
-    registry = Registry(settings.mlflow_uri, settings.model_name)
+    lake, registry = Lake(settings.home.absolute()), Registry(settings.mlflow_uri, settings.model_name)
     exports = f"{EXPORTS}/{uuid4().hex[:8]}"
     taught = of_split(settings, trained, "train")
     spec = ModelSpec(
@@ -85,6 +86,8 @@ def register_model(
         calibration=swept.calibration,
         min_area_m2=swept.min_area_m2,
         aois=trained.aois,
+        own_tolerances=swept.own_tolerances,
+        places={aoi: boxes_around(read_tile_index(lake.aoi(aoi).tiles).bounds.to_numpy()) for aoi in trained.aois},
         normalization=trained.normalization,
         domain=training_domain(taught, gsd_m=trained.gsd_m),
         metrics=evaluation.metrics,
@@ -97,7 +100,7 @@ def register_model(
             "alone; for deep imagery train on areas of one stretch.", deep,
         )  # fmt: skip
     test = of_split(settings, trained, "test")
-    tiles = Tiles(test, load_polygons(Lake(settings.home.absolute()), test))
+    tiles = Tiles(test, load_polygons(lake, test))
     with tempfile.TemporaryDirectory() as scratch:
         network = load_keras(tracking.download_keras(settings.mlflow_uri, trained.model_id, Path(scratch)))
         exported = Path(scratch) / SERVING_FOLDER
@@ -171,6 +174,7 @@ def version_tags(spec: ModelSpec, trained: TrainedUnet) -> dict[str, str]:
     stretches = {aoi: stretch.model_dump() for aoi, stretch in spec.normalization.items()}
     return {
         "tolerance": f"{spec.tolerance:.2f}",
+        "own_tolerances": json.dumps(spec.own_tolerances),
         "seed_level": "none" if spec.seed_level is None else f"{spec.seed_level:.2f}",
         "flips": str(spec.flips),
         "min_area_m2": f"{spec.min_area_m2:g}",

@@ -1,7 +1,7 @@
 """Scoring what the service would run: an exported model on labelled tiles. No Keras."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation.scoring import TestScores, TilePrediction, predict_tiles, score_tiles
 from footprint_pipeline.files import locked
 from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.lake import AoiFolder, Lake
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.areas import Aoi
@@ -83,13 +84,29 @@ def score_on_sources(
             manifest, polygons, taken[aoi.name] = _prepared(settings, aoi, lake, skip_bad_labels=skip_bad_labels)
             manifests.append(manifest)
             tables.append(polygons)
-        tiles, buildings = pd.concat(manifests, ignore_index=True), pd.concat(tables, ignore_index=True)
-        return score_exported(Runtime(model), tiles, buildings, tolerance=tolerance, flips=flips), taken
+        runtime, tiles = Runtime(model), pd.concat(manifests, ignore_index=True)
+        scores = score_exported(
+            runtime,
+            tiles,
+            pd.concat(tables, ignore_index=True),
+            tolerance=tolerance,
+            own_tolerances={str(aoi): _tolerance_on(runtime.spec, str(aoi), of) for aoi, of in tiles.groupby("aoi")},
+            flips=flips,
+        )
+        return scores, taken
+
+
+def _tolerance_on(spec: ModelSpec, aoi: str, tiles: gpd.GeoDataFrame) -> float:
+    """The tolerance of an AOI that the model knows by name, or else by where it lies."""
+    if aoi in spec.aois:
+        return spec.tolerance_of(aoi)
+    west, south, east, north = tiles.total_bounds
+    return spec.tolerance_at((west + east) / 2, (south + north) / 2)
 
 
 def _prepared(
     settings: Settings, aoi: Aoi, lake: Path, *, skip_bad_labels: bool
-) -> tuple[pd.DataFrame, gpd.GeoDataFrame, Taken]:
+) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame, Taken]:
     """The tiles of a source with their masks, its buildings, and what was taken of it."""
     folder = AoiFolder(lake / aoi.name)
     _, index = fetch_tiles(settings, aoi, folder, tiles=None, on_bad_tile="skip")
@@ -104,7 +121,7 @@ def _prepared(
             + (f" {folder.rejected_labels} lists the rejected." if counts.rejected else ""),
         )
     draw_masks(folder)
-    tiles = pd.DataFrame(read_tile_index(folder.tiles).drop(columns="geometry"))
+    tiles = read_tile_index(folder.tiles)
     if not tiles["valid_share"].any():
         raise DatasetError(
             f"{aoi.name}: none of its {len(tiles)} tiles has imagery.",
@@ -120,6 +137,7 @@ def score_exported(
     polygons: gpd.GeoDataFrame,
     *,
     tolerance: float | None = None,
+    own_tolerances: Mapping[str, float] | None = None,
     flips: int | None = None,
 ) -> TestScores:
     """Score an exported model on labelled tiles, as the service would run it unless told otherwise.
@@ -128,7 +146,8 @@ def score_exported(
         runtime: the model.
         manifest: rows of split manifests, or of a tile index with `mask_path`.
         polygons: the polygon table of these tiles.
-        tolerance: another than the model's own.
+        tolerance: another than the model's own, on all tiles.
+        own_tolerances: by AOI; those that the model has by name when None.
         flips: another number of orientations to average than the model's own.
     """
     spec = runtime.spec
@@ -137,6 +156,7 @@ def score_exported(
         predictions,
         polygons,
         tolerance=spec.tolerance if tolerance is None else tolerance,
+        own_tolerances={} if tolerance is not None else own_tolerances or spec.own_tolerances,
         seed_level=spec.seed_level,
         min_area_m2=spec.min_area_m2,
     )

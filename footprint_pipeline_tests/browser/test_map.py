@@ -133,6 +133,29 @@ def test_sliders_act_at_once(page: Page) -> None:
     assert [url.rpartition("/")[2] for url in asked] == ["footprints"]
 
 
+def test_each_place_is_asked_about_at_the_models_own_tolerance_there(
+    browser: Browser, city: GeoTiffImagery, start: Callable[..., str], tmp_path: Path
+) -> None:
+    box = (AREA.left, AREA.bottom, AREA.right, AREA.top)
+    model = write_model(tmp_path / "model", own_tolerances={"Rio": 0.8}, places={"Rio": (box,)})
+    store = started(FakeRegistry(model), tmp_path / "cache")
+    with visit(browser, start(create_app(Settings(), store=store, imagery=city))) as page:
+        opened(page)
+        expect(page.get_by_label("Tolerance")).to_have_value("0.5")
+        with page.expect_request("**/v1/footprints") as asked:
+            click_map(page)
+        assert "tolerance" not in asked.value.post_data_json
+        found(page, "3 buildings")
+        expect(page.get_by_label("Tolerance")).to_have_value("0.8")
+        assert "tolerance=0.8" in page.url
+        with answered(page, 0.5):
+            slide(page, "Tolerance", 0.5)
+        found(page, "2 buildings")
+        with answered(page, 0.5):
+            page.get_by_role("button", name="Buildings in view").click()
+        found(page, "2 buildings")
+
+
 def test_corners_are_squared_for_the_asking(page: Page) -> None:
     click_map(page)
     found(page)
@@ -465,10 +488,10 @@ def test_an_answer_takes_nobody_off_the_list(page: Page) -> None:
     expect(buttons).to_have_count(2)  # a browser tells that the list is open a moment later
     small = min(buttons.all(), key=lambda button: int(button.inner_text().split(",")[1].split()[0]))
     small = page.locator(f"[data-footprint='{small.get_attribute('data-footprint')}']")
+    old = small.element_handle()
     with answered(page, tolerance=0.3):
         slide(page, "Tolerance", 0.3)
         small.focus()
-        old = small.element_handle()
     assert not old.evaluate("it => it.isConnected"), "the list is made anew"
     expect(small).to_be_focused()
 

@@ -13,7 +13,7 @@ def scored(
     table = pd.DataFrame(tiles, columns=["pixel_tp", "pixel_fp", "pixel_fn"])
     table["pixel_f1"] = 2 * table["pixel_tp"] / (2 * table["pixel_tp"] + table["pixel_fp"] + table["pixel_fn"])
     return scoring.TestScores(
-        tiles=table.assign(pixels=100, aoi="A", building_tp=1, building_fp=0, building_fn=1),
+        tiles=table.assign(pixels=100, aoi="A", tolerance=0.5, building_tp=1, building_fp=0, building_fn=1),
         by_aoi=pd.DataFrame(),
         median_tile_f1=0,
         pooled_pixel_f1=0,

@@ -21,6 +21,7 @@ FACTS = CardFacts(
 def scores(tiles: int) -> scoring.TestScores:
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"tile_id": [f"t{n}" for n in range(tiles)], "aoi": "Town", "pixels": 1000, "pixel_f1": 0.5})
+    table["tolerance"] = 0.6
     for what in ("pixel", "building"):
         table[[f"{what}_tp", f"{what}_fp", f"{what}_fn"]] = 10, 12, 8
     said = rng.random(200)

@@ -221,3 +221,54 @@ def test_no_building_no_choice() -> None:
 def test_what_cannot_be_done_is_said(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError):
         SweepSpec(**wrong)
+
+
+def _two_cities(ones: int, others: int = 1) -> tuple[SweepTable, list[Labelled]]:
+    """Tiles of a city that is best at 0.2, and of another that is best at 0.6; two buildings a tile."""
+    hits = np.array([[90, 70, 40]] * ones + [[20, 60, 90]] * others)
+    aois = ("A",) * ones + ("B",) * others
+    swept = SweepTable(np.array([0.2, 0.4, 0.6]), hits, np.zeros_like(hits), 100 - hits, aois)
+    return swept, [two_that_touch(yard=0.1, seam=0.45, aoi=aoi) for aoi in aois]
+
+
+def test_each_city_has_its_own_tolerance_and_the_more_so_the_more_it_was_measured_on() -> None:
+    swept, tiles = _two_cities(50)
+    one_for_all = settle(swept, tiles, SweepSpec(half_say=0, slack=0.0))
+    assert (one_for_all.choice.tolerance, one_for_all.own) == (0.2, {})
+    for half_say, own in ((1, 0.6), (4, 0.4), (1000, 0.2)):
+        settled = settle(swept, tiles, SweepSpec(half_say=half_say, slack=0.0))
+        assert settled.choice == one_for_all.choice
+        assert settled.own == {"A": 0.2, "B": own}, half_say
+
+
+def test_a_city_has_no_tolerance_of_its_own_without_others_without_buildings_or_by_other_rules() -> None:
+    swept, tiles = _two_cities(50)
+    alone = swept.by_aoi()[0]
+    assert settle(alone, tiles[:-1], SweepSpec()).own == {}
+    for rule in ("median_then_std", "pooled_pixel_f1"):
+        assert settle(swept, tiles, SweepSpec(rule=rule)).own == {}
+    desert = replace(tiles[-1], buildings=tiles[-1].buildings[:0])
+    assert settle(swept, [*tiles[:-1], desert], SweepSpec()).own == {}
+
+
+def test_among_tolerances_that_pixels_do_not_tell_apart_buildings_decide_for_each_city() -> None:
+    """In one city roofs are surer than their yards, in the other the roof's edge is as unsure as the yard is here."""
+    here, there = two_that_touch(yard=0.5, seam=0.45), two_that_touch(yard=0.1, seam=0.45, aoi="Rio")
+    there.answer.probability[there.answer.probability > 0.9] = 0.4
+    tiles = [here, there]
+    alike = np.full((2, 2), 50)
+    swept = SweepTable(np.array([0.4, 0.8]), alike, alike, alike, ("Town", "Rio"))
+    settled = settle(swept, tiles, SweepSpec(half_say=1, slack=0.0))
+    assert settled.own == {"Rio": 0.8, "Town": 0.4}
+
+
+def test_the_curve_is_of_the_footprints_at_each_city_s_own_tolerance() -> None:
+    """Sheds, no buildings, are too unsure to be found where 0.2 is right; 0.4 and 0.6 find them."""
+    swept, _ = _two_cities(12, 12)
+    tiles = [shed_beside(two_that_touch(yard=0.1, seam=0.45, aoi=aoi), sure=0.7) for aoi in swept.aois]
+    spec = SweepSpec(half_say=1, slack=0.0, min_areas_m2=(0.0,))
+    own, one_for_all = (settle(swept, tiles, replace(spec, half_say=half_say)) for half_say in (1, 0))
+    assert own.own == {"A": 0.2, "B": 0.6}
+    assert one_for_all.choice.tolerance == 0.4
+    assert np.array(own.calibration) == pytest.approx(np.array([(0.7, 1 / 62), (0.95, 61 / 62)]))
+    assert np.array(one_for_all.calibration) == pytest.approx(np.array([(0.7, 1 / 74), (0.95, 73 / 74)]))

@@ -140,6 +140,11 @@ def test_a_network_that_sees_nothing_scores_zero_but_not_on_the_empty_tile(city:
 def test_the_tolerance_decides_what_is_claimed(city: City) -> None:
     strict = scoring.score_tiles(predict(city), city.polygons, tolerance=0.05)  # claims only above .95
     assert strict.pooled_pixel_f1 == 0.0
+    assert strict.by_aoi["tolerance"].tolist() == [0.05]
+    aoi = strict.tiles["aoi"].iloc[0]
+    own = scoring.score_tiles(predict(city), city.polygons, tolerance=0.05, own_tolerances={aoi: 0.5, "Rio": 0.05})
+    assert own.metrics() == scoring.score_tiles(predict(city), city.polygons, tolerance=0.5).metrics()
+    assert own.by_aoi["tolerance"].tolist() == [0.5]
 
 
 def test_no_tile_is_an_error(city: City) -> None:
@@ -151,7 +156,7 @@ def tiles(*rows: tuple[str, int, int, int, int, int, int]) -> pd.DataFrame:
     names = ["aoi", "pixel_tp", "pixel_fp", "pixel_fn", "building_tp", "building_fp", "building_fn"]
     frame = pd.DataFrame(rows, columns=names)
     whole = 2 * frame["pixel_tp"] + frame["pixel_fp"] + frame["pixel_fn"]
-    return frame.assign(pixel_f1=(2 * frame["pixel_tp"] / whole.where(whole > 0)).fillna(1.0))
+    return frame.assign(tolerance=0.5, pixel_f1=(2 * frame["pixel_tp"] / whole.where(whole > 0)).fillna(1.0))
 
 
 def test_cities_count_the_same_for_buildings_and_pixels_for_pixels() -> None:

@@ -195,6 +195,16 @@ def test_tolerance_and_smallest_area_can_be_asked_for(runtime: Runtime, tmp_path
     assert everything.area_m2.max() > 10_000
 
 
+def test_where_an_area_has_its_own_tolerance_that_is_the_models(tmp_path: Path) -> None:
+    imagery, (x, y) = city(tmp_path, roof(*MIDDLE, 10, 10)), MIDDLE
+    own = {"own_tolerances": {"Rio": 0.9}, "aois": ("Rio",)}
+    for places, tolerance in (((x - 0.01, y - 0.01, x, y), 0.9), ((x + 1, y, x + 1.1, y + 0.1), 0.5)):
+        spec = {**own, "places": {"Rio": (places,)}}
+        runtime = Runtime(write_model(tmp_path / f"model_{tolerance}", **spec), threads=1)
+        assert extract(runtime, imagery, TILE.bounds_3857).tolerance == tolerance
+        assert extract(runtime, imagery, TILE.bounds_3857, tolerance=0.3).tolerance == 0.3
+
+
 def test_the_models_own_smallest_area_counts(tmp_path: Path) -> None:
     strict = Runtime(write_model(tmp_path / "strict", min_area_m2=40.0), threads=1)
     imagery = city(tmp_path, roof(*MIDDLE, 10, 10), roof(MIDDLE[0] + 0.0003, MIDDLE[1], 4, 4))

@@ -52,7 +52,13 @@ def test_what_is_chosen_on_the_validation_split_is_what_the_test_split_is_judged
     for png in pictures.values():
         assert cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).shape[1] > 800
 
-    odd = {"tolerance": 0.37, "seed_level": 0.45, "min_area_m2": 3.0, "flips": 4}
+    odd = {
+        "tolerance": 0.37,
+        "own_tolerances": {trained.aois[0]: 0.41},
+        "seed_level": 0.45,
+        "min_area_m2": 3.0,
+        "flips": 4,
+    }
     evaluate_test(settings, trained, swept.model_copy(update=odd))
     assert odd.items() <= told.items()
 

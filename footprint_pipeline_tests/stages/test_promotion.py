@@ -45,7 +45,7 @@ HITS = {"1": 8, "2": 11, "3": 14, "4": 8}
 
 def scores(version: str, of: Tiles | None = None) -> scoring.TestScores:
     found = np.clip(HITS[version] + np.arange(24) % 5 - 2, 0, 20)
-    tiles = pd.DataFrame({"tile_id": [f"t{n}" for n in range(24)], "aoi": AOI})
+    tiles = pd.DataFrame({"tile_id": [f"t{n}" for n in range(24)], "aoi": AOI, "tolerance": 0.5})
     for what in ("building", "pixel"):
         tiles[f"{what}_tp"], tiles[f"{what}_fp"], tiles[f"{what}_fn"] = found, 2, 20 - found
     tiles["pixel_f1"] = 2 * found / (found + 22)
@@ -357,6 +357,6 @@ def test_tiles_that_two_versions_see_most_differently_are_shown_by_what_each_mak
 
     assert table["apart"].tolist() == pytest.approx([0.4, 0.3, 0.2] + [0.0] * 21)
     assert table["tile_id"].tolist()[:3] == ["t3", "t7", "t11"]
-    (pairs,), choices = sheet.call_args
+    (pairs, specs), _ = sheet.call_args
     assert pairs == [(("1", tile), ("2", tile)) for tile in table["tile_id"].head(8)]
-    assert choices == {"tolerances": (0.4, 0.6), "seed_levels": (None, 0.5)}
+    assert [spec.tolerance for spec in specs] == [0.4, 0.6]

@@ -1,6 +1,7 @@
 """From a logged network to the registry and out of it again: real MLflow, a small city, untrained networks."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -16,7 +17,7 @@ from footprint_pipeline import handover
 from footprint_pipeline.commands.registered import export
 from footprint_pipeline.dataset.caching import resample
 from footprint_pipeline.dataset.splits import digest
-from footprint_pipeline.dataset.tiles import read_tile
+from footprint_pipeline.dataset.tiles import read_tile, read_tile_index
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation.spec import PromotionSpec
 from footprint_pipeline.footprints.domain import gsd_step
@@ -31,13 +32,14 @@ from footprint_pipeline.model.spec import HEADS, UNetSpec
 from footprint_pipeline.model.unet import build_unet
 from footprint_pipeline.registry import Registry, learned_beside
 from footprint_pipeline.settings import Settings
+from footprint_pipeline.spacenet.sources import resolve_source
 from footprint_pipeline.stages import precisions
 from footprint_pipeline.stages.card import CARD
 from footprint_pipeline.stages.judging import of_split
 from footprint_pipeline.stages.precisions import calibration_chips, choose, compare_precisions
 from footprint_pipeline.stages.promotion import learned_by
 from footprint_pipeline.stages.registration import register_model, training_domain
-from footprint_pipeline.stages.scoring import load_manifest, load_polygons
+from footprint_pipeline.stages.scoring import load_manifest, load_polygons, score_on_sources
 from footprint_pipeline.stages.weights import LEARNED_BEFORE, learned_by_weights
 from footprint_pipeline_tests.footprints.red_city import write_model
 from footprint_pipeline_tests.stages.prepared import AOI, prepare_city
@@ -317,6 +319,30 @@ def test_the_rule_that_is_given_is_the_one_that_decides(settings: Settings, netw
     assert not register_as(elsewhere, log(settings, network), rule=PromotionSpec(min_building_f1=1.0)).promoted
 
 
+def test_an_area_keeps_its_own_tolerance_by_name_and_by_place(settings: Settings, network: keras.Model) -> None:
+    version = register_as(settings, log(settings, network), own_tolerances={AOI: 0.45}).version
+    registry = Registry(settings.mlflow_uri, settings.model_name)
+    assert registry.resolve(version=version).tags["own_tolerances"] == f'{{"{AOI}": 0.45}}'
+    model = registry.pull(version=version, into=settings.home / "pulled")
+    spec = ModelSpec.read(model)
+    west, south, east, north = read_tile_index(Lake(settings.home).aoi(AOI).tiles).total_bounds
+    assert spec.places == {AOI: (pytest.approx((west, south, east, north), abs=1e-4),)}
+    assert spec.tolerance_at((west + east) / 2, (south + north) / 2) == 0.45
+    assert spec.tolerance_at(west + 90, south) == 0.6
+
+    city = resolve_source(str(settings.home / "source"), settings.home)
+
+    def tolerance(name: str, spec: ModelSpec, **chosen: float) -> float:
+        spec.write(model)
+        (of,) = score_on_sources(settings, model, [replace(city, name=name)], **chosen)[0].by_aoi.to_dict("records")
+        return of["tolerance"]
+
+    assert tolerance(AOI, spec) == tolerance("another_name", spec) == 0.45
+    elsewhere = spec.model_copy(update={"places": {AOI: ((100.0, 0.0, 100.1, 0.1),)}})
+    assert [tolerance(name, elsewhere) for name in (AOI, "another_name")] == [0.45, 0.6]
+    assert tolerance(AOI, spec, tolerance=0.3) == 0.3
+
+
 def test_the_card_is_registered_with_the_version(settings: Settings, network: keras.Model) -> None:
     trained = log(settings, network)
     tracking.log_files(trained.run_id, {CARD: b"<html>so good</html>"})
@@ -341,7 +367,8 @@ def test_what_belongs_to_another_training_is_not_registered(settings: Settings, 
     assert "footprint tune" in error.value.fix
     judged = {"run_id": trained.run_id, "model_id": trained.model_id, "tiles": 1}
     chosen = ToleranceSweep(**judged, **CHOSEN, tolerance=0.6, flips=2)
-    for former in ({"tolerance": 0.5, "flips": 2}, {"tolerance": 0.6, "flips": 1}):
+    own = {"tolerance": 0.6, "flips": 2, "own_tolerances": {AOI: 0.5}}
+    for former in ({"tolerance": 0.5, "flips": 2}, {"tolerance": 0.6, "flips": 1}, own):
         evaluated = handover.TestEvaluation(**judged, **former, metrics=SCORES, by_aoi=[])
         with pytest.raises(DatasetError, match="were not reached with what is chosen now") as error:
             register_model(settings, trained, chosen, evaluated)

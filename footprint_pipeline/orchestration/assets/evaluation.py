@@ -28,6 +28,11 @@ class SweepConfig(dg.Config):
         list(_SWEEP.min_areas_m2),
         description="Areas tried, square metres; smaller footprints are no buildings, and the service leaves them out.",
     )
+    half_say: int = Field(
+        _SWEEP.half_say,
+        description="Of several AOIs each has a tolerance of its own, in which its figures count half with so many "
+        "buildings, more with more; 0: one tolerance for all.",
+    )
     flips: int = Field(_SWEEP.flips, description="Orientations that predictions are the mean of: 1, 2, 4 or 8.")
 
     def spec(self) -> SweepSpec:
@@ -47,6 +52,7 @@ def tolerance_sweep(workplace: Workplace, trained_unet: TrainedUnet, config: Swe
         metadata={
             "rule": swept.rule,
             "tolerance": swept.tolerance,
+            **{f"tolerance_{aoi}": own for aoi, own in swept.own_tolerances.items()},
             "tolerance_by_the_article": swept.article_tolerance,
             "min_area_m2": swept.min_area_m2,
             "seed_level": "not separated" if swept.seed_level is None else swept.seed_level,

@@ -15,6 +15,7 @@ const $ = (id) => document.getElementById(id);
 const view = { area: null, tolerance: 0.5, min_area: 0, opacity: 0.35, outline: "raw", imagery: null };
 let sources = [];
 let gsd = 0.5;
+let toleranceChosen = false; // by a person or a link; otherwise it is the model's at each place
 let imageryLayer = null;
 let maskLayer = null;
 let extentLayer = null;
@@ -137,7 +138,7 @@ function list() {
 
 function question(minArea) {
   const { area, tolerance, outline, imagery } = view;
-  return { bbox: area, tolerance, min_area_m2: minArea, outline, imagery };
+  return { bbox: area, ...(toleranceChosen && { tolerance }), min_area_m2: minArea, outline, imagery };
 }
 
 // Longitudes of Leaflet go on beyond the antimeridian: the same place has one in every turn of the globe.
@@ -191,6 +192,9 @@ async function askAgain() {
     const collection = await response.json();
     if (mine !== asking) return;
     footprints.show(collection, view.min_area);
+    view.tolerance = collection.tolerance;
+    tellControls();
+    remember();
     if (!maskLayer) showMask();
   } catch (problem) {
     if (mine !== asking || problem.name === "AbortError") return;
@@ -333,6 +337,7 @@ function tellControls() {
 function follow(fragment) {
   const { at, area, ...told } = read(fragment);
   Object.assign(view, told);
+  toleranceChosen ||= told.tolerance !== undefined;
   if (!sources.some(({ name }) => name === view.imagery)) view.imagery = sources[0].name;
   const extent = extentOf(sources.find(({ name }) => name === view.imagery));
   if (at) map.setView([at[1], at[2]], at[0], { animate: false });
@@ -415,7 +420,7 @@ function slider(id, name, act) {
     act();
   });
 }
-slider("tolerance", "tolerance", () => { maskLayer?.setTolerance(view.tolerance); askSoon(); });
+slider("tolerance", "tolerance", () => { toleranceChosen = true; maskLayer?.setTolerance(view.tolerance); askSoon(); });
 slider("min-area", "min_area", () => { footprints.filter(view.min_area); tellFootprints(); });
 slider("opacity", "opacity", () => maskLayer?.setOpacity(view.opacity));
 

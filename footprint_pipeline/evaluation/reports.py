@@ -135,7 +135,9 @@ def heat_map(settled: Settled) -> bytes:
     measured, level = settled.measured, settled.seed_level
     measured = measured[measured["seed_level"].isna() if level is None else measured["seed_level"] == level]
     panels = {
-        f"{aoi} ({int(of['tp'].iloc[0] + of['fn'].iloc[0]):,} buildings)": of for aoi, of in measured.groupby("aoi")
+        f"{aoi} ({int(of['tp'].iloc[0] + of['fn'].iloc[0]):,} buildings)"
+        + (f", its own: {settled.own[aoi]:.2f}" if aoi in settled.own else ""): of
+        for aoi, of in measured.groupby("aoi")
     }
     if len(panels) > 1:
         panels = {"mean over AOIs, by √buildings": mean_f1(measured), **panels}

@@ -45,7 +45,7 @@ class SweepSpec:
     min_areas_m2: tuple[float, ...] = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     tiles: int = 48
     flips: int = 1
-    half_say: int = 50
+    half_say: int = 20
 
     def __post_init__(self) -> None:
         for name in ("seed_levels", "min_areas_m2"):

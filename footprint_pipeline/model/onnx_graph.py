@@ -35,7 +35,7 @@ def onnx_model(model: keras.Model) -> onnx.ModelProto:
             of its stride.
 
     Raises:
-        UnknownLayerError: it has a layer that is not known here; names it.
+        UnknownLayerError: it has a layer that is not known here, or is called more than once; names it.
     """
     graph = _Graph()
     names: dict[str, str] = {}
@@ -43,8 +43,9 @@ def onnx_model(model: keras.Model) -> onnx.ModelProto:
         if isinstance(layer, layers.InputLayer):
             names[layer.name] = graph.add("Transpose", IMAGE, perm=[0, 3, 1, 2])
         else:
-            (call,) = told["inbound_nodes"]
-            names[layer.name] = _written(graph, layer, *_arguments(call["args"], names))
+            if len(told["inbound_nodes"]) != 1:  # it is called again, so that its name is no tensor's
+                raise _unknown(layer)
+            names[layer.name] = _written(graph, layer, *_arguments(told["inbound_nodes"][0]["args"], names))
     last = names[model.operations[-1].name]
     graph.nodes.append(helper.make_node("Transpose", [last], [PROBABILITY], PROBABILITY, perm=[0, 2, 3, 1]))
     ends = [

@@ -107,6 +107,14 @@ def test_a_layer_that_is_not_known_is_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_layer_that_is_called_twice_is_named(tmp_path: Path) -> None:
+    image = keras.Input((None, None, 3), name="image")
+    again = keras.layers.Conv2D(3, 3, padding="same", name="again_and_again")
+    network = keras.Model(image, keras.layers.Conv2D(1, 1, activation="sigmoid")(again(again(image))))
+    with pytest.raises(UnknownLayerError, match=r"Layer 'again_and_again' \(Conv2D\) cannot be exported"):
+        export_onnx(network, tmp_path)
+
+
 def test_an_export_that_answers_otherwise_is_refused(
     network: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

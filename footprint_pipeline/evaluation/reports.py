@@ -163,8 +163,9 @@ def heat_map(settled: Settled) -> bytes:
         )
         panel.set(
             xticks=range(grid.shape[1]), yticks=range(grid.shape[0]), xlabel="tolerance", ylabel="minimum area, m²",
-            yticklabels=[f"{area:g}" for area in grid.index], title=title,
+            yticklabels=[f"{area:g}" for area in grid.index],
         )  # fmt: skip
+        panel.set_title(title, fontsize=10)
         panel.set_xticklabels([f"{tolerance:.2f}" for tolerance in grid.columns], rotation=60)
     figure.suptitle(
         f"Building F1, per cent; chosen: tolerance {settled.choice.tolerance:.2f}, {settled.min_area_m2:g} m²"

@@ -78,17 +78,9 @@ def _headline(scores: TestScores, intervals: Mapping[str, Interval]) -> list[tup
 
 def _by_aoi(scores: TestScores) -> Part:
     head = [
-        "area",
-        "tiles",
-        "tolerance",
-        "median F1",
-        "pooled F1",
-        "building F1",
-        "precision",
-        "recall",
-        "buildings",
+        "area", "tiles", "tolerance", "median F1", "pooled F1", "building F1", "precision", "recall", "buildings",
         "footprints",
-    ]
+    ]  # fmt: skip
     names = [
         "aoi", "tiles", "tolerance", *FIGURES, "building_precision", "building_recall", "buildings", "proposals",
     ]  # fmt: skip

@@ -271,7 +271,8 @@ def _same(one: Registered | None, other: Registered | None) -> bool:
 
 def _answer_alike(one: Registered, other: Registered) -> bool:
     """Whether they are one network at the same choices; not so where they do not tell."""
-    return all(name in one.tags and one.tags[name] == other.tags.get(name) for name in ANSWERING)
+    ours, theirs = ({"own_tolerances": "{}"} | each.tags for each in (one, other))  # before, none had any
+    return all(name in ours and ours[name] == theirs.get(name) for name in ANSWERING)
 
 
 def _alone(settings: Settings) -> AbstractContextManager[bool]:

@@ -134,8 +134,11 @@ def test_a_network_takes_no_place_from_itself(settings: Settings, registry: Regi
     assert judged.verdict.differences["building_f1"].low > 0
     assert registry.version(CHALLENGER) == "2"
     assert promoted(settings, "3")
-    for name in ("model_id", "tolerance", "seed_level", "flips", "min_area_m2"):
+    for name in ("model_id", "tolerance", "own_tolerances", "seed_level", "flips", "min_area_m2"):
         assert not promotion._answer_alike(Mock(tags=choices), Mock(tags=choices | {name: "0.6"}))
+    of_before = {name: value for name, value in choices.items() if name != "own_tolerances"}
+    assert promotion._answer_alike(Mock(tags=of_before | {"own_tolerances": "{}"}), Mock(tags=of_before))
+    assert not promotion._answer_alike(Mock(tags=choices), Mock(tags=of_before))
 
 
 def test_what_the_champion_has_learned_from_says_nothing_about_it(

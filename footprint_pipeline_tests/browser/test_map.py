@@ -13,7 +13,7 @@ import pyogrio
 import pytest
 import shapely
 from flask import Flask
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from shapely.geometry import box
 
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
@@ -154,6 +154,23 @@ def test_each_place_is_asked_about_at_the_models_own_tolerance_there(
         with answered(page, 0.5):
             page.get_by_role("button", name="Buildings in view").click()
         found(page, "2 buildings")
+
+
+def test_an_answer_under_way_does_not_move_the_slider_back(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/v1/footprints", lambda route: held.append(route))
+    click_map(page)
+    page.wait_for_timeout(100)
+    answer = held[0].fetch()
+    assert answer.json()["tolerance"] == 0.5
+    slide(page, "Tolerance", 0.8)
+    held[0].fulfill(response=answer)
+    found(page)
+    page.wait_for_timeout(500)
+    assert held[1].request.post_data_json["tolerance"] == 0.8
+    held[1].continue_()
+    found(page, "3 buildings")
+    expect(page.get_by_label("Tolerance")).to_have_value("0.8")
 
 
 def test_corners_are_squared_for_the_asking(page: Page) -> None:

@@ -192,9 +192,11 @@ async function askAgain() {
     const collection = await response.json();
     if (mine !== asking) return;
     footprints.show(collection, view.min_area);
-    view.tolerance = collection.tolerance;
-    tellControls();
-    remember();
+    if (!toleranceChosen) { // it may have been chosen meanwhile
+      view.tolerance = collection.tolerance;
+      tellControls();
+      remember();
+    }
     if (!maskLayer) showMask();
   } catch (problem) {
     if (mine !== asking || problem.name === "AbortError") return;

@@ -50,10 +50,16 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore
         return self.spec.learning_rate * ops.maximum(share, _LOWEST)
 
     def bend(self, step: int, *, steps_left: float) -> None:
-        """From this step on, reach the end in so many steps, or with the last step if that comes first."""
+        """From this step on, reach the end in so many steps, or with the last step if that comes first.
+
+        Nothing is touched where that is the end anyway, so that what a training that has time learns does not depend,
+        by its rounding, on when it was looked at.
+        """
         progress, since, pace = (float(value) for value in keras.ops.convert_to_numpy(self._line))
         now = min(1.0, progress + (step - since) * pace)
         left = max(1.0, min(steps_left, self.total_steps - step))
+        if pace > 0 and abs((1.0 - now) / pace - left) < 0.5:
+            return
         self._line.assign(np.array([now, step, (1.0 - now) / left], np.float32))
 
     def get_config(self) -> dict[str, object]:

@@ -29,6 +29,33 @@ def test_each_schedule_falls_as_it_says() -> None:
     assert constant == pytest.approx(np.ones(101))
 
 
+def test_who_looks_when_time_does_not_press_changes_no_rate() -> None:
+    spec = TrainingSpec(schedule="hold", learning_rate=0.01, warm_up=0.1)
+    rates = []
+    for looks in ((), (1, 7, 33, 34, 71, 99)):
+        _, rate = build_optimizer(spec, total_steps=120)
+        told = []
+        for step in range(120):
+            if step in looks:
+                rate.bend(step, steps_left=120 - step + 0.1 * step)
+            told.append(float(keras.ops.convert_to_numpy(rate(step))))
+        rates.append(told)
+    assert rates[0] == rates[1]
+
+
+def test_the_rate_ends_with_the_time_and_goes_back_when_there_is_more_of_it() -> None:
+    spec = TrainingSpec(schedule="hold", learning_rate=0.01, warm_up=0.0)
+    _, rate = build_optimizer(spec, total_steps=1000)
+
+    def at(step: int) -> float:
+        return float(keras.ops.convert_to_numpy(rate(step))) / 0.01
+
+    rate.bend(100, steps_left=50)
+    assert [at(100), at(150)] == pytest.approx([1, 0.01], abs=1e-4)
+    rate.bend(110, steps_left=2000)
+    assert [at(150), at(1000)] == pytest.approx([1, 0.01], abs=1e-4)
+
+
 def test_adamw_takes_the_steps_of_kerass_own() -> None:
     rng = np.random.default_rng(0)
     start = [rng.normal(size=shape).astype(np.float32) for shape in ((3, 3, 4, 8), (8,))]

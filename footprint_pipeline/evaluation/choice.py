@@ -95,7 +95,8 @@ def settle(table: SweepTable, tiles: Sequence[Labelled], spec: SweepSpec) -> Set
     eligible = mean_f1(measured[of_level & measured["tolerance"].isin(tolerances)])
     best = _best(eligible.sort_values(["tolerance", "min_area_m2"], kind="stable"))
     choice, min_area_m2 = candidates[tolerances.index(best["tolerance"])], float(best["min_area_m2"])
-    own = _own_tolerances(table, tiles, spec, at_levels, seed_level=level, min_area_m2=min_area_m2)
+    chosen = measured[of_level & (measured["min_area_m2"] == min_area_m2)]
+    own = _own_tolerances(table, tiles, spec, chosen, seed_level=level, min_area_m2=min_area_m2)
     at = {tile.aoi: own.get(tile.aoi, choice.tolerance) for tile in tiles}
     said, true = _came_true(tiles, at, seed_level=level, min_area_m2=min_area_m2)
     return Settled(choice, article, level, min_area_m2, float(best["f1"]), measured, fit_curve(said, true), own)
@@ -119,7 +120,8 @@ def _own_tolerances(
     """The tolerance of every AOI that has a building, by the same rule but with more say of its own figures.
 
     What is measured on few buildings is chance, so the figures of all AOIs count as well, and the less an AOI is
-    measured on, the more: with `half_say` buildings half.
+    measured on, the more: with `half_say` buildings half. `measured` is what is known already at this seed level and
+    minimum area.
     """
     counts = (measured["tp"] + measured["fn"]).groupby(measured["aoi"]).first()
     buildings = {str(aoi): int(count) for aoi, count in counts.items() if count}
@@ -132,12 +134,13 @@ def _own_tolerances(
         for alone in [count / (count + spec.half_say)]
     }
     candidates = {aoi: table.tolerances[_candidates(table, spec, say)].tolist() for aoi, say in says.items()}
-    measured = measure_buildings(
+    more = measure_buildings(
         tiles,
-        tolerances=sorted(set().union(*candidates.values())),
+        tolerances=sorted(set().union(*candidates.values()) - set(measured["tolerance"])),
         seed_levels=[seed_level],
         min_areas_m2=[min_area_m2],
     )
+    measured = pd.concat([measured, more]).sort_values("tolerance", kind="stable", ignore_index=True)
     return {
         aoi: float(_best(mean_f1(measured[measured["tolerance"].isin(candidates[aoi])], say=say))["tolerance"])
         for aoi, say in says.items()

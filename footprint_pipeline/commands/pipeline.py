@@ -53,6 +53,7 @@ def run(
         "aois": names,
         "mlflow_run": evaluation.run_id,
         "tolerance": evaluation.tolerance,
+        "own_tolerances": evaluation.own_tolerances,
         **evaluation.metrics,
         "model": registered.name,
         "version": registered.version,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-METRES_PER_DEGREE = 111_195.0
-"""Of latitude, on a sphere of the earth's mean radius: blocks need no better."""
+from footprint_pipeline.footprints.area import METRES_PER_DEGREE
+
 HAIR_M = 1.0
 """Tiles less than this apart, in longitude and in latitude, are neighbours."""
 

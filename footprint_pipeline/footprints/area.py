@@ -5,6 +5,8 @@ import shapely
 from pyproj import Geod
 
 WGS84 = Geod(ellps="WGS84")
+METRES_PER_DEGREE = 111_195.0
+"""Of latitude, on a sphere of the earth's mean radius: for what needs no better."""
 
 
 def geodesic_area_m2(geometry: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import shapely
 
+from footprint_pipeline.footprints.area import METRES_PER_DEGREE
+
 Box = tuple[float, float, float, float]
 """West, south, east, north, degrees of EPSG:4326."""
 
@@ -13,7 +15,6 @@ NEAR_M = 10_000.0
 """Ground no farther from the tiles of an AOI belongs to it: a city is larger than what of it is labelled."""
 MOST_BOXES = 64
 
-_METRES_PER_DEGREE = 111_195.0  # of latitude, on a sphere of the earth's mean radius
 _DECIMALS = 4
 
 
@@ -27,7 +28,7 @@ def boxes_around(bounds_wgs84: np.ndarray) -> tuple[Box, ...]:
         return ()
     west, south, east, north = np.asarray(bounds_wgs84, float).T
     narrowing = np.cos(np.radians(np.minimum(np.abs(south + north) / 2, 89.0)))
-    up, parts = NEAR_M / 2 / _METRES_PER_DEGREE, np.empty(0)
+    up, parts = NEAR_M / 2 / METRES_PER_DEGREE, np.empty(0)
     while not 0 < len(parts) <= MOST_BOXES:
         along = up / narrowing
         parts = shapely.get_parts(shapely.union_all(shapely.box(west - along, south - up, east + along, north + up)))
@@ -60,4 +61,4 @@ def _metres(box: Box, longitude: float, latitude: float) -> float:
     west, south, east, north = box
     up = max(south - latitude, 0.0, latitude - north)
     beside = abs((longitude - (west + east) / 2 + 180.0) % 360.0 - 180.0) - (east - west) / 2
-    return _METRES_PER_DEGREE * math.hypot(up, max(beside, 0.0) * math.cos(math.radians(latitude)))
+    return METRES_PER_DEGREE * math.hypot(up, max(beside, 0.0) * math.cos(math.radians(latitude)))

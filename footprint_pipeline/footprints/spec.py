@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -46,7 +46,7 @@ class ModelSpec(BaseModel):
         (), description="knots of the curve from a footprint's confidence to how many such footprints are buildings"
     )
     aois: tuple[str, ...] = Field(description="AOIs trained on")
-    own_tolerances: dict[str, float] = Field(
+    own_tolerances: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
         default_factory=dict, description="of AOIs where another tolerance serves better, by name"
     )
     places: dict[str, tuple[Box, ...]] = Field(

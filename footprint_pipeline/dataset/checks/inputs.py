@@ -8,9 +8,9 @@ import shapely
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
-from footprint_pipeline.dataset.blocks import METRES_PER_DEGREE
 from footprint_pipeline.dataset.checks.spec import CheckSpec, Finding, PreparedAoi, counted, named
 from footprint_pipeline.errors import DatasetError
+from footprint_pipeline.footprints.area import METRES_PER_DEGREE
 
 _HAIR_PX = 0.01
 

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from footprint_pipeline.dataset.blocks import METRES_PER_DEGREE
 from footprint_pipeline.dataset.checks.spec import CheckSpec, Finding, PreparedAoi, counted, named
 from footprint_pipeline.dataset.masks import read_mask
 from footprint_pipeline.dataset.spec import GUARD, SPLITS
 from footprint_pipeline.dataset.splits import block_size, is_assigned
 from footprint_pipeline.errors import DatasetError
+from footprint_pipeline.footprints.area import METRES_PER_DEGREE
 
 
 def every_tile_has_a_mask(prepared: PreparedAoi, spec: CheckSpec) -> Finding:

@@ -33,7 +33,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     run: list[str] = []
     metrics = dict.fromkeys(("median_tile_f1", "pooled_pixel_f1", "building_f1"), 0.5)
     records = {
-        "test_evaluation": SimpleNamespace(run_id="r", tolerance=0.5, metrics=metrics),
+        "test_evaluation": SimpleNamespace(run_id="r", tolerance=0.5, own_tolerances={}, metrics=metrics),
         "registered_model": SimpleNamespace(name="m", version="1", promoted=True, reason="it is better"),
     }
 

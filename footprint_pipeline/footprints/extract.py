@@ -182,7 +182,7 @@ def extract(
         middles = shapely.centroid(footprints.polygons)
         owned = _owned(middles, raster)
         if reaching:
-            owned |= reach_into(footprints.polygons, raster.inside)
+            owned |= reach_into(shapely.bounds(footprints.polygons).reshape(-1, 4), raster.inside)
         polygons = shapely.orient_polygons(of_turn(_to_wgs84(drawn[owned], raster)))
         area_m2 = geodesic_area_m2(polygons)
         kept = (area_m2 >= min_area_m2) & (area_m2 > 0)
@@ -315,9 +315,10 @@ def _cut(footprints: Footprints, raster: Raster) -> bool:
     if not len(footprints):
         return False
     height, width = raster.padded.shape[:2]
-    left, top, right, bottom = shapely.bounds(footprints.polygons).T
+    bounds = shapely.bounds(footprints.polygons)
+    left, top, right, bottom = bounds.T
     touches = (left <= 0) | (top <= 0) | (right >= width) | (bottom >= height)
-    return bool((touches & reach_into(footprints.polygons, raster.inside)).any())
+    return bool((touches & reach_into(bounds, raster.inside)).any())
 
 
 def _owned(middles: np.ndarray, raster: Raster) -> np.ndarray:

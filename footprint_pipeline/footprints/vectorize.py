@@ -66,12 +66,10 @@ def vectorize(
     if probability.size == 0 or not (probability > level).any():
         return Footprints(np.empty(0, object), np.empty(0, np.float32))
 
-    polygons = _outlined(probability, level)
+    outlines = _outlined(probability, level)
     if reaching_into is not None:
-        polygons = polygons[reach_into(polygons, reaching_into)]
-    if simplify_px > 0:
-        polygons = _simplified(polygons, simplify_px)
-    polygons = _valid_parts(polygons)
+        outlines = outlines.of(reach_into(outlines.bounds, reaching_into))
+    polygons = _valid_parts(outlines, simplify_px)
     if interior is not None and seed_level is not None:
         polygons = separate(polygons, interior, built_up=probability > level, seed_level=seed_level)
     polygons = polygons[shapely.area(polygons) > max(min_area_px, 0.0)]
@@ -81,14 +79,71 @@ def vectorize(
     return Footprints(polygons[order], confidence[order])
 
 
-def reach_into(polygons: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """Which polygons' bounds reach into a box (left, top, right, bottom), bool, shape (N,)."""
-    left, top, right, bottom = shapely.bounds(polygons).reshape(-1, 4).T
+def reach_into(bounds: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """Which bounds, of shape (N, 4), reach into a box, both left, top, right, bottom: bool, shape (N,)."""
+    left, top, right, bottom = bounds.T
     return (left < box[2]) & (right > box[0]) & (top < box[3]) & (bottom > box[1])
 
 
-def _outlined(probability: np.ndarray, level: np.float32) -> np.ndarray:
-    """Polygons of what is above a level, those without area dropped; not all of them need be valid."""
+@dataclass(frozen=True)
+class _Outlines:
+    """Closed rings of polygons, one after another; not all of them need be valid.
+
+    Attributes:
+        points: of all rings, float64, shape (P, 2).
+        rings: where each ring begins in the points, and the end.
+        firsts: where each polygon begins in the rings, its outline first, and the end.
+    """
+
+    points: np.ndarray
+    rings: np.ndarray
+    firsts: np.ndarray
+
+    def with_area(self) -> "_Outlines":
+        """The polygons whose outline has an area, and of their holes those that have one."""
+        drawn = np.diff(self.rings) >= 4
+        return self._of_rings(drawn & np.repeat(drawn[self.firsts[:-1]], np.diff(self.firsts)))
+
+    def of(self, which: np.ndarray) -> "_Outlines":
+        """Some of the polygons, bool, shape (N,)."""
+        return self._of_rings(np.repeat(which, np.diff(self.firsts)))
+
+    def _of_rings(self, kept: np.ndarray) -> "_Outlines":
+        if kept.all():
+            return self
+        length, count = np.diff(self.rings), np.add.reduceat(kept.astype(int), self.firsts[:-1])
+        return _Outlines(self.points[np.repeat(kept, length)], _starts(length[kept]), _starts(count[count > 0]))
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """Left, top, right, bottom of each polygon, shape (N, 4)."""
+        outline = self.rings[self.firsts[:-1]]
+        if not len(outline):
+            return np.empty((0, 4))
+        # From one outline to the next: the holes between them lie inside.
+        return np.hstack([np.minimum.reduceat(self.points, outline), np.maximum.reduceat(self.points, outline)])
+
+    @property
+    def polygons(self) -> np.ndarray:
+        """As shapely Polygons, shape (N,), dtype object."""
+        return shapely.from_ragged_array(shapely.GeometryType.POLYGON, self.points, (self.rings, self.firsts))
+
+    def simplified(self, most_px: float) -> "_Outlines":
+        """The same with no ring moved by more; one that is left without area has fewer than 4 points.
+
+        GEOS simplifies polygons too and mends them, but needs minutes for one of thousands of holes.
+        """
+        lines = shapely.linestrings(self.points, indices=np.repeat(np.arange(len(self.rings) - 1), np.diff(self.rings)))
+        lines = shapely.simplify(lines, most_px, preserve_topology=False)
+        return _Outlines(shapely.get_coordinates(lines), _starts(shapely.get_num_coordinates(lines)), self.firsts)
+
+
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    return np.append(0, np.cumsum(lengths))
+
+
+def _outlined(probability: np.ndarray, level: np.float32) -> _Outlines:
+    """Of what is above a level."""
     # Two rings around the raster, both on its edge: the first repeats the edge, the second is "no building".
     # So a building that the raster cuts ends exactly on the edge.
     height, width = probability.shape
@@ -101,8 +156,8 @@ def _outlined(probability: np.ndarray, level: np.float32) -> np.ndarray:
         x, y, field.astype(np.float64), np.ma.nomask, corner_mask=False, line_type=LineType.Separate,
         fill_type=FillType.ChunkCombinedOffsetOffset, quad_as_tri=False, z_interp=ZInterp.Linear,
     )  # fmt: skip
-    (points,), (rings,), (outlines,) = generator.filled(float(level), np.inf)
-    return _polygons(np.clip(points, 0.0, (width, height)), rings.astype(int), outlines.astype(int))
+    (points,), (rings,), (firsts,) = generator.filled(float(level), np.inf)
+    return _Outlines(np.clip(points, 0.0, (width, height)), rings.astype(int), firsts.astype(int)).with_area()
 
 
 @lru_cache(maxsize=4)
@@ -115,44 +170,16 @@ def _places(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return grids[0], grids[1]
 
 
-def _polygons(points: np.ndarray, rings: np.ndarray, outlines: np.ndarray) -> np.ndarray:
-    """Polygons of closed rings, those dropped whose outline has no area.
-
-    Args:
-        points: of all rings, float, shape (P, 2).
-        rings: where each ring starts in the points, and the end.
-        outlines: where each polygon starts in the rings, its outline first, and the end.
-    """
-    length = np.diff(rings)
-    ring_of = np.repeat(np.arange(len(length)), length)
-    polygon_of = np.repeat(np.arange(len(outlines) - 1), np.diff(outlines))
-    kept = (length >= 4) & (length[outlines[polygon_of]] >= 4)
-    renumbered = np.cumsum(kept) - 1
-    shells = shapely.linearrings(points[kept[ring_of]], indices=renumbered[ring_of[kept[ring_of]]])
-    _, polygon_of = np.unique(polygon_of[kept], return_inverse=True)
-    return np.atleast_1d(shapely.polygons(shells, indices=polygon_of))
-
-
-def _simplified(polygons: np.ndarray, most_px: float) -> np.ndarray:
-    """The polygons with no ring moved by more; one that this makes invalid stays as it was, one without area goes.
-
-    GEOS simplifies polygons too and mends them, but needs minutes for one of thousands of holes.
-    """
-    rings, polygon_of = shapely.get_rings(polygons, return_index=True)
-    points, ring_of = shapely.get_coordinates(rings, return_index=True)
-    lines = shapely.simplify(shapely.linestrings(points, indices=ring_of), most_px, preserve_topology=False)
-    length = shapely.get_num_coordinates(lines)
-    outlines = np.searchsorted(polygon_of, np.arange(len(polygons) + 1))
-    simplified = _polygons(shapely.get_coordinates(lines), np.append(0, np.cumsum(length)), outlines)
-    broken = ~shapely.is_valid(simplified)
-    simplified[broken] = polygons[length[outlines[:-1]] >= 4][broken]
-    return simplified
-
-
-def _valid_parts(polygons: np.ndarray) -> np.ndarray:
+def _valid_parts(outlines: _Outlines, simplify_px: float) -> np.ndarray:
+    """Valid polygons, simplified: what that would break is mended as it was before."""
+    simplified = outlines.simplified(simplify_px) if simplify_px > 0 else outlines
+    polygons = simplified.with_area().polygons
     broken = ~shapely.is_valid(polygons)
-    if broken.any():
-        polygons[broken] = shapely.make_valid(polygons[broken], method="structure", keep_collapsed=False)
+    if not broken.any():
+        return polygons
+    before = outlines.of(np.diff(simplified.rings)[simplified.firsts[:-1]] >= 4).of(broken).polygons
+    mended = shapely.make_valid(before, method="structure", keep_collapsed=False)
+    polygons[broken] = np.where(shapely.is_valid(before), before, mended)
     parts = shapely.get_parts(polygons)
     return parts[(shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(parts)]
 
@@ -179,7 +206,7 @@ def mean_inside(values: np.ndarray, polygons: np.ndarray, *, among: np.ndarray |
     owner = np.zeros(values.shape, np.int32)
     for number, (start, end) in enumerate(pairwise(first), 1):
         cv2.fillPoly(owner, each[start:end], number)
-    inside = np.flatnonzero(owner if among is None else np.where(among, owner, 0))
+    inside = np.flatnonzero(owner > 0 if among is None else (owner > 0) & among)
     whose = owner.ravel()[inside]
     held = np.bincount(whose, minlength=len(polygons) + 1)[1:]
     mean = np.bincount(whose, values.ravel()[inside], minlength=len(polygons) + 1)[1:] / np.maximum(held, 1)

@@ -121,7 +121,7 @@ def test_the_shipped_recipes_are_what_they_say() -> None:
     assert set(recipes) == {"default", "few_tiles", "pretrained", "article", "article_narrow", "quick"}
     assert recipes["default"] == TrainingSpec()
     few = recipes["few_tiles"]
-    assert few == replace(TrainingSpec(), batch_size=4, augmentation=few.augmentation)
+    assert few == replace(TrainingSpec(), batch_size=4, balance=0.5, augmentation=few.augmentation)
     assert recipes["pretrained"].augmentation == few.augmentation
     whole = AugmentationSpec()
     assert few.augmentation.hue == whole.hue / 2

@@ -171,7 +171,7 @@ def _places(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _valid_parts(outlines: _Outlines, simplify_px: float) -> np.ndarray:
-    """Valid polygons, simplified: what that would break is mended as it was before."""
+    """Simplified and valid polygons: one that this would break stays as it was, mended if that was broken already."""
     simplified = outlines.simplified(simplify_px) if simplify_px > 0 else outlines
     polygons = simplified.with_area().polygons
     broken = ~shapely.is_valid(polygons)

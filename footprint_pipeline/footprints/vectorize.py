@@ -99,10 +99,14 @@ class _Outlines:
     rings: np.ndarray
     firsts: np.ndarray
 
+    @property
+    def drawn(self) -> np.ndarray:
+        """Which polygons have an outline with an area, bool, shape (N,)."""
+        return np.diff(self.rings)[self.firsts[:-1]] >= 4
+
     def with_area(self) -> "_Outlines":
-        """The polygons whose outline has an area, and of their holes those that have one."""
-        drawn = np.diff(self.rings) >= 4
-        return self._of_rings(drawn & np.repeat(drawn[self.firsts[:-1]], np.diff(self.firsts)))
+        """Those polygons, and of their holes those that have an area."""
+        return self._of_rings((np.diff(self.rings) >= 4) & np.repeat(self.drawn, np.diff(self.firsts)))
 
     def of(self, which: np.ndarray) -> "_Outlines":
         """Some of the polygons, bool, shape (N,)."""
@@ -177,7 +181,7 @@ def _valid_parts(outlines: _Outlines, simplify_px: float) -> np.ndarray:
     broken = ~shapely.is_valid(polygons)
     if not broken.any():
         return polygons
-    before = outlines.of(np.diff(simplified.rings)[simplified.firsts[:-1]] >= 4).of(broken).polygons
+    before = outlines.of(simplified.drawn).of(broken).polygons
     mended = shapely.make_valid(before, method="structure", keep_collapsed=False)
     polygons[broken] = np.where(shapely.is_valid(before), before, mended)
     parts = shapely.get_parts(polygons)

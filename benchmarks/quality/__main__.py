@@ -83,6 +83,9 @@ def table(
         ]
         cells += [f"{1000 * cost[spec.network]:.0f}"] if cost else []
         yield f"| {' | '.join(cells)} |"
+    for _, answers in answered[:1]:
+        floors = (f"{each['aoi']} {each['all_building_pixel_f1']:.3f}" for each in answers["evaluate"]["by_aoi"])
+        yield f"\nPooled pixel F1 of the first row's tiles, all of them called buildings: {', '.join(floors)}."
 
 
 def _figures(scores: Mapping[str, float], own_tolerance: float | None) -> str:

@@ -188,7 +188,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     return {
         **evaluation.model_dump(mode="json"),
         **evaluation.metrics,
-        "_lines": [*score_lines(evaluation.metrics), next_commands(settings, "register")],
+        "_lines": [*score_lines(evaluation.metrics, evaluation.by_aoi), next_commands(settings, "register")],
     }
 
 

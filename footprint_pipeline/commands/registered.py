@@ -78,16 +78,16 @@ def score(
     else:
         tiles = _held_out(settings, found.version, aois)
         scores = score_exported(Runtime(model), tiles.manifest, tiles.polygons, **as_told)
-    names = sorted(scores.by_aoi["aoi"])
+    names, by_aoi = sorted(scores.by_aoi["aoi"]), scores.by_aoi.to_dict("records")
     return {
         "version": found.version,
         "aois": names,
         "tiles": len(scores.tiles),
         **scores.metrics(),
-        "by_aoi": scores.by_aoi.to_dict("records"),
+        "by_aoi": by_aoi,
         **({"taken": {name: asdict(of) for name, of in taken.items()}} if taken else {}),
         "_lines": [f"{found.name} version {found.version} on {len(scores.tiles)} tiles of {', '.join(names)}:",
-                   *score_lines(scores.metrics()),
+                   *score_lines(scores.metrics(), by_aoi),
                    *(f"  {name}: {of.labels_lost} of {of.labels + of.labels_lost} labels are lost"
                      for name, of in taken.items() if of.labels_lost)],
     }  # fmt: skip

@@ -107,7 +107,9 @@ class TestScores:
     Attributes:
         tiles: one row a tile: `tile_id`, `aoi`, `tolerance`, `pixels` with imagery, counts and F1 of pixels and of
             buildings.
-        by_aoi: one row an AOI: `aoi`, `tiles`, `tolerance`, the three figures, building precision and recall.
+        by_aoi: one row an AOI: `aoi`, `tiles`, `tolerance`, the three figures, building precision and recall, and
+            `all_building_pixel_f1`: what is as good as knowing nothing, the pooled pixel F1 of calling every pixel with
+            imagery a building.
         median_tile_f1: median over the tiles with building pixels of their pixel F1 (the article's figure).
         pooled_pixel_f1: pixel F1 of all tiles taken as one.
         building_f1: SpaceNet's, mean over the AOIs where there is a building or one was claimed.
@@ -314,6 +316,7 @@ def _aoi_row(aoi: str, tiles: pd.DataFrame) -> dict[str, object]:
         "building_recall": score.recall,
         "buildings": score.true_positives + score.false_negatives,
         "proposals": score.true_positives + score.false_positives,
+        "all_building_pixel_f1": _of_all_pixels(tiles),
     }
 
 
@@ -330,3 +333,8 @@ def _median(tiles: pd.DataFrame) -> float:
 
 def _pooled(tiles: pd.DataFrame) -> float:
     return float(pixel_f1(*(tiles[f"pixel_{kind}"].sum() for kind in ("tp", "fp", "fn"))))
+
+
+def _of_all_pixels(tiles: pd.DataFrame) -> float:
+    true = (tiles["pixel_tp"] + tiles["pixel_fn"]).sum()
+    return float(pixel_f1(true, tiles["pixels"].sum() - true, np.array(0)))

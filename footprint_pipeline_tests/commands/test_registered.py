@@ -111,6 +111,12 @@ def test_several_sources_are_scored_each_and_together(home: Path) -> None:
     for found in both["by_aoi"]:
         assert {**found, "aoi": "One"} == alone["by_aoi"][0]
     assert both["taken"]["Other"] == alone["taken"]["One"]
+    head, one, other = both["_lines"][4:7]
+    assert head.split()[:2] == ["tiles", "tolerance"]
+    assert one.split()[:2] == ["One", str(TILES)]
+    assert one.endswith(f"{alone['by_aoi'][0]['all_building_pixel_f1']:.4f}")
+    assert other.split()[1:] == one.split()[1:]
+    assert len({len(line) for line in (head, one, other)}) == 1
     taken = alone["taken"]["One"]
     assert taken.pop("labels") >= alone["by_aoi"][0]["buildings"] > 0  # those too small are no buildings
     assert taken == {"tiles": TILES, "tiles_skipped": 0, "tiles_unlabelled": 0, "labels_lost": 0}

@@ -20,7 +20,7 @@ def scored(seed: int, *, tiles: int = 40, better: float = 0.0) -> pd.DataFrame:
         table[f"{what}_tp"], table[f"{what}_fp"], table[f"{what}_fn"] = (
             size * hits, size * wrong, size * (there - hits),
         )  # fmt: skip
-    table["tolerance"] = 0.5
+    table["tolerance"], table["pixels"] = 0.5, 10_000
     table["pixel_f1"] = pixel_f1(*(table[f"pixel_{kind}"].to_numpy() for kind in ("tp", "fp", "fn")))
     return table
 

@@ -13,7 +13,7 @@ SPEC = PromotionSpec()
 def scores(hits: list[int]) -> scoring.TestScores:
     """Of tiles with twenty buildings each, of which so many were found."""
     found = np.array(hits)
-    tiles = pd.DataFrame({"tile_id": [f"t{n}" for n in range(len(hits))], "aoi": "A", "tolerance": 0.5})
+    tiles = pd.DataFrame({"tile_id": [f"t{n}" for n in range(len(hits))], "aoi": "A", "tolerance": 0.5, "pixels": 99})
     for what in ("building", "pixel"):
         tiles[f"{what}_tp"], tiles[f"{what}_fp"], tiles[f"{what}_fn"] = found, 2, 20 - found
     return scoring.summarize(tiles.assign(pixel_f1=2 * found / (found + 22)))

@@ -156,7 +156,9 @@ def tiles(*rows: tuple[str, int, int, int, int, int, int]) -> pd.DataFrame:
     names = ["aoi", "pixel_tp", "pixel_fp", "pixel_fn", "building_tp", "building_fp", "building_fn"]
     frame = pd.DataFrame(rows, columns=names)
     whole = 2 * frame["pixel_tp"] + frame["pixel_fp"] + frame["pixel_fn"]
-    return frame.assign(tolerance=0.5, pixel_f1=(2 * frame["pixel_tp"] / whole.where(whole > 0)).fillna(1.0))
+    return frame.assign(
+        tolerance=0.5, pixels=100, pixel_f1=(2 * frame["pixel_tp"] / whole.where(whole > 0)).fillna(1.0)
+    )
 
 
 def test_cities_count_the_same_for_buildings_and_pixels_for_pixels() -> None:
@@ -177,6 +179,7 @@ def test_cities_count_the_same_for_buildings_and_pixels_for_pixels() -> None:
     assert scores.pooled_pixel_f1 == pytest.approx(180 / (180 + 50 + 10))
     assert scores.median_tile_f1 == pytest.approx(np.median([100 / 120, 20 / 60, 1.0]))
     assert rio["median_tile_f1"] == pytest.approx(np.mean([100 / 120, 20 / 60]))
+    assert rio["all_building_pixel_f1"] == pytest.approx(2 * 70 / (70 + 300))  # 70 of 300 pixels are a building's
 
 
 def test_a_city_with_nothing_in_it_and_nothing_claimed_says_nothing_of_buildings() -> None:

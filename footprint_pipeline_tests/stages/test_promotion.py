@@ -45,7 +45,7 @@ HITS = {"1": 8, "2": 11, "3": 14, "4": 8}
 
 def scores(version: str, of: Tiles | None = None) -> scoring.TestScores:
     found = np.clip(HITS[version] + np.arange(24) % 5 - 2, 0, 20)
-    tiles = pd.DataFrame({"tile_id": [f"t{n}" for n in range(24)], "aoi": AOI, "tolerance": 0.5})
+    tiles = pd.DataFrame({"tile_id": [f"t{n}" for n in range(24)], "aoi": AOI, "tolerance": 0.5, "pixels": 99})
     for what in ("building", "pixel"):
         tiles[f"{what}_tp"], tiles[f"{what}_fp"], tiles[f"{what}_fn"] = found, 2, 20 - found
     tiles["pixel_f1"] = 2 * found / (found + 22)

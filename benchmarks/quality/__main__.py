@@ -83,9 +83,11 @@ def table(
         ]
         cells += [f"{1000 * cost[spec.network]:.0f}"] if cost else []
         yield f"| {' | '.join(cells)} |"
-    for _, answers in answered[:1]:
-        floors = (f"{each['aoi']} {each['all_building_pixel_f1']:.3f}" for each in answers["evaluate"]["by_aoi"])
-        yield f"\nPooled pixel F1 of the first row's tiles, all of them called buildings: {', '.join(floors)}."
+    floor = "all_building_pixel_f1"
+    told = [each for _, answers in answered[:1] for each in answers["evaluate"]["by_aoi"] if floor in each]
+    if told:  # answers of before do not tell
+        floors = ", ".join(f"{each['aoi']} {each[floor]:.3f}" for each in told)
+        yield f"\nPooled pixel F1 of the first row's tiles, all of them called buildings: {floors}."
 
 
 def _figures(scores: Mapping[str, float], own_tolerance: float | None) -> str:

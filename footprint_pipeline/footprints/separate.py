@@ -40,33 +40,29 @@ def interior_of(probability: np.ndarray, heads: Sequence[str]) -> np.ndarray | N
 
 
 def separate(
-    polygons: np.ndarray,
-    interior: np.ndarray,
-    *,
-    built_up: np.ndarray,
-    seed_level: float,
+    polygons: np.ndarray, interior: np.ndarray, *, built_up: np.ndarray, held: np.ndarray, seed_level: float
 ) -> np.ndarray:
     """Cut every polygon that holds two seeds or more between them.
 
     Args:
         polygons: valid shapely Polygons that do not overlap, in pixels, shape (N,), dtype object.
         interior: float32 in [0, 1], shape (H, W); see `interior_of`.
-        built_up: bool, shape (H, W): the pixels whose centres lie in a polygon.
+        built_up: where there is a building, bool, shape (H, W).
+        held: the number, from 1, of the polygon that holds each of these pixels, 0 for none, int32, shape (H, W).
         seed_level: seeds are where the interior is above it.
 
     Returns:
-        Valid Polygons that do not overlap, shape (M,): first those that are not cut, themselves and in their order.
+        Valid Polygons that do not overlap, shape (M,): first those that are not cut, themselves and in their order. The
+        same array where none is.
     """
-    parts, number, tops = _seeds((interior > seed_level) & built_up, interior)
-    polygon, seed = shapely.STRtree(shapely.points(tops)).query(polygons, predicate="contains")
-    several = np.bincount(polygon, minlength=len(polygons)) > 1
+    parts, number, holder = _seeds((interior > seed_level) & built_up, held)
+    several = np.bincount(holder, minlength=len(polygons) + 1)[1:] > 1
     if not several.any():
         return polygons
-    owner = np.full(len(tops) + 1, -1)  # of each label the polygon that holds it
-    owner[seed + 1] = polygon
 
     labels = _grow(number[parts], interior, built_up)
-    joints = shapely.union_all(np.append(shapely.boundary(polygons[several]), _lines(labels, owner)))
+    lines = _lines(labels, np.append(0, holder), built_up)
+    joints = shapely.union_all(np.append(shapely.boundary(polygons[several]), lines))
     faces = shapely.get_parts(shapely.polygonize(shapely.get_parts(joints)))
     middles = shapely.point_on_surface(faces)
     polygon, face = shapely.STRtree(middles).query(polygons[several], predicate="contains")
@@ -75,26 +71,21 @@ def separate(
     return np.concatenate([polygons[~several], pieces[shapely.area(pieces) >= MIN_SEED_PX]])
 
 
-def _seeds(inside: np.ndarray, interior: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _seeds(inside: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The connected parts that are large enough.
 
     Returns:
-        Connected parts, int32 (H, W); of each the number of the seed that it is, from 1, or 0, int32 (parts,); and
-        the place (x, y) of the surest pixel of each seed, float (seeds, 2).
+        Connected parts, int32 (H, W); of each the number of the seed that it is, from 1, or 0, int32 (parts,); and the
+        number of the polygon that holds each seed, int32 (seeds,).
     """
     count, parts = cv2.connectedComponents(inside.view(np.uint8), connectivity=4)
     pixel = np.flatnonzero(inside)
     part = parts.ravel()[pixel]
     large = np.bincount(part, minlength=count) >= MIN_SEED_PX
     number = np.where(large, np.cumsum(large), 0).astype(np.int32)
-    sure = interior.ravel()[pixel]
-    surest = np.zeros(count, interior.dtype)
-    np.maximum.at(surest, part, sure)
-    is_top = sure == surest[part]
-    top = np.zeros(count, int)
-    top[part[is_top]] = pixel[is_top]
-    row, column = np.divmod(top[large], interior.shape[1])
-    return parts, number, np.column_stack([column, row]) + 0.5
+    holder = np.zeros(count, np.int32)
+    holder[part] = held.ravel()[pixel]
+    return parts, number, holder[large]
 
 
 def _grow(markers: np.ndarray, interior: np.ndarray, built_up: np.ndarray) -> np.ndarray:
@@ -113,13 +104,20 @@ def _grow(markers: np.ndarray, interior: np.ndarray, built_up: np.ndarray) -> np
     return grown
 
 
-def _lines(labels: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Where two labels of one polygon meet: smoothed LineStrings, each from one crossing to the next."""
+def _lines(labels: np.ndarray, owner: np.ndarray, built_up: np.ndarray) -> np.ndarray:
+    """Where two labels that one polygon owns meet: smoothed LineStrings, each from one crossing or end to the next.
+
+    They end a pixel beyond what is built up: how labels divide the ground is nobody's business.
+    """
+    near = cv2.dilate(built_up.view(np.uint8), np.ones((3, 3), np.uint8)).view(bool)
     edges = []
-    for a, b, shift in ((labels[:, :-1], labels[:, 1:], (1, 0, 1, 1)), (labels[:-1], labels[1:], (0, 1, 1, 1))):
-        row, column = np.nonzero(a != b)
+    for a, b, seen, shift in (
+        (labels[:, :-1], labels[:, 1:], near[:, :-1] & near[:, 1:], (1, 0, 1, 1)),
+        (labels[:-1], labels[1:], near[:-1] & near[1:], (0, 1, 1, 1)),
+    ):
+        row, column = np.nonzero((a != b) & seen)
         one, other = owner[a[row, column]], owner[b[row, column]]
-        met = (one >= 0) & (one == other)
+        met = (one > 0) & (one == other)
         row, column = row[met], column[met]
         edges.append(np.column_stack([column, row, column, row]) + shift)
     unit = shapely.linestrings(np.concatenate(edges).reshape(-1, 2, 2).astype(float))

@@ -63,20 +63,44 @@ def vectorize(
         Footprints that do not overlap before simplification, largest confidence first.
     """
     level = np.float32(1.0 - tolerance)
-    if probability.size == 0 or not (probability > level).any():
+    built_up = probability > level
+    rows, columns = (slice(0, side) for side in built_up.shape)
+    if reaching_into is not None and built_up.any():
+        rows, columns = _around_what_reaches(built_up, reaching_into)
+    built_up, probability = built_up[rows, columns], np.ascontiguousarray(probability[rows, columns])
+    if not built_up.any():
         return Footprints(np.empty(0, object), np.empty(0, np.float32))
+    corner = np.array([columns.start, rows.start])
 
     outlines = _outlined(probability, level)
     if reaching_into is not None:
-        outlines = outlines.of(reach_into(outlines.bounds, reaching_into))
+        outlines = outlines.of(reach_into(outlines.bounds + np.tile(corner, 2), reaching_into))
     polygons = _valid_parts(outlines, simplify_px)
-    if interior is not None and seed_level is not None:
-        polygons = separate(polygons, interior, built_up=probability > level, seed_level=seed_level)
     polygons = polygons[shapely.area(polygons) > max(min_area_px, 0.0)]
+    held = pixels_of(polygons, among=built_up)
+    if interior is not None and seed_level is not None:
+        whole = polygons
+        polygons = separate(whole, interior[rows, columns], built_up=built_up, held=held, seed_level=seed_level)
+        if polygons is not whole:
+            polygons = polygons[shapely.area(polygons) > max(min_area_px, 0.0)]
+            held = pixels_of(polygons, among=built_up)
 
-    confidence = mean_inside(probability, polygons, among=probability > level)
+    confidence = mean_inside(probability, polygons, held)
     order = np.argsort(-confidence, kind="stable")
-    return Footprints(polygons[order], confidence[order])
+    return Footprints(shapely.transform(polygons[order], lambda points: points + corner), confidence[order])
+
+
+def _around_what_reaches(built_up: np.ndarray, box: tuple[float, float, float, float]) -> tuple[slice, slice]:
+    """Rows and columns that hold every building that reaches into a box, whole, and the pixels next to it."""
+    parts, _ = cv2.findContours(built_up.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    left, top, width, height = np.array([cv2.boundingRect(part) for part in parts]).reshape(-1, 4).T
+    bounds = np.column_stack([left - 1, top - 1, left + width + 1, top + height + 1])
+    bounds = bounds[reach_into(bounds, box)]
+    if not len(bounds):
+        return slice(0, 0), slice(0, 0)
+    left, top = np.maximum(bounds[:, :2].min(axis=0), 0).tolist()
+    right, bottom = bounds[:, 2:].max(axis=0).tolist()
+    return slice(top, bottom), slice(left, right)
 
 
 def reach_into(bounds: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
@@ -188,16 +212,15 @@ def _valid_parts(outlines: _Outlines, simplify_px: float) -> np.ndarray:
     return parts[(shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(parts)]
 
 
-def mean_inside(values: np.ndarray, polygons: np.ndarray, *, among: np.ndarray | None = None) -> np.ndarray:
-    """Mean of the pixels that each polygon holds, float32, shape (N,).
+def pixels_of(polygons: np.ndarray, *, among: np.ndarray) -> np.ndarray:
+    """Which polygon holds each pixel: its number, from 1, or 0 for none, int32, shape (H, W).
 
     Args:
-        values: of the pixels, shape (H, W).
         polygons: shapely Polygons in pixels that do not overlap, shape (N,).
-        among: which pixels count, bool, shape (H, W); all when None. OpenCV fills a polygon's rim as well, so this is
-            what keeps to the inside of an outline that was drawn around these pixels.
+        among: which pixels count, bool, shape (H, W). OpenCV fills a polygon's rim as well, so this is what keeps to
+            the inside of an outline that was drawn around these pixels.
 
-    Where polygons share a pixel of their outlines, the later one has it. One that holds none takes the one under it.
+    Where polygons share a pixel of their outlines, the later one has it.
     """
     rings, polygon_of = shapely.get_rings(polygons, return_index=True)
     xy, ring_of = shapely.get_coordinates(rings, return_index=True)
@@ -207,14 +230,25 @@ def mean_inside(values: np.ndarray, polygons: np.ndarray, *, among: np.ndarray |
     pixels = np.rint(xy - 0.5 - 0.01 * np.sign(xy - middles)).astype(np.int32)
     each = [pixels[start:end] for start, end in pairwise(np.searchsorted(ring_of, np.arange(len(rings) + 1)).tolist())]
     first = np.searchsorted(polygon_of, np.arange(len(polygons) + 1)).tolist()
-    owner = np.zeros(values.shape, np.int32)
+    held = np.zeros(among.shape, np.int32)
     for number, (start, end) in enumerate(pairwise(first), 1):
-        cv2.fillPoly(owner, each[start:end], number)
-    inside = np.flatnonzero(owner > 0 if among is None else (owner > 0) & among)
-    whose = owner.ravel()[inside]
-    held = np.bincount(whose, minlength=len(polygons) + 1)[1:]
-    mean = np.bincount(whose, values.ravel()[inside], minlength=len(polygons) + 1)[1:] / np.maximum(held, 1)
-    empty = held == 0
+        cv2.fillPoly(held, each[start:end], number)
+    return cv2.copyTo(held, among.view(np.uint8))
+
+
+def mean_inside(values: np.ndarray, polygons: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Mean of the pixels that each polygon holds, float32, shape (N,).
+
+    Args:
+        values: of the pixels, shape (H, W).
+        polygons: shapely Polygons in pixels, shape (N,).
+        held: by which of them; see `pixels_of`. A polygon that holds none takes the pixel under it.
+    """
+    inside = np.flatnonzero(held)
+    whose = held.ravel()[inside]
+    count = np.bincount(whose, minlength=len(polygons) + 1)[1:]
+    mean = np.bincount(whose, values.ravel()[inside], minlength=len(polygons) + 1)[1:] / np.maximum(count, 1)
+    empty = count == 0
     x, y = shapely.get_coordinates(shapely.point_on_surface(polygons[empty])).astype(int).T
     mean[empty] = values[y.clip(0, values.shape[0] - 1), x.clip(0, values.shape[1] - 1)]
     return mean.astype(np.float32)

@@ -33,6 +33,13 @@ def found(heads: np.ndarray, *, seed_level: float | None = 0.5, tolerance: float
     return vectorize(building, tolerance=tolerance, interior=interior_of(heads, HEADS), seed_level=seed_level).polygons
 
 
+def cut(whole: shapely.Polygon, interior: np.ndarray, held: np.ndarray | None = None) -> np.ndarray:
+    """Of a raster that is built up all over."""
+    held = np.ones(interior.shape, np.int32) if held is None else held
+    built_up = np.ones(interior.shape, bool)
+    return separate(np.array([whole], object), interior, built_up=built_up, held=held, seed_level=0.5)
+
+
 def assert_cut(pieces: np.ndarray, whole: np.ndarray, *, lost: float = 0.0) -> None:
     """The pieces are polygons, do not overlap, and are what they were cut from."""
     assert shapely.is_valid(pieces).all()
@@ -130,15 +137,38 @@ def test_any_other_head_takes_away_from_the_interior(names: tuple[str, ...]) -> 
     assert (inside <= heads[..., 0]).all()
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_noise_gives_valid_pieces_that_lie_in_what_was_built_up(seed: int) -> None:
+def noise(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     heads = np.stack([cv2.GaussianBlur(rng.random((200, 150), np.float32), (0, 0), 2.0) for _ in range(3)], axis=-1)
-    heads = (heads - heads.min()) / (heads.max() - heads.min())
+    return (heads - heads.min()) / (heads.max() - heads.min())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_gives_valid_pieces_that_lie_in_what_was_built_up(seed: int) -> None:
+    heads = noise(seed)
     joined = found(heads, seed_level=None, tolerance=0.6)
     pieces = found(heads, seed_level=0.15, tolerance=0.6)
     assert len(pieces) > len(joined) + 10
     assert_cut(pieces, joined, lost=1.5e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whichever_area_asks_a_building_is_cut_alike(seed: int) -> None:
+    heads = noise(seed)
+    inside = interior_of(heads, HEADS)
+
+    def places(reaching_into: tuple[float, float, float, float] | None) -> set[tuple[float, ...]]:
+        found = vectorize(
+            cv2.extractChannel(heads, 0), tolerance=0.5, interior=inside, seed_level=0.15, reaching_into=reaching_into
+        )
+        told = np.column_stack([shapely.bounds(found.polygons), shapely.area(found.polygons), found.confidence])
+        return set(map(tuple, np.round(told, 5).tolist()))
+
+    every = places(None)
+    for box in ((30, 30, 90, 100), (70.5, 90.5, 120.5, 150.5), (0, 0, 40, 50)):
+        asked = places(box)
+        assert asked <= every
+        assert {it for it in every if it[0] < box[2] and it[2] > box[0] and it[1] < box[3] and it[3] > box[1]} <= asked
 
 
 def test_on_the_edge_of_the_raster_buildings_are_cut_too() -> None:
@@ -152,12 +182,12 @@ def test_on_the_edge_of_the_raster_buildings_are_cut_too() -> None:
 
 
 def test_two_seeds_that_a_third_one_outside_the_outline_keeps_apart_are_left_together() -> None:
-    interior = np.full((9, 32), 0.1, np.float32)
+    interior, held = np.full((9, 32), 0.1, np.float32), np.ones((9, 32), np.int32)
     for left in (2, 13, 24):
         interior[2:7, left : left + 6] = 0.8
-    interior[4, 15] = 0.9  # the surest pixel of the middle one lies in a hole of the outline
-    whole = shapely.box(0, 0, 32, 9) - shapely.box(15, 4, 16, 5)
-    pieces = separate(np.array([whole], object), interior, built_up=np.ones((9, 32), bool), seed_level=0.5)
+    held[2:7, 13:19] = 0
+    whole = shapely.box(0, 0, 32, 9) - shapely.box(13, 2, 19, 7)
+    pieces = cut(whole, interior, held)
     assert_cut(pieces, np.array([whole], object))
     assert len(pieces) == 1
 
@@ -165,13 +195,11 @@ def test_two_seeds_that_a_third_one_outside_the_outline_keeps_apart_are_left_tog
 def test_roofs_that_meet_in_a_corner_are_two_seeds() -> None:
     interior = np.full((24, 24), 0.1, np.float32)
     interior[2:12, 2:12] = interior[12:22, 12:22] = 0.9
-    whole = np.array([shapely.box(0, 0, 24, 24)], object)
-    assert len(separate(whole, interior, built_up=np.ones((24, 24), bool), seed_level=0.5)) == 2
+    assert len(cut(shapely.box(0, 0, 24, 24), interior)) == 2
 
 
 @pytest.mark.parametrize(("side", "pieces"), [((4, 4), 2), ((3, 5), 1)])
 def test_seeds_of_sixteen_pixels_count(side: tuple[int, int], pieces: int) -> None:
     interior = np.full((12, 30), 0.1, np.float32)
     interior[3 : 3 + side[0], 4 : 4 + side[1]] = interior[3:9, 18:26] = 0.9
-    whole = np.array([shapely.box(0, 0, 30, 12)], object)
-    assert len(separate(whole, interior, built_up=np.ones((12, 30), bool), seed_level=0.5)) == pieces
+    assert len(cut(shapely.box(0, 0, 30, 12), interior)) == pieces

@@ -3,7 +3,7 @@ import pytest
 import shapely
 from shapely import affinity
 
-from footprint_pipeline.footprints.vectorize import mean_inside, vectorize
+from footprint_pipeline.footprints.vectorize import mean_inside, pixels_of, vectorize
 
 
 def raster(*boxes: tuple[int, int, int, int], shape: tuple[int, int] = (40, 60)) -> np.ndarray:
@@ -124,11 +124,13 @@ def test_confidence_is_of_a_buildings_own_pixels(tolerance: float) -> None:
 @pytest.mark.parametrize("corner", [2, 3])
 def test_a_rim_between_two_pixels_counts_to_the_inner_one(corner: int) -> None:
     values = np.random.default_rng(0).random((10, 10), np.float32)
-    (mean,) = mean_inside(values, np.array([shapely.box(corner, corner, corner + 3, corner + 3)], object))
+    whole = np.array([shapely.box(corner, corner, corner + 3, corner + 3)], object)
+    (mean,) = mean_inside(values, whole, pixels_of(whole, among=np.ones(values.shape, bool)))
     assert mean == pytest.approx(values[corner : corner + 3, corner : corner + 3].mean())
 
 
 def test_one_that_holds_no_pixel_is_as_sure_as_the_pixel_under_it() -> None:
     values = np.random.default_rng(0).random((10, 12), np.float32)
     within_one = np.array([shapely.box(7.1, 3.1, 7.3, 3.3), shapely.box(7.6, 3.6, 7.9, 3.9)], object)
-    assert mean_inside(values, within_one).tolist() == [values[3, 7]] * 2
+    held = pixels_of(within_one, among=np.zeros(values.shape, bool))
+    assert mean_inside(values, within_one, held).tolist() == [values[3, 7]] * 2

@@ -14,6 +14,7 @@ import sys
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.settings import load_settings
 from serving.admission import AT_A_TIME
+from serving.garbage import spare_what_stays
 
 try:
     _settings = load_settings()
@@ -53,3 +54,8 @@ def post_fork(server: object, worker: object) -> None:
     finally:
         for name in hidden:
             del sys.modules[name]
+
+
+def post_worker_init(worker: object) -> None:
+    """What the application is made of stays."""
+    spare_what_stays()

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from footprint_pipeline.errors import FootprintError
 from footprint_pipeline.files import atomic_path
 
 log = logging.getLogger(__name__)
@@ -15,6 +16,10 @@ log = logging.getLogger(__name__)
 _RECORD = "current-{model}@{alias}.json"
 _ABANDONED_S = 3600.0
 """Age at which what no record names is nobody's any more: a download, or a version that another service is loading."""
+
+
+class CacheError(FootprintError):
+    """The folder takes no model, whichever version it is: it is read-only, or full."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import logging
 import random
 import shutil
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from footprint_pipeline.footprints.onnx_runtime import has_cuda, open_runtime
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.selftest import run_selftest
 from footprint_pipeline.versions import Pointed
-from serving.model_cache import ModelCache
+from serving.model_cache import CacheError, ModelCache
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +113,8 @@ class Refreshed:
 
     Attributes:
         outcome: "same": the alias points to what serves; "swapped": another version serves now; "refused": that
-            version cannot serve; "unreachable": the registry does not tell, or does not hand over; "busy": another look
-            is under way.
+            version cannot serve; "unreachable": the registry does not tell, or does not hand over, or the cache takes
+            nothing; "busy": another look is under way.
         version: that serves now.
         reason: why it is not what the alias points to; empty when it is.
     """
@@ -219,13 +220,14 @@ class ModelStore:
             return self._swap(pointed.version)
         except Exception as error:
             problem, fix = _told(error)
-            self._note(registry_answers=isinstance(error, NoSuchVersionError), problem=problem, fix=fix)
+            answers = isinstance(error, NoSuchVersionError | CacheError)
+            self._note(registry_answers=answers, problem=problem, fix=fix)
             return self._as_before("unreachable", problem)
 
     def _swap(self, version: str) -> Refreshed:
         try:
             folder, runtime = self._pulled(version)
-        except RegistryError:
+        except (RegistryError, CacheError):  # no fault of the version's
             raise
         except Exception as error:
             problem, _ = _told(error)
@@ -268,9 +270,16 @@ class ModelStore:
         """The version's folder, and the model in it; pulled once more when what was in the cache is broken."""
         there = set(self._cache.folder.glob("*"))
         while True:
-            folder = self._registry.pull(version=version, into=self._cache.folder, onnx=has_cuda())
             try:
+                folder = self._registry.pull(version=version, into=self._cache.folder, onnx=has_cuda())
+            except OSError as error:
+                raise CacheError(
+                    f"{self._cache.folder}: no model can be kept there ({error.strerror or error}).",
+                    fix="Let the service write to this folder and give it room, or set FOOTPRINT_HOME to where it may.",
+                ) from None
+            with suppress(OSError):  # which may be read-only
                 folder.touch()  # others that share the cache see that somebody wants it
+            try:
                 return folder, self._opened(folder)
             except ModelError:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -72,6 +73,41 @@ def test_a_broken_export_or_registry_is_a_reason_too(model_folder: Path, tmp_pat
 
     with pytest.raises(NoModelError, match="cannot be loaded"):
         started(Crashing(broken), tmp_path / "b").current()
+
+
+def test_a_cache_that_takes_nothing_is_said_and_no_fault_of_the_version(model_folder: Path, tmp_path: Path) -> None:
+    class Full(FakeRegistry):
+        full = True
+
+        def pull(self, *, version: str, into: Path, onnx: bool = False) -> Path:
+            if self.full:
+                raise OSError(errno.ENOSPC, "No space left on device", str(into))
+            return super().pull(version=version, into=into, onnx=onnx)
+
+    registry = Full(model_folder)
+    store = ModelStore(registry, alias="champion", cache=tmp_path, threads=1, retry_s=0.02)
+    store.load_in_background()
+    wait_for(lambda: registry.asked > 2)
+    with pytest.raises(NoModelError, match=r"no model can be kept there \(No space left on device\)") as told:
+        store.current()
+    assert "FOOTPRINT_HOME" in told.value.fix
+    assert store.status().refused is None
+    assert store.status().registry_answers
+    registry.full = False
+    wait_for(lambda: store.status().model is not None)
+    store.stop()
+    assert store.current().version == "3"
+
+
+def test_a_model_in_a_cache_that_is_read_only_serves(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    shutil.copytree(model_folder, tmp_path / "3")
+    monkeypatch.setattr(Path, "touch", read_only)
+    assert started(FakeRegistry(model_folder), tmp_path).current().version == "3"
 
 
 def test_while_it_loads_whoever_asks_is_told_at_once(model_folder: Path, tmp_path: Path) -> None:

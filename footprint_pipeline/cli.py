@@ -95,8 +95,14 @@ class _Plain(logging.Formatter):
         return super().format(record)
 
 
+def _is_no_interruption(record: logging.LogRecord) -> bool:
+    """What Ctrl-C breaks off logs its traceback, though nothing is wrong: SQLAlchemy does, as it closes a database."""
+    return not record.exc_info or isinstance(record.exc_info[1], Exception | None)
+
+
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_is_no_interruption)
     handler.setFormatter(_Plain("%(asctime)s  %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("footprint_pipeline").setLevel(logging.INFO)

@@ -313,3 +313,27 @@ def test_ctrl_c_ends_a_training_cleanly_and_the_same_command_goes_on(tmp_path: P
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("building-footprints").experiment_id])
     assert [run.info.status for run in runs] == ["KILLED"]
+
+
+def test_ctrl_c_while_a_database_is_closed_shows_no_traceback(tmp_path: Path) -> None:
+    code = """if True:
+        import sqlalchemy
+        from footprint_pipeline import cli
+
+        def interrupted(connection):
+            raise KeyboardInterrupt
+
+        @cli.command
+        def close(settings):
+            engine = sqlalchemy.create_engine("sqlite://")
+            engine.dialect.do_close = interrupted
+            engine.connect().close()
+            engine.dispose()
+
+        cli.main(["close"])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, env=clean_environment()
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.startswith("Interrupted.")

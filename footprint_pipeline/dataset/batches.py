@@ -5,7 +5,7 @@ What belongs here: which chip comes when, and batches ahead of their use. The pi
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -121,7 +121,7 @@ class Source(Protocol):
 
 def stream(
     chips: Source, *, steps_per_epoch: int, start: tuple[int, int] = (0, 0), threads: int = 2, ahead: int = 4
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """The batches from (epoch, step) on, without end, made by threads before they are asked for.
 
     The order is the same with any number of threads. What fails in a thread is raised where its batch was due;

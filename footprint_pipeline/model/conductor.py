@@ -57,8 +57,9 @@ class Conductor(keras.callbacks.CallbackList):  # type: ignore[misc]  # keras ha
         self.best: list[np.ndarray] = []
         self._seconds_before = 0.0
         self._started = self._epoch_started = self._looked = time.monotonic()
-        self._epoch = 0
-        self._first_look: tuple[int, float] | None = None
+        self._epoch = self._epochs_begun = 0
+        self._pace_since: tuple[int, float] | None = None
+        """Steps done, and when: the pace is measured from there."""
 
     @property
     def seconds(self) -> float:
@@ -118,6 +119,9 @@ class Conductor(keras.callbacks.CallbackList):  # type: ignore[misc]  # keras ha
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Start the epoch's clock."""
         self._epoch, self._epoch_started = epoch, time.monotonic()
+        self._epochs_begun += 1
+        if self._epochs_begun == 2:  # the first one compiled the validation, too
+            self._pace_since = None
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Nothing, and quickly."""
@@ -125,7 +129,7 @@ class Conductor(keras.callbacks.CallbackList):  # type: ignore[misc]  # keras ha
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Look at the loss now and then; `logs` stay where they were computed until then."""
         now = time.monotonic()
-        if logs and (now - self._looked >= LOOK_EVERY_S or self._first_look is None):
+        if logs and (now - self._looked >= LOOK_EVERY_S or self._pace_since is None):
             self._looked = now
             self._look(batch, float(keras.ops.convert_to_numpy(logs["loss"])))
 
@@ -185,10 +189,10 @@ class Conductor(keras.callbacks.CallbackList):  # type: ignore[misc]  # keras ha
         for watcher in self._watchers:
             watcher.on_step(self._epoch, step, loss)
         done = self._epoch * self._steps + step + 1
-        if self._first_look is None:  # the step before compiled the network
-            self._first_look = done, time.monotonic()
+        if self._pace_since is None:  # the step before compiled the network
+            self._pace_since = done, time.monotonic()
         elif self._spec.max_minutes:
-            first, since = self._first_look
+            first, since = self._pace_since
             pace = (done - first) / (time.monotonic() - since)
             self._sync()
             self._schedule.bend(done, steps_left=self._seconds_left * pace)

@@ -140,13 +140,13 @@ class TrainingSpec:
         max_batches: steps a pass at most; no limit when None.
         balance: an AOI is drawn in proportion to its ground to this power: 1 by ground, 0 each AOI alike.
         patience: stop after this many epochs without a better validation loss.
-        max_minutes: stop after this long, within an epoch if need be, having lowered the rate on the way; no limit
-            when None.
+        max_minutes: stop after this long, within an epoch if need be, having lowered the rate on the way, so that
+            what is learnt depends on the machine's pace once time presses; no limit when None.
         gsd_m: resolution to work at, metres a pixel; the training tiles' median when None.
         precision: arithmetic; `auto` takes bfloat16 where the processor multiplies it fast.
         xla: compile the whole step with XLA. JAX always does; TensorFlow may gain on a GPU and loses on a CPU.
         gpus: how many to train on; 0 takes all that can share a batch evenly, or the CPU where there is none.
-        seed: weights, order and augmentation.
+        seed: weights, order and augmentation: the same seed on the same CPU gives the same weights.
     """
 
     network: UNetSpec = DEFAULT

@@ -7,10 +7,11 @@ it knows nothing of MLflow or Dagster. Who wants to know how it goes is a `Watch
 import logging
 import math
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,7 +22,7 @@ from footprint_pipeline.dataset.processes import POSSIBLE, ChipProcesses
 from footprint_pipeline.errors import TrainingError
 from footprint_pipeline.model.checkpoints import load_checkpoint
 from footprint_pipeline.model.conductor import Conductor
-from footprint_pipeline.model.devices import accelerated, choose_devices, choose_precision, spread_over
+from footprint_pipeline.model.devices import accelerated, choose_devices, choose_precision, fed, spread_over
 from footprint_pipeline.model.learner import Learner, build_learner
 from footprint_pipeline.model.memory import freed_memory_kept
 from footprint_pipeline.model.spec import FEWEST_CHIPS, OF_PX, TrainingSpec
@@ -33,8 +34,6 @@ log = logging.getLogger(__name__)
 
 MOST_THREADS, MOST_PROCESSES = 8, 16
 """That make batches: more threads wait for each other more than they make."""
-
-Batches = Generator[tuple[np.ndarray, np.ndarray], None, None]
 
 
 @dataclass(frozen=True)
@@ -149,16 +148,17 @@ def keras_infer(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
 
 @contextmanager
-def batches_ahead(chips: TrainingChips, *, steps: int, epoch: int) -> Iterator[Batches]:
-    """Batches from this epoch on, made ahead by threads, for an accelerator by processes; they end with the block."""
+def batches_ahead(chips: TrainingChips, *, steps: int, epoch: int) -> Iterator[Any]:
+    """What `fit` reads from this epoch on: batches made ahead by threads, for an accelerator by processes.
+
+    They end with the block.
+    """
     apart = accelerated() and POSSIBLE
     makers = min(MOST_PROCESSES if apart else MOST_THREADS, os.cpu_count() or 2)
     with ChipProcesses(chips, makers) if apart else nullcontext(chips) as source:
-        made: Batches = stream(  # type: ignore[assignment]  # it is a generator
-            source, steps_per_epoch=steps, start=(epoch, 0), threads=makers, ahead=makers + 2
-        )
+        made = stream(source, steps_per_epoch=steps, start=(epoch, 0), threads=makers, ahead=makers + 2)
         try:
-            yield made
+            yield fed(made, size=chips.size, heads=len(chips.channels))
         finally:
             with suppress(ValueError):  # it is being read by the backend's own thread, and ends with that
                 made.close()

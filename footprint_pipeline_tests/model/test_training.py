@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -9,14 +10,14 @@ from footprint_pipeline.dataset import processes
 from footprint_pipeline.dataset.batches import FixedChips, TrainingChips
 from footprint_pipeline.dataset.cache import TileCache
 from footprint_pipeline.errors import SettingsError, TrainingError
-from footprint_pipeline.model import training
+from footprint_pipeline.model import conductor, training
 from footprint_pipeline.model.conductor import Conductor
 from footprint_pipeline.model.devices import choose_precision
 from footprint_pipeline.model.learner import arrays, build_learner
 from footprint_pipeline.model.losses import build_loss
 from footprint_pipeline.model.spec import ARTICLE, TrainingSpec, UNetSpec
 from footprint_pipeline.model.start import take_weights
-from footprint_pipeline.model.training import TrainingResult, keras_infer, steps_per_epoch, train
+from footprint_pipeline.model.training import TrainingResult, batches_ahead, keras_infer, steps_per_epoch, train
 from footprint_pipeline.model.unet import build_unet
 from footprint_pipeline.model.watching import Shown, Watcher
 from footprint_pipeline_tests.model.conftest import CALM, TINY, toy_cache, toy_spec
@@ -154,6 +155,45 @@ def test_time_runs_out_within_an_epoch_with_the_rate_at_its_end(cache: TileCache
     assert 8 < result.seconds < 60
     assert result.history[-1]["learning_rate"] < 0.1 * spec.learning_rate
     assert len(train(spec, cache, tmp_path).history) == len(result.history)
+
+
+def test_a_limit_that_is_not_reached_changes_nothing(
+    cache: TileCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = toy_spec(epochs=4)
+    free = train(spec, cache, tmp_path / "free")
+    now = 0.0
+
+    def step(self: Conductor, batch: int, logs: dict | None = None) -> None:
+        nonlocal now
+        now += 1.0
+
+    def validate(self: Conductor, logs: dict | None = None) -> None:
+        nonlocal now
+        now += 0.0 if self.history else 60.0  # it is compiled the first time
+        self._learner.swap_average()
+
+    monkeypatch.setattr(conductor, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(Conductor, "on_train_batch_begin", step)
+    monkeypatch.setattr(Conductor, "on_test_begin", validate)
+    limited = train(replace(spec, max_minutes=2), cache, tmp_path / "limited")
+    assert now == 4 * steps_per_epoch(spec, cache) + 60 < 120
+    for one, other in zip(free.model.get_weights(), limited.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heads", [("building",), ("building", "border")])
+def test_what_is_read_is_what_was_made_in_its_order_and_nothing_tunes_it(
+    cache: TileCache, heads: tuple[str, ...]
+) -> None:
+    chips = TrainingChips(cache, 32, 4, CALM, 3, heads, np.uint8)
+    with batches_ahead(chips, steps=2, epoch=1) as read:
+        assert keras.config.backend() == "tensorflow"
+        assert read.options().autotune.enabled is False
+        for (epoch, step), got in zip([(1, 0), (1, 1), (2, 0)], read, strict=False):
+            for made, seen in zip(chips.batch(epoch, step), got, strict=True):
+                np.testing.assert_array_equal(seen, made)
 
 
 @pytest.mark.slow

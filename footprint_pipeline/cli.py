@@ -1,21 +1,12 @@
-"""The `footprint` command: parses, calls, prints. No logic of its own.
+"""The `footprint` command: its subcommands, each of which parses and calls. No logic of its own."""
 
-Log lines go to stderr. With `--json` the last line of stdout is one JSON object. The exit code is 0 only on
-success, 1 on an error that was explained, 2 on wrong usage.
-"""
-
-import gc
-import json
-import logging
-import os
-import sys
-from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from footprint_pipeline import __version__
+from footprint_pipeline.cli_frame import framed
 from footprint_pipeline.cli_options import (
     Command,
     FiniteRange,
@@ -25,12 +16,10 @@ from footprint_pipeline.cli_options import (
     sweep_options,
     training_options,
 )
-from footprint_pipeline.errors import FootprintError
 from footprint_pipeline.evaluation.spec import MIN_AREA_PX
 from footprint_pipeline.footprints.predict import FLIPS
-from footprint_pipeline.home import check_place
 from footprint_pipeline.model.search_space import OBJECTIVES
-from footprint_pipeline.settings import Settings, load_settings
+from footprint_pipeline.settings import Settings
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -50,72 +39,8 @@ def main() -> None:
 
 
 def command(function: Command) -> click.Command:
-    """A subcommand with `--home` and `--json`, its errors explained, its answer printed."""
-
-    @click.option("--home", type=_FOLDER, help="Folder that holds all state. [.footprint]")
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line of stdout.")
-    @wraps(function)
-    def run(home: Path | None, as_json: bool, **options: Any) -> None:
-        _log_to_stderr()
-        try:
-            settings = load_settings(home=home)
-            check_place(settings.home)
-            answer: dict[str, Any] | None = function(settings, **options)
-        except FootprintError as error:
-            click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
-            sys.exit(1)
-        except OSError as error:
-            if error.filename is None or error.strerror is None:
-                raise
-            click.secho(f"{error.filename}: {error.strerror}.", fg="red", err=True)
-            sys.exit(1)
-        except KeyboardInterrupt:
-            answer = None
-        if answer is None:
-            gc.collect()  # TensorFlow complains when what was under way goes only as Python ends
-            click.echo("Interrupted. What was finished is kept; run the same command again to go on.", err=True)
-            _leave(130)
-        lines = answer.pop("_lines", [])
-        for line in lines:
-            click.echo(line, err=as_json)
-        if as_json:
-            click.echo(json.dumps(answer, default=str))
-        _leave(int(answer.get("exit_code", 0)))
-
-    return main.command(cls=Sections)(run)
-
-
-def _leave(code: int) -> NoReturn:
-    """End without a last look, seconds long, at each of the objects that a training leaves behind."""
-    gc.freeze()
-    sys.exit(code)
-
-
-class _Plain(logging.Formatter):
-    """Time and message, without what Dagster puts in front of a line that it manages."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        managed = getattr(record, "dagster_meta", None)
-        if managed:
-            record = logging.makeLogRecord({**record.__dict__, "msg": managed["orig_message"], "args": ()})
-        return super().format(record)
-
-
-def _is_no_interruption(record: logging.LogRecord) -> bool:
-    """What Ctrl-C breaks off logs its traceback, though nothing is wrong: SQLAlchemy does, as it closes a database."""
-    return not record.exc_info or isinstance(record.exc_info[1], Exception | None)
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_is_no_interruption)
-    handler.setFormatter(_Plain("%(asctime)s  %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("footprint_pipeline").setLevel(logging.INFO)
-    for noisy in ("mlflow.store.db.utils", "mlflow.system_metrics.system_metrics_monitor", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    # TensorFlow's C++ side greets on stderr; errors still show.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    """A subcommand of that name."""
+    return main.command(cls=Sections)(framed(function))
 
 
 @command

@@ -69,8 +69,8 @@ def spread_over(devices: tuple[str, ...]) -> Iterator[None]:
 def fed(batches: Iterator[Any], *, size: int, heads: int) -> Any:
     """What Keras's `fit` reads endless batches from: uint8 (B, size, size, 3) and (B, size, size, heads).
 
-    TensorFlow watches what Keras makes of a generator, to tune it, from a thread that at times misses the end: whoever
-    waits for that thread waits for up to a minute. Batches that are made ahead leave nothing to tune.
+    TensorFlow watches what Keras makes of a generator, to tune it, from a thread that at times misses the end and
+    sleeps on while the training waits for it. Batches that are made ahead leave nothing to tune.
     """
     if keras.config.backend() != "tensorflow":
         return batches

@@ -6,6 +6,7 @@ Whether the images build and the containers run is not tested here; docs/operati
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -55,7 +56,8 @@ def test_the_example_lists_every_setting_with_its_description_and_default(field:
     comment, value = example()[environment_name(field)]
     default = Settings.model_fields[field].default
     assert comment.startswith(str(Settings.model_fields[field].description))
-    assert value == ("" if default is None else str(default).lower() if isinstance(default, bool) else str(default))
+    shown = "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+    assert shlex.split(value) == [word for word in [shown] if word]  # as a shell takes it, too
 
 
 def test_the_example_lists_nothing_that_nobody_reads() -> None:

@@ -29,6 +29,9 @@ from footprint_pipeline.many import each_in_threads
 
 log = logging.getLogger(__name__)
 
+FILE_STAMP = ("bytes", "modified_ns")
+"""Columns of the index that tell an image from another one in its place; an index of before has none."""
+
 
 @dataclass(frozen=True)
 class TileIndex:
@@ -100,7 +103,9 @@ def index_tiles(
 
     def describe(pair: tuple[str, Path]) -> dict[str, object] | TileError:
         tile_id, path = pair
-        stamp = _stamp(path)  # before it is read: what changes meanwhile is another file
+        stamp = dict(
+            zip(FILE_STAMP, _stamp(path), strict=True)
+        )  # before it is read: what changes meanwhile is another file
         try:
             tile = _open(path)
             row = {"tile_id": tile_id, "aoi": aoi, "path": str(path), **stamp, **_describe(path, tile)}
@@ -160,22 +165,18 @@ def read_tile_index(path: Path) -> gpd.GeoDataFrame:
 
 def changed_images(tiles: gpd.GeoDataFrame) -> list[str]:
     """Ids of the tiles of an index whose image is another file by now, or gone; of an index of before, none."""
-    if not {"bytes", "modified_ns"} <= set(tiles):
+    if not {*FILE_STAMP} <= set(tiles):
         return []
-    told = zip(tiles["tile_id"], tiles["path"], tiles["bytes"], tiles["modified_ns"], strict=True)
-    return [
-        tile_id
-        for tile_id, path, size, modified_ns in told
-        if _stamp(Path(path)) != {"bytes": size, "modified_ns": modified_ns}
-    ]
+    told = zip(tiles["tile_id"], tiles["path"], *(tiles[name] for name in FILE_STAMP), strict=True)
+    return [tile_id for tile_id, path, *stamp in told if _stamp(Path(path)) != tuple(stamp)]
 
 
-def _stamp(path: Path) -> dict[str, int]:
-    """What changes with a file; zeros where there is none."""
+def _stamp(path: Path) -> tuple[int, int]:
+    """What changes with a file, as `FILE_STAMP` names it; zeros where there is none."""
     if not path.exists():
-        return {"bytes": 0, "modified_ns": 0}
+        return 0, 0
     status = path.stat()
-    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+    return status.st_size, status.st_mtime_ns
 
 
 def as_learned(row: TileRow, image: np.ndarray, valid: np.ndarray) -> np.ndarray:

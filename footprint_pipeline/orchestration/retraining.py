@@ -17,13 +17,13 @@ from pydantic import BaseModel
 
 from footprint_pipeline.dataset.splits import read_manifests
 from footprint_pipeline.errors import DatasetError, FootprintError, SettingsError
-from footprint_pipeline.handover import TrainedUnet
+from footprint_pipeline.handover import RegisteredModel, TrainedUnet
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.resources import Workplace
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.download import S3
 from footprint_pipeline.spacenet.sources import fingerprint
-from footprint_pipeline.stages.data import data_digest
+from footprint_pipeline.stages.data import data_digest, source_of
 from footprint_pipeline.stages.drift import DriftReport
 
 log = logging.getLogger(__name__)
@@ -111,12 +111,15 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
         except FootprintError as error:
             return dg.SkipReason(error.problem)
         last = _record(home, "trained_unet", TrainedUnet)
-        if last is not None and prepared == last.data_digest:
-            return dg.SkipReason(f"The last training saw what is prepared (data {prepared}).")
-        if training_under_way(context.instance):
-            return _BUSY
         # Dagster starts a run of a key once. Back to a former split is something new as well.
         cause = f"new_tiles {last.run_id[:8] if last else 'first'}-{prepared}"
+        if last is not None and prepared == last.data_digest:
+            broken_off = _broken_off(context.instance, home, last)
+            if broken_off is None:
+                return dg.SkipReason(f"The last training saw what is prepared (data {prepared}).")
+            cause = broken_off
+        if training_under_way(context.instance):
+            return _BUSY
         failed, _ = _runs_of(context.instance, cause)
         if failed >= ATTEMPTS:
             return dg.SkipReason(f"{failed} trainings on what is prepared (data {prepared}) failed; start one by hand.")
@@ -146,13 +149,16 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
                 if name in known:
                     passed_over[name] = known[name]
                 continue
-            if not aois.has_partition_key(name):
-                log.warning("%s was added after these definitions were loaded: reload them to have it looked at", name)
-                continue
-            aoi = workplace.aoi(name)
-            s3 = S3.from_settings(workplace.settings, endpoint_url=aoi.endpoint_url, attempts=1, timeout_s=_SILENCE_S)
             try:
-                seen[name] = fingerprint(aoi, settings=workplace.settings, s3=s3)
+                aoi = workplace.aoi(name)
+                if not aois.has_partition_key(name):
+                    log.warning(
+                        "%s was added after these definitions were loaded: reload them to have it looked at", name
+                    )
+                    continue
+                settings, used = workplace.settings, source_of(workplace.folder(name))
+                s3 = S3.from_settings(settings, endpoint_url=aoi.endpoint_url, attempts=1, timeout_s=_SILENCE_S)
+                seen[name] = fingerprint(aoi, used=used, settings=settings, s3=s3)
             except FootprintError as error:
                 log.warning("%s: its source cannot be looked at now: %s", name, error.problem)
                 if name in known:
@@ -223,6 +229,16 @@ def _runs_of(instance: dg.DagsterInstance, cause: str) -> tuple[int, bool]:
     ended = [run.status for run in takewhile(lambda run: run.tags[CAUSE] == cause, runs)]
     failed = sum(status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED) for status in ended)
     return failed, dg.DagsterRunStatus.SUCCESS in ended
+
+
+def _broken_off(instance: dg.DagsterInstance, home: Path, trained: TrainedUnet) -> str | None:
+    """The cause of the runs of `new_tiles` that made a training of which no version came; None where none is such."""
+    runs = instance.get_runs(dg.RunsFilter(tags={OF: "new_tiles"}), limit=1)
+    cause = runs[0].tags[CAUSE] if runs else ""
+    registered = _record(home, "registered_model", RegisteredModel)
+    if registered is not None and registered.run_id == trained.run_id:
+        return None
+    return cause if cause.endswith(f"-{trained.data_digest}") and not _runs_of(instance, cause)[1] else None
 
 
 def prepared_digest(home: Path) -> str:

@@ -43,14 +43,14 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, str]:
     """
     try:
         with path.open("rb") as file:
-            header = next(csv.reader(io.StringIO(file.readline().decode("utf-8-sig"))), [])
+            header = next(csv.reader(io.StringIO(file.readline().decode("utf-8-sig"), newline=None)), [])
         name_of = {name.strip(): name for name in header if name.strip() in (*_IDS, GEO, PIX)}
         read, broken = _parse(pa.OSFile(str(path)), list(name_of.values()), threads=True)
         if broken:
             # Some writers quote the WKT twice, which splits it at its commas.
             content = _QUOTED_TWICE.sub(b'"', path.read_bytes())
             read, broken = _parse(pa.BufferReader(content), list(name_of.values()), threads=False)
-    except (OSError, ValueError) as error:  # ValueError: empty, or not UTF-8
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: empty, or not UTF-8
         reason = str(error).strip().replace("\n", " ")
         raise LabelError(f"{path.name}: cannot be read as CSV ({reason}).", fix=_COLUMNS_FIX) from error
     missing = [name for name in _IDS if name not in name_of]

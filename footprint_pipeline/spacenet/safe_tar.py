@@ -130,9 +130,14 @@ def plain_files(raw: Reader, name: str, meter: Meter) -> Generator[tuple[PurePos
                 content = tar.extractfile(member) if member.isfile() else None
                 if content is not None:
                     yield PurePosixPath(member.name), member.size, content
-        # tarfile stops at its own end mark (or at a broken header, without a word); the checksum comes after.
-        while stream.read(BLOCK):
-            pass
+            # tarfile stops at its own end mark, or at a broken header, without a word; zeros may follow, and gzip's checksum.
+            while rest := tar.fileobj.read(BLOCK):
+                if rest.strip(b"\0"):
+                    raise SourceError(
+                        f"{name}: more follows the end of the archive, or a damaged header within it.",
+                        fix="Fetch it again; if it was made of several, one behind the other, unpack it (tar --ignore-zeros) "
+                        "and give the folder.",
+                    )
 
 
 def _check(member: tarfile.TarInfo, archive: str) -> None:

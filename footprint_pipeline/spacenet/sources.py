@@ -20,7 +20,7 @@ from footprint_pipeline.spacenet.archive import Archive, has_unpacked, unpack, u
 from footprint_pipeline.spacenet.areas import SYNTHETIC_URI, Aoi, Part, Source, is_archive, normal_uri
 from footprint_pipeline.spacenet.catalog import load_catalog
 from footprint_pipeline.spacenet.download import S3, is_complete
-from footprint_pipeline.spacenet.layout import Layout, aoi_name, discover, files_below
+from footprint_pipeline.spacenet.layout import Layout, aoi_name, discover, files_below, role
 from footprint_pipeline.spacenet.loose import fetch_prefix, has_fetched
 from footprint_pipeline.spacenet.s3.client import RemoteFile
 from footprint_pipeline.spacenet.s3.errors import split_uri
@@ -68,18 +68,25 @@ def fetch(aoi: Aoi, into: Path, *, tiles: int | None = None, settings: Settings,
     )
 
 
-def fingerprint(aoi: Aoi, *, settings: Settings, s3: S3 | None = None) -> str:
+def fingerprint(aoi: Aoi, *, used: str = "", settings: Settings, s3: S3 | None = None) -> str:
     """What tells the files of an AOI's source from other ones: a digest of their names, sizes and ETags (or times).
 
-    Of several sources the first that exists counts. Nothing is fetched.
+    Of several sources the one in use counts, then the first that exists; of loose files those that are imagery or
+    labels. Nothing is fetched.
+
+    Args:
+        aoi: from the catalogue.
+        used: `Layout.source` of when it was fetched.
+        settings: how S3 is read.
+        s3: what reads it; by default made from the settings.
 
     Raises:
         SourceError: none of the sources exists, or it cannot be looked at.
     """
     s3 = s3 or S3.from_settings(settings, endpoint_url=aoi.endpoint_url)
-    for source in aoi.sources:
+    for source in sorted(aoi.sources, key=lambda source: ", ".join(source.uris) != used):
         try:
-            files = sorted(line for uri in source.uris for line in _told_apart(uri, s3, whole=source.packed))
+            files = sorted(line for uri in source.uris for line in _told_apart(uri, aoi, s3, whole=source.packed))
         except MissingKeyError:
             continue
         if files:
@@ -87,15 +94,20 @@ def fingerprint(aoi: Aoi, *, settings: Settings, s3: S3 | None = None) -> str:
     raise SourceError(f"{aoi.name}: none of its sources exists.", fix="Check the source in aois.yaml.")
 
 
-def _told_apart(uri: str, s3: S3, *, whole: bool) -> list[str]:
-    """A line for each file of a folder, a prefix or an archive."""
+def _told_apart(uri: str, aoi: Aoi, s3: S3, *, whole: bool) -> list[str]:
+    """A line for each file that is read of a folder or a prefix, or for an archive."""
     if uri == SYNTHETIC_URI:
         return [uri]
     if uri.startswith("s3://"):
-        remotes = [s3.head(uri)] if whole else s3.list(uri.rstrip("/") + "/")
-        return [f"{remote.uri} {remote.size} {remote.etag}" for remote in remotes]
+        prefix = uri.rstrip("/") + "/"
+        remotes = [s3.head(uri)] if whole else s3.list(prefix)
+        return [
+            f"{remote.uri} {remote.size} {remote.etag}"
+            for remote in remotes
+            if whole or role(PurePosixPath(remote.uri.removeprefix(prefix)), aoi.patterns)
+        ]
     path = Path(uri)
-    files = [path] if path.is_file() else [path / file for file in files_below(path)]
+    files = [path] if path.is_file() else [path / file for file in files_below(path) if role(file, aoi.patterns)]
     return [
         f"{file} {status.st_size} {status.st_mtime_ns}"
         for file in files if file.is_file()

@@ -23,7 +23,7 @@ from footprint_pipeline.dataset.polygons import (
 from footprint_pipeline.dataset.spec import MaskSpec, PolygonSpec, SplitSpec
 from footprint_pipeline.dataset.split_table import read_split_table
 from footprint_pipeline.dataset.splits import build_manifest, write_manifest
-from footprint_pipeline.dataset.tiles import TileIndex, index_tiles, read_tile_index, write_tile_index
+from footprint_pipeline.dataset.tiles import FILE_STAMP, TileIndex, index_tiles, read_tile_index, write_tile_index
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_path
 from footprint_pipeline.lake import AoiFolder, Lake
@@ -73,6 +73,11 @@ def fetch_tiles(
     write_tile_index(index, folder.tiles)
     log.info("%s: %d tiles, %d skipped", aoi.name, len(index.table), len(index.skipped))
     return layout, index
+
+
+def source_of(folder: AoiFolder) -> str:
+    """Where an AOI's tiles came from, as `Layout.source` says it; empty before they were fetched."""
+    return _LAYOUT.validate_json(folder.layout.read_bytes()).source if folder.layout.exists() else ""
 
 
 def collect_polygons(
@@ -137,14 +142,16 @@ def split_tiles(folder: AoiFolder, spec: SplitSpec, *, assigned: Path | None = N
 
 
 def data_digest(lake: Lake, manifest: pd.DataFrame) -> str:
-    """Twelve hexadecimal digits that change with what is prepared: tiles, splits, labels, masks or normalisations.
+    """Twelve hexadecimal digits that change with what is prepared: tiles, images, splits, labels, masks, normalisations.
 
     Raises:
         DatasetError: the masks are not complete.
     """
     told = manifest[["aoi", "tile_id", "split", "buildings", "coverage", "low", "high", "gamma", "valid_share"]]
-    masks = [read_mask_index(lake.aoi(aoi).masks) for aoi in sorted(manifest["aoi"].unique())]
-    tables = (told.sort_values(["aoi", "tile_id"]), *(index.sort_values("tile_id") for index in masks))
+    tables = [told.sort_values(["aoi", "tile_id"])]
+    for aoi in sorted(manifest["aoi"].unique()):
+        images = pd.DataFrame(read_tile_index(lake.aoi(aoi).tiles)).reindex(columns=["tile_id", *FILE_STAMP])
+        tables += (table.sort_values("tile_id") for table in (read_mask_index(lake.aoi(aoi).masks), images))
     return hashlib.sha256("".join(table.to_json(orient="values") for table in tables).encode()).hexdigest()[:12]
 
 

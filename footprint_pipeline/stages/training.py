@@ -95,7 +95,7 @@ def train_unet(
     warn_of_shared_ground(lake, manifest)
     taught = manifest[manifest["split"] == "train"]
     gsd_m = spec.gsd_m or model_gsd(taught)
-    stamp = digest(manifest)
+    stamp, prepared = digest(manifest), data_digest(lake, manifest)  # now: it may be prepared anew while it is learned
     cache = build_cache(manifest[manifest["split"] != "test"], lake.cache, gsd_m=gsd_m, channels=spec.network.heads)
     tiles = {split: int(count) for split, count in manifest["split"].value_counts().items()}
     params = {
@@ -160,7 +160,7 @@ def train_unet(
                 gsd_m=gsd_m,
                 aois=names,
                 split_digest=stamp,
-                data_digest=data_digest(lake, manifest),
+                data_digest=prepared,
                 normalization=_stretches(taught),
                 tiles=tiles,
                 epochs=len(result.history),

@@ -13,13 +13,14 @@ from footprint_pipeline.dataset.spec import PolygonSpec, SplitSpec
 from footprint_pipeline.dataset.splits import read_manifests
 from footprint_pipeline.definitions import build_definitions
 from footprint_pipeline.errors import SettingsError
-from footprint_pipeline.handover import TrainedUnet
+from footprint_pipeline.handover import RegisteredModel, TrainedUnet
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.assets.training import TrainingConfig
 from footprint_pipeline.orchestration.local import prepare_home
 from footprint_pipeline.orchestration.resources import Workplace
 from footprint_pipeline.orchestration.retraining import (
     ATTEMPTS,
+    CAUSE,
     RETRIES,
     build_sensors,
     last_prepared,
@@ -80,6 +81,14 @@ def trained_on(settings: Settings, stamp: str) -> None:
     path = settings.home / "records" / "trained_unet.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(record.model_dump_json())
+
+
+def registered_from(settings: Settings, run_id: str) -> None:
+    record = RegisteredModel(
+        name="m", version="1", run_id=run_id, promoted=False, reason="", metrics={}, champion_metrics=None,
+        precision="f32",
+    )  # fmt: skip
+    (settings.home / "records" / "registered_model.json").write_text(record.model_dump_json())
 
 
 def test_nothing_starts_by_itself_before_it_is_switched_on(settings: Settings) -> None:
@@ -165,18 +174,37 @@ def test_what_is_prepared_anew_is_trained_on_once(settings: Settings, instance: 
     assert look(settings, instance, "new_tiles")[0] == []
 
 
+def test_a_training_of_which_no_version_came_is_asked_for_again(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    folder = prepare_city(settings.home)
+    stamp = data_digest(Lake(settings.home), read_manifests([folder.manifest]))
+    (asked,), _ = look(settings, instance, "new_tiles")
+    trained_on(settings, stamp)
+    ended(instance, settings, asked, dg.DagsterRunStatus.FAILURE)  # after the training
+    (again,), _ = look(settings, instance, "new_tiles")
+    assert (again.tags[CAUSE], again.run_key != asked.run_key) == (asked.tags[CAUSE], True)
+    registered_from(settings, "another")
+    assert look(settings, instance, "new_tiles")[0]
+    registered_from(settings, "r")  # by hand
+    assert look(settings, instance, "new_tiles")[0] == []
+    registered_from(settings, "another")
+    ended(instance, settings, again, dg.DagsterRunStatus.SUCCESS)
+    assert look(settings, instance, "new_tiles")[0] == []
+
+
 def test_an_object_that_is_another_one_now_starts_the_chain_for_its_area(
     settings: Settings, instance: dg.DagsterInstance, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FOOTPRINT_S3_ENDPOINT_URL", bucket.endpoint_url)
     folder = settings.home / "mine"
     folder.mkdir()
-    (folder / "tile.tif").write_bytes(b"one")
+    (folder / "3band_img1.tif").write_bytes(b"one")
     linked = folder.with_name("linked")
     linked.mkdir()
     (linked / "tiles").symlink_to(folder)
     archive = bucket.put("town.tar.gz", b"first")
-    bucket.put("tiles/a.tif", b"a")
+    bucket.put("tiles/3band_a_img1.tif", b"a")
     for name, source in (
         ("AOI_7_Town", archive), ("AOI_8_Loose", f"s3://{bucket.name}/tiles"), ("AOI_9_Here", str(linked)),
     ):  # fmt: skip
@@ -191,7 +219,7 @@ def test_an_object_that_is_another_one_now_starts_the_chain_for_its_area(
     assert look(settings, instance, "changed_sources", cursor) == ([], cursor)
 
     bucket.put("town.tar.gz", b"other")
-    bucket.put("tiles/b.tif", b"b")
+    bucket.put("tiles/3band_b_img1.tif", b"b")
     asked, changed = look(settings, instance, "changed_sources", cursor)
     assert [request.partition_key for request in asked] == ["AOI_7_Town"]  # one at a time
     assert RETRIES.items() <= asked[0].tags.items()
@@ -212,7 +240,7 @@ def test_an_object_that_is_another_one_now_starts_the_chain_for_its_area(
     bucket.put("town.tar.gz", b"third")
     for _ in range(ATTEMPTS):
         ended(instance, settings, asked[0], dg.DagsterRunStatus.CANCELED)
-    (folder / "tile.tif").write_bytes(b"three")
+    (folder / "3band_img1.tif").write_bytes(b"three")
     asked, changed = look(settings, instance, "changed_sources", changed)
     assert [request.partition_key for request in asked] == ["AOI_9_Here"]  # not for ever
 
@@ -232,7 +260,7 @@ def test_an_area_that_dagster_does_not_know_yet_holds_up_no_other(
     folders = [settings.home / name for name in ("first", "second")]
     for number, folder in enumerate(folders):
         folder.mkdir()
-        (folder / "tile.tif").write_bytes(b"one")
+        (folder / "3band_img1.tif").write_bytes(b"one")
         add_aoi(settings.home, f"AOI_{number}_Town", str(folder))
         manifest = Lake(settings.home).aoi(f"AOI_{number}_Town").manifest
         manifest.parent.mkdir(parents=True)
@@ -247,9 +275,14 @@ def test_an_area_that_dagster_does_not_know_yet_holds_up_no_other(
 
     cursor = tick(None).cursor
     for folder in folders:
-        (folder / "tile.tif").write_bytes(b"three")
+        (folder / "3band_img1.tif").write_bytes(b"three")
     assert [request.partition_key for request in tick(cursor).run_requests] == ["AOI_1_Town"]
     assert "AOI_0_Town was added after these definitions were loaded" in caplog.text
+
+    (settings.home / "aois.yaml").unlink()
+    add_aoi(settings.home, "AOI_1_Town", str(folders[1]))
+    assert [request.partition_key for request in tick(cursor).run_requests] == ["AOI_1_Town"]
+    assert "AOI_0_Town: its source cannot be looked at now: No AOI is called AOI_0_Town" in caplog.text
 
 
 def test_areas_for_which_there_was_no_time_come_first_the_next_time(
@@ -295,7 +328,7 @@ def test_an_area_is_prepared_again_as_it_was(
     job = build_definitions(settings).resolve_job_def("dataset")
     assert job.execute_in_process(instance=instance, partition_key="AOI_7_Town", run_config=config).success
     _, cursor = look(settings, instance, "changed_sources")
-    next(town.rglob("*.tif")).touch()
+    next(town.rglob("3band_*.tif")).touch()
     recipe = settings.home / "recipe.yaml"
     recipe.write_text("epochs: 3\n")
     monkeypatch.setenv("FOOTPRINT_RETRAIN_SPEC", str(recipe))

@@ -215,6 +215,31 @@ def test_truncated_and_damaged_archives_leave_nothing(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"made", "packed"}
 
 
+def test_what_follows_the_end_of_an_archive_is_not_left_out_silently(tmp_path: Path) -> None:
+    root = write_spacenet1(tmp_path / "made", 2)
+    packed = [
+        write_tar(tmp_path / f"{number}.tar.gz", root, [f"3band/3band_AOI_1_RIO_img{number}.tif"]).read_bytes()
+        for number in (1, 2)
+    ]
+    plain = [bytearray(gzip.decompress(content)) for content in packed]
+    both = write_tar(tmp_path / "3.tar.gz", root, ["3band"])
+    whole = bytearray(gzip.decompress(both.read_bytes()))
+    with tarfile.open(both) as tar:
+        whole[tar.getmembers()[-1].offset] ^= 0xFF  # so that its checksum is wrong
+    for name, content in {
+        "joined.tar.gz": b"".join(packed),
+        "one_gzip.tar.gz": gzip.compress(b"".join(plain)),
+        "header.tar.gz": gzip.compress(bytes(whole)),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SourceError, match=f"{name}: more follows the end of the archive, or a damaged header"):
+            unpack([tmp_path / name], tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    (tmp_path / "padded.tar.gz").write_bytes(gzip.compress(bytes(plain[0]) + bytes(3 << 20)))
+    unpack([tmp_path / "padded.tar.gz"], tmp_path / "out")
+    assert files(tmp_path / "out") == ["3band/3band_AOI_1_RIO_img1.tif"]
+
+
 def test_a_truncated_archive_within_an_archive_is_noticed(tmp_path: Path) -> None:
     root = write_spacenet1(tmp_path / "made", 3)
     inner = write_tar(tmp_path / "in" / "3band.tar.gz", root, ["3band"])

@@ -267,11 +267,13 @@ def test_a_table_that_is_none(tmp_path: Path, content: str, message: str) -> Non
     assert "ImageId, BuildingId and PolygonWKT_Geo" in caught.value.fix
 
 
-def test_bytes_that_are_no_text_and_a_byte_order_mark(tmp_path: Path) -> None:
+def test_bytes_that_are_no_text_a_byte_order_mark_and_the_line_ends_of_others(tmp_path: Path) -> None:
     layout = discover(write_spacenet1(tmp_path))
     assert layout.summary_csv is not None
     content = layout.summary_csv.read_bytes()
     layout.summary_csv.write_bytes(b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"))
+    assert len(read_labels(layout).table) == 2
+    layout.summary_csv.write_bytes(content.replace(b"\n", b"\r"))
     assert len(read_labels(layout).table) == 2
     layout.summary_csv.write_bytes(b"\x89PNG\xff\xfe" + content)
     with pytest.raises(LabelError, match="cannot be read as CSV"):

@@ -12,7 +12,7 @@ from footprint_pipeline.spacenet.areas import Aoi, Part, Patterns, Source
 from footprint_pipeline.spacenet.catalog import BUILT_IN, load_catalog
 from footprint_pipeline.spacenet.download import S3, TransferSpec
 from footprint_pipeline.spacenet.labels import read_labels
-from footprint_pipeline.spacenet.sources import fetch, resolve_source
+from footprint_pipeline.spacenet.sources import fetch, fingerprint, resolve_source
 from footprint_pipeline_tests.areas import add_aoi
 from footprint_pipeline_tests.conftest import Bucket
 from footprint_pipeline_tests.spacenet.conftest import (
@@ -213,6 +213,33 @@ def test_spacenet2_comes_as_an_archive_or_with_a_limit_as_loose_files(
     assert any("there is no key" in message for message in caplog.messages)
     assert kinds("AOI_2_Vegas", 1, None) == [("spacenet2", 1), ("spacenet2", 2)]
     assert any("nothing there" in message for message in caplog.messages)
+
+
+def test_what_changes_of_a_source_is_what_is_used_of_it(tmp_path: Path, bucket: Bucket, settings: Settings) -> None:
+    root = write_spacenet1(tmp_path / "made", 2)
+    bucket.put_folder(root, "loose/")
+    packed = bucket.put("old.tar.gz", write_tar(tmp_path / "old.tar.gz", root.parent, [root.name]).read_bytes())
+    loose = f"s3://{bucket.name}/loose/"
+    here, there = area(str(root)), area(packed, loose)
+    (image,) = root.rglob("3band_AOI_1_RIO_img1.tif")
+
+    def told() -> tuple[str, ...]:
+        return (
+            fingerprint(here, settings=settings),
+            fingerprint(there, settings=settings),
+            fingerprint(there, used=loose, settings=settings),
+        )
+
+    before = told()
+    assert len({*before}) == 3
+    for name in ("3band/3band_AOI_1_RIO_img1.tif.aux.xml", "8band/8band_AOI_1_RIO_img1.tif", "notes.txt"):
+        (root / name).write_text("of a viewer")
+        bucket.put(f"loose/{name}", b"of a viewer")
+    assert told() == before
+    image.write_bytes(b"another")
+    bucket.put("loose/3band/3band_AOI_1_RIO_img1.tif", b"another")
+    after = told()
+    assert [a != b for a, b in zip(after, before, strict=True)] == [True, False, True]
 
 
 def test_tiles_of_any_name_by_an_entry_in_the_users_file(tmp_path: Path, bucket: Bucket, settings: Settings) -> None:

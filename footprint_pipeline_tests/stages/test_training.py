@@ -125,6 +125,10 @@ def test_images_that_are_others_than_those_prepared_are_not_learned(tmp_path: Pa
         Lake(tmp_path), read.assign(split=np.roll(read["split"], 1))
     )
     assert data_digest(Lake(tmp_path), read) != data_digest(Lake(tmp_path), read.assign(gamma=1.5))
+    prepared = data_digest(Lake(tmp_path), read)
+    write_tile_index(TileIndex(tiles.assign(modified_ns=tiles["modified_ns"] + 1)), folder.tiles)
+    assert data_digest(Lake(tmp_path), read) != prepared
+    write_tile_index(TileIndex(tiles), folder.tiles)
     for change in (lambda: os.utime(image, (1, 1)), image.unlink):
         change()
         with pytest.raises(DatasetError, match=f"{AOI}: 1 of its images are no longer those that were prepared"):

@@ -116,5 +116,6 @@ def _answered(uri: str, code: str, *, place: str, signed: bool, has_bucket: Call
             else "Set FOOTPRINT_S3_SIGNED=true and AWS credentials; also FOOTPRINT_S3_REQUESTER_PAYS=true "
             "if readers pay."
         )
-        return SourceError(f"{uri}: access denied.", fix=fix)
+        unlisted = f", or there is no such key {key!r}: a bucket that may not be listed does not tell" if key else ""
+        return SourceError(f"{uri}: access denied{unlisted}.", fix=fix)
     return SourceError(f"{uri}: {place} answered {code}.", fix="Try again later.")

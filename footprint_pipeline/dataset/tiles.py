@@ -103,9 +103,7 @@ def index_tiles(
 
     def describe(pair: tuple[str, Path]) -> dict[str, object] | TileError:
         tile_id, path = pair
-        stamp = dict(
-            zip(FILE_STAMP, _stamp(path), strict=True)
-        )  # before it is read: what changes meanwhile is another file
+        stamp = dict(zip(FILE_STAMP, _stamp(path), strict=True))  # before it is read, for it may change meanwhile
         try:
             tile = _open(path)
             row = {"tile_id": tile_id, "aoi": aoi, "path": str(path), **stamp, **_describe(path, tile)}

@@ -152,9 +152,7 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
             try:
                 aoi = workplace.aoi(name)
                 if not aois.has_partition_key(name):
-                    log.warning(
-                        "%s was added after these definitions were loaded: reload them to have it looked at", name
-                    )
+                    log.warning("%s was added after these definitions were loaded: reload them", name)
                     continue
                 settings, used = workplace.settings, source_of(workplace.folder(name))
                 s3 = S3.from_settings(settings, endpoint_url=aoi.endpoint_url, attempts=1, timeout_s=_SILENCE_S)

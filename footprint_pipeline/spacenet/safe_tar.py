@@ -130,13 +130,13 @@ def plain_files(raw: Reader, name: str, meter: Meter) -> Generator[tuple[PurePos
                 content = tar.extractfile(member) if member.isfile() else None
                 if content is not None:
                     yield PurePosixPath(member.name), member.size, content
-            # tarfile stops at its own end mark, or at a broken header, without a word; zeros may follow, and gzip's checksum.
+            # tarfile stops at its end mark, or at a broken header, without a word; zeros and a checksum may follow.
             while rest := tar.fileobj.read(BLOCK):
                 if rest.strip(b"\0"):
                     raise SourceError(
                         f"{name}: more follows the end of the archive, or a damaged header within it.",
-                        fix="Fetch it again; if it was made of several, one behind the other, unpack it (tar --ignore-zeros) "
-                        "and give the folder.",
+                        fix="Fetch it again; if it was made of several, one behind the other, unpack it "
+                        "(tar --ignore-zeros) and give the folder.",
                     )
 
 

@@ -142,7 +142,7 @@ def split_tiles(folder: AoiFolder, spec: SplitSpec, *, assigned: Path | None = N
 
 
 def data_digest(lake: Lake, manifest: pd.DataFrame) -> str:
-    """Twelve hexadecimal digits that change with what is prepared: tiles, images, splits, labels, masks, normalisations.
+    """Twelve hexadecimal digits that change with what is prepared: images, splits, labels, masks or normalisations.
 
     Raises:
         DatasetError: the masks are not complete.

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import os
 import shutil
 import sys
 import uuid
@@ -21,12 +22,20 @@ _RESERVE = 64 << 20
 
 
 @contextlib.contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` (same suffix) that replaces it when the block ends without an error."""
+def atomic_path(target: Path, *, synced: bool = False) -> Iterator[Path]:
+    """A temporary path beside `target` (same suffix) that replaces it when the block ends without an error.
+
+    Args:
+        target: what is written.
+        synced: be sure that it is on the disk before it takes the former one's place, should the power fail.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
     try:
         yield temporary
+        if synced:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

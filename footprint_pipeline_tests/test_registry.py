@@ -6,6 +6,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +95,24 @@ def closed_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+def test_epochs_are_logged_once_but_for_those_of_a_training_that_began_anew(trained: Trained) -> None:
+    former = [{"loss": 1.0 - epoch / 10} for epoch in range(3)]
+    anew = [{"loss": 0.5}, former[1], {"loss": 0.25}, {"loss": 0.125}]
+    run_id = None
+    for history in (former, anew, anew):
+        with (
+            suppress(KeyboardInterrupt),
+            tracking.start_run(trained.uri, "anew", artifacts=None, params={}, tags={}, run_id=run_id) as run,
+        ):
+            run.log_epochs(dict(enumerate(history)))
+            run_id = run.run_id
+            raise KeyboardInterrupt
+    told = mlflow.MlflowClient(trained.uri).get_metric_history(run_id, "loss")
+    assert [metric.value for metric in sorted(told, key=lambda metric: (metric.step, metric.timestamp))] == [
+        1.0, 0.5, 0.9, 0.8, 0.25, 0.125,
+    ]  # fmt: skip
 
 
 def test_a_training_is_a_run_with_all_that_is_known_of_it(trained: Trained) -> None:

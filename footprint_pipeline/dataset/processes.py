@@ -72,16 +72,18 @@ class _Maker:
         shared = os.memfd_create("chips")
         os.ftruncate(shared, sum(part.nbytes for part in chips.empty_batch()))
         self._made = _laid_out(chips, shared)
+        answers, answered = os.pipe()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(shared)],
+            [sys.executable, "-m", __name__, str(shared), str(answered)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[shared],
+            stdout=2,  # what it prints
+            pass_fds=[shared, answered],
             process_group=0,  # Ctrl-C is for the process that began it
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-        self._asks, self._answers = (cast(BinaryIO, pipe) for pipe in (self.process.stdin, self.process.stdout))
+        self._asks, self._answers = cast(BinaryIO, self.process.stdin), os.fdopen(answers, "rb")
         os.close(shared)
+        os.close(answered)
 
     def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """A batch, copied out of the shared memory."""
@@ -93,8 +95,10 @@ class _Maker:
             self._asks.flush()
             failure = pickle.load(self._answers)  # noqa: S301  # of our own process
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+            self.dismiss()
+            self.wait()
             raise TrainingError(
-                f"A process that cuts chips has ended (exit status {self.process.wait()}).",
+                f"A process that cuts chips has ended (exit status {self.process.returncode}).",
                 fix="See whether memory was full; lower batch_size or chip_size then.",
             ) from None
         if failure is not None:
@@ -156,7 +160,5 @@ def _make(shared: int, asked: BinaryIO, answered: BinaryIO) -> None:
 
 if __name__ == "__main__":
     cv2.setNumThreads(1)
-    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # for who prints
-        with suppress(BrokenPipeError):
-            _make(int(sys.argv[1]), sys.stdin.buffer, answers)
+    with suppress(BrokenPipeError), os.fdopen(int(sys.argv[2]), "wb") as answers:
+        _make(int(sys.argv[1]), sys.stdin.buffer, answers)

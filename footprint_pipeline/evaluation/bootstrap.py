@@ -14,6 +14,8 @@ from footprint_pipeline.evaluation.tolerance import pixel_f1
 
 FIGURES = ("median_tile_f1", "pooled_pixel_f1", "building_f1")
 _AT_ONCE = 250
+_FEWEST = 5
+"""Areas of fewer tiles are drawn with others: one tile alone would be drawn each time, as if it could be no other."""
 _KINDS = ("tp", "fp", "fn")
 
 
@@ -68,10 +70,12 @@ def interval(values: np.ndarray) -> Interval:
 def resampled(tiles: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> dict[str, np.ndarray]:
     """The three figures of every draw, float64, shape (draws,); the same rows and seed are the same draws.
 
-    A draw takes as many tiles of an AOI as there are, some more than once and some not at all.
+    A draw takes as many tiles of an AOI as there are, some more than once and some not at all; of AOIs of few tiles as
+    many as they have together.
     """
     rng = np.random.default_rng(seed)
     areas = [np.flatnonzero(tiles["aoi"] == aoi) for aoi in sorted(tiles["aoi"].unique())]
+    together = _together(areas)
     pixels = tiles[[f"pixel_{kind}" for kind in _KINDS]].to_numpy(np.int64)
     buildings = tiles[[f"building_{kind}" for kind in _KINDS]].to_numpy(np.int64)
     f1 = tiles["pixel_f1"].to_numpy(float)
@@ -80,13 +84,23 @@ def resampled(tiles: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> dict
     found: dict[str, list[np.ndarray]] = {name: [] for name in FIGURES}
     for start in range(0, draws, _AT_ONCE):
         times = np.zeros((min(_AT_ONCE, draws - start), len(tiles)), np.int64)
-        for members in areas:
+        for members in together:
             times[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), len(times))
         counts = np.stack([times[:, members] @ buildings[members] for members in areas])
         found["building_f1"].append(_building_f1(counts))
         found["pooled_pixel_f1"].append(pixel_f1(*(times @ pixels).T))
         found["median_tile_f1"].append(_median(f1[order], times[:, order]))
     return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _together(areas: list[np.ndarray]) -> list[np.ndarray]:
+    """Positions of tiles that are drawn from together: those of an AOI, or of all that have few."""
+    many = [members for members in areas if len(members) >= _FEWEST]
+    few = [members for members in areas if len(members) < _FEWEST]
+    if few and many and sum(map(len, few)) < _FEWEST:
+        least = min(range(len(many)), key=lambda number: len(many[number]))
+        few.append(many.pop(least))
+    return [*many, np.concatenate(few)] if few else many
 
 
 def _building_f1(counts: np.ndarray) -> np.ndarray:

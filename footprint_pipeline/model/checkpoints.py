@@ -64,7 +64,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     for name, values in (("state", checkpoint.state), ("best", checkpoint.best)):
         parts.update({f"{name}.{number}": value for number, value in enumerate(values)})
     try:
-        with atomic_path(folder / _FILE) as temporary:
+        with atomic_path(folder / _FILE, synced=True) as temporary:
             np.savez(temporary, **parts)
     except OSError as error:
         size = sum(part.nbytes for part in parts.values()) / 1e6
@@ -137,7 +137,7 @@ def alone_in(folder: Path, *, what: str = "Just this training") -> Iterator[None
 
 def remember_run(folder: Path, run_id: str) -> None:
     """Note which run the training in this folder is logged to."""
-    with atomic_path(folder / _RUN) as temporary:
+    with atomic_path(folder / _RUN, synced=True) as temporary:
         temporary.write_text(run_id, encoding="utf-8")
 
 
@@ -149,7 +149,7 @@ def remembered_run(folder: Path) -> str | None:
 
 def remember_done(folder: Path, told: str) -> None:
     """Note what the training in this folder made; the state that it would go on from is not needed any more."""
-    with atomic_path(folder / _DONE) as temporary:
+    with atomic_path(folder / _DONE, synced=True) as temporary:
         temporary.write_text(told, encoding="utf-8")
     (folder / _FILE).unlink(missing_ok=True)
 

@@ -66,20 +66,22 @@ def spread_over(devices: tuple[str, ...]) -> Iterator[None]:
             yield
 
 
-def fed(batches: Iterator[Any], *, size: int, heads: int) -> Any:
+def fed(begin: Callable[[], Iterator[Any]], *, size: int, heads: int) -> Any:
     """What Keras's `fit` reads endless batches from: uint8 (B, size, size, 3) and (B, size, size, heads).
+
+    They are begun anew when they are read anew: with several devices Keras looks at the first ones before it trains.
 
     TensorFlow watches what Keras makes of a generator, to tune it, from a thread that at times misses the end and
     sleeps on while the training waits for it. Batches that are made ahead leave nothing to tune.
     """
     if keras.config.backend() != "tensorflow":
-        return batches
+        return begin()
     import tensorflow as tf
 
     signature = tuple(tf.TensorSpec((None, size, size, count), tf.uint8) for count in (3, heads))
     untuned = tf.data.Options()
     untuned.autotune.enabled = False
-    return tf.data.Dataset.from_generator(lambda: batches, output_signature=signature).prefetch(1).with_options(untuned)
+    return tf.data.Dataset.from_generator(begin, output_signature=signature).prefetch(1).with_options(untuned)
 
 
 def compile_step(*, xla: bool, devices: tuple[str, ...]) -> bool:

@@ -76,11 +76,14 @@ class Learner(keras.Model):  # type: ignore[misc]  # keras has no types
         self.average.assign(self.average + (1.0 - keep) * (ops.stop_gradient(now) - self.average))
 
     def swap_average(self) -> None:
-        """Put the average in the place of the weights, or back."""
+        """Put the average in the place of the weights, or back.
+
+        Without one, too, what is kept is put in its place: several devices have statistics of their own until then.
+        """
+        kept = self.kept_weights()
         if self.average is not None:
-            averaged = self.kept_weights()
             self.restart_average()
-            self.network.set_weights(averaged)
+        self.network.set_weights(kept)
 
     def kept_weights(self) -> list[np.ndarray]:
         """The weights that a training is for, in the network's order."""

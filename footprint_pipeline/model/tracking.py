@@ -40,11 +40,11 @@ class TrainingRun:
     def __init__(self, run: mlflow.ActiveRun) -> None:
         self.run_id: str = run.info.run_id
         self.experiment_id: str = run.info.experiment_id
-        self._logged: set[int] | None = None
+        self._logged: dict[int, float] | None = None
         self._due: dict[int, dict[str, float]] = {}
 
     def log_epochs(self, entries: dict[int, dict[str, float]]) -> None:
-        """Metrics by epoch, as they come; an epoch that is there already stays as it is.
+        """Metrics by epoch, as they come; an epoch that is there already is not logged again.
 
         A server that is away for a while does not end a training: what it missed is logged with a later epoch.
         """
@@ -52,12 +52,13 @@ class TrainingRun:
         try:
             if self._logged is None:
                 history = mlflow.MlflowClient().get_metric_history(self.run_id, "loss")
-                self._logged = {metric.step for metric in history}
+                self._logged = {metric.step: metric.value for metric in history}
             for epoch in sorted(self._due):
-                if epoch not in self._logged:
+                loss = self._due[epoch]["loss"]
+                if self._logged.get(epoch) != loss:  # another one is that of a training which began anew
                     finite = {name: value for name, value in self._due[epoch].items() if np.isfinite(value)}
                     mlflow.log_metrics(finite, step=epoch, run_id=self.run_id)
-                    self._logged.add(epoch)
+                    self._logged[epoch] = loss
                 del self._due[epoch]
         except MlflowException as error:
             log.warning("MLflow lacks %d epochs for now: %s", len(self._due), first_line(error))

@@ -7,7 +7,7 @@ it knows nothing of MLflow or Dagster. Who wants to know how it goes is a `Watch
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,17 +151,32 @@ def keras_infer(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 def batches_ahead(chips: TrainingChips, *, steps: int, epoch: int) -> Iterator[Any]:
     """What `fit` reads from this epoch on: batches made ahead by threads, for an accelerator by processes.
 
-    They end with the block.
+    They end with the block. What fails in making one is raised by the block, whatever the backend makes of it.
     """
     apart = accelerated() and POSSIBLE
     makers = min(MOST_PROCESSES if apart else MOST_THREADS, os.cpu_count() or 2)
     with ChipProcesses(chips, makers) if apart else nullcontext(chips) as source:
-        made = stream(source, steps_per_epoch=steps, start=(epoch, 0), threads=makers, ahead=makers + 2)
+        begun: list[Generator[Any, None, None]] = []
+        failed: list[Exception] = []
+
+        def begin() -> Iterator[Any]:
+            begun.append(stream(source, steps_per_epoch=steps, start=(epoch, 0), threads=makers, ahead=makers + 2))
+            try:
+                yield from begun[-1]
+            except Exception as error:
+                failed.append(error)
+                raise
+
         try:
-            yield fed(made, size=chips.size, heads=len(chips.channels))
+            yield fed(begin, size=chips.size, heads=len(chips.channels))
+        except Exception as error:
+            if not failed:
+                raise
+            raise failed[0] from error
         finally:
-            with suppress(ValueError):  # it is being read by the backend's own thread, and ends with that
-                made.close()
+            for made in begun:
+                with suppress(ValueError):  # it is being read by the backend's own thread, and ends with that
+                    made.close()
 
 
 def _validation_chips(spec: TrainingSpec, cache: TileCache, *, devices: int) -> FixedChips:

@@ -13,10 +13,11 @@ import pandas as pd
 from footprint_pipeline.dataset.masks import mask_path, read_mask_index
 from footprint_pipeline.dataset.polygons import read_polygon_table
 from footprint_pipeline.dataset.splits import read_manifests
-from footprint_pipeline.dataset.tiles import changed_images, read_tile_index
+from footprint_pipeline.dataset.tiles import changed_images, normalization, read_tile_index
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation.scoring import TestScores, TilePrediction, predict_tiles, score_tiles
 from footprint_pipeline.files import locked
+from footprint_pipeline.footprints.normalization import UINT8
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.lake import AoiFolder, Lake
@@ -96,11 +97,11 @@ def score_on_sources(
         return scores, taken
 
 
-def _tolerance_on(spec: ModelSpec, aoi: str, tiles: gpd.GeoDataFrame) -> float:
-    """The tolerance of an AOI that the model knows by name, or else by where it lies."""
+def _tolerance_on(spec: ModelSpec, aoi: str, there: gpd.GeoDataFrame) -> float:
+    """The tolerance of an AOI that the model knows by name, or else by where it (or what is there) lies."""
     if aoi in spec.aois:
         return spec.tolerance_of(aoi)
-    west, south, east, north = tiles.total_bounds
+    west, south, east, north = there.total_bounds
     return spec.tolerance_at((west + east) / 2, (south + north) / 2)
 
 
@@ -147,16 +148,19 @@ def score_exported(
         manifest: rows of split manifests, or of a tile index with `mask_path`.
         polygons: the polygon table of these tiles.
         tolerance: another than the model's own, on all tiles.
-        own_tolerances: by AOI; those that the model has by name when None.
+        own_tolerances: by AOI; those of where its buildings lie when None.
         flips: another number of orientations to average than the model's own.
     """
     spec = runtime.spec
-    predictions = predict_exported(runtime, manifest, flips=flips, progress=said("evaluate"))
+    if tolerance is not None:
+        own_tolerances = {}
+    elif own_tolerances is None:
+        own_tolerances = {str(aoi): _tolerance_on(spec, str(aoi), of) for aoi, of in polygons.groupby("aoi")}
     return score_tiles(
-        predictions,
+        predict_exported(runtime, manifest, flips=flips, progress=said("evaluate")),
         polygons,
         tolerance=spec.tolerance if tolerance is None else tolerance,
-        own_tolerances={} if tolerance is not None else own_tolerances or spec.own_tolerances,
+        own_tolerances=own_tolerances,
         seed_level=spec.seed_level,
         min_area_m2=spec.min_area_m2,
     )
@@ -172,13 +176,41 @@ def predict_exported(
     """What an exported model says of labelled tiles; arguments as of `score_exported`."""
     spec = runtime.spec
     return predict_tiles(
-        manifest,
+        _stretched_as_learned(manifest, spec),
         runtime,
         gsd_m=spec.gsd_m,
         stride=spec.stride,
         heads=spec.heads,
         flips=spec.flips if flips is None else flips,
         progress=progress,
+    )
+
+
+def _stretched_as_learned(manifest: pd.DataFrame, spec: ModelSpec) -> pd.DataFrame:
+    """The rows with the stretch of training for imagery of more than 8 bits: of their AOI, or the only one there is.
+
+    Where it is neither, their own stretch stays, though the service does not take such imagery.
+    """
+    stretches, unknown = [], set()
+    for row in manifest.itertuples():
+        stretch = normalization(row)
+        if stretch != UINT8:
+            of_aoi = {known for name, known in spec.normalization.items() if name.partition(" (")[0] == row.aoi}
+            known = next((each for each in (of_aoi - {UINT8}, spec.deep_stretches) if len(each) == 1), None)
+            if known is None:
+                unknown.add(row.aoi)
+            else:
+                (stretch,) = known
+        stretches.append(stretch)
+    if unknown:
+        log.warning(
+            "%s: imagery of more than 8 bits, of which the service takes none with this model; it is stretched as if it "
+            "were learned", ", ".join(sorted(unknown)),
+        )  # fmt: skip
+    return manifest.assign(
+        low=[list(each.low) for each in stretches],
+        high=[list(each.high) for each in stretches],
+        gamma=[each.gamma for each in stretches],
     )
 
 

@@ -88,6 +88,15 @@ def test_a_process_that_was_killed_is_told_of(chips: TrainingChips) -> None:
     assert "memory" in caught.value.fix
 
 
+def test_what_is_printed_there_is_no_answer(
+    chips: TrainingChips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('welcome', flush=True)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with ChipProcesses(chips, 1) as processes:
+        assert np.array_equal(processes.batch(0, 0)[0], chips.batch(0, 0)[0])
+
+
 def test_they_end_with_the_block(chips: TrainingChips) -> None:
     with ChipProcesses(chips, 2) as processes:
         processes.batch(0, 0)  # the other one has been told nothing

@@ -54,6 +54,21 @@ def test_the_interval_holds_the_figure_and_narrows_with_tiles() -> None:
         )
 
 
+@pytest.mark.parametrize("areas", [["A", "B", "C"], ["A", "A", "B"], ["A", *"BBBBBBBB"]])
+def test_areas_of_few_tiles_are_no_surer_than_others(areas: list[str]) -> None:
+    table = scored(2, tiles=40)
+    tiles = table[table["building_tp"] > 0].head(len(areas))
+    many, one = (intervals(tiles.assign(aoi=names))["building_f1"] for names in (areas, "A"))
+    assert many.high - many.low > (one.high - one.low) / 2 > 0.02
+
+
+def test_areas_of_more_tiles_are_drawn_each_on_its_own() -> None:
+    tiles = scored(3).assign(aoi=["A"] * 20 + ["B"] * 15 + ["C"] * 3 + ["D"] * 2)
+    apart = tiles.assign(aoi=["A"] * 20 + ["B"] * 15 + ["C"] * 5)
+    for name in ("median_tile_f1", "pooled_pixel_f1"):
+        assert resampled(tiles)[name].tolist() == resampled(apart)[name].tolist()
+
+
 def test_an_interval_holds_nineteen_of_twenty_draws() -> None:
     assert interval(np.random.default_rng(0).permutation(1001).astype(float)) == Interval(500.0, 25.0, 975.0)
 

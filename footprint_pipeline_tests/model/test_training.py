@@ -197,6 +197,27 @@ def test_what_is_read_is_what_was_made_in_its_order_and_nothing_tunes_it(
 
 
 @pytest.mark.slow
+def test_what_is_read_anew_begins_anew(cache: TileCache) -> None:
+    chips = TrainingChips(cache, 32, 4, CALM, 3, ("building",), np.uint8)
+    with batches_ahead(chips, steps=2, epoch=0) as read:
+        for _ in range(2):  # with several devices Keras looks at the first batches before it trains
+            got, _ = next(iter(read))
+            np.testing.assert_array_equal(got, chips.batch(0, 0)[0])
+
+
+@pytest.mark.slow
+def test_what_fails_in_making_a_batch_is_told_as_it_is(cache: TileCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: TrainingChips, epoch: int, step: int) -> None:
+        raise TrainingError("A process that cuts chips has ended.", fix="Lower batch_size.")
+
+    monkeypatch.setattr(TrainingChips, "batch", fail)
+    chips = TrainingChips(cache, 32, 4, CALM, 3, ("building",), np.uint8)
+    with pytest.raises(TrainingError, match="has ended") as caught, batches_ahead(chips, steps=2, epoch=0) as read:
+        next(iter(read))
+    assert caught.value.fix == "Lower batch_size."
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hook", "batch", "said"),
     [

@@ -204,8 +204,8 @@ def _stretched_as_learned(manifest: pd.DataFrame, spec: ModelSpec) -> pd.DataFra
         stretches.append(stretch)
     if unknown:
         log.warning(
-            "%s: imagery of more than 8 bits, of which the service takes none with this model; it is stretched as if it "
-            "were learned", ", ".join(sorted(unknown)),
+            "%s: imagery of more than 8 bits, of which the service takes none with this model; it is stretched by its own "
+            "values", ", ".join(sorted(unknown)),
         )  # fmt: skip
     return manifest.assign(
         low=[list(each.low) for each in stretches],

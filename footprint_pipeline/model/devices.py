@@ -6,6 +6,7 @@ is the one in force.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,16 @@ def spread_over(devices: tuple[str, ...]) -> Iterator[None]:
         finally:
             keras.distribution.set_distribution(None)
     else:
-        import tensorflow as tf
-
-        with tf.distribute.MirroredStrategy(list(devices)).scope():
+        with _mirrored(devices).scope():
             yield
+
+
+@cache
+def _mirrored(devices: tuple[str, ...]) -> Any:
+    """TensorFlow's strategy for these devices: of two in one process the second's sums meet the first's."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(list(devices))
 
 
 def fed(begin: Callable[[], Iterator[Any]], *, size: int, heads: int) -> Any:

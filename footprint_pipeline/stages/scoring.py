@@ -203,10 +203,8 @@ def _stretched_as_learned(manifest: pd.DataFrame, spec: ModelSpec) -> pd.DataFra
                 (stretch,) = known
         stretches.append(stretch)
     if unknown:
-        log.warning(
-            "%s: imagery of more than 8 bits, of which the service takes none with this model; it is stretched by its own "
-            "values", ", ".join(sorted(unknown)),
-        )  # fmt: skip
+        told = ", ".join(sorted(unknown))
+        log.warning("%s: imagery of more than 8 bits, which the service refuses with this model; stretched as is", told)
     return manifest.assign(
         low=[list(each.low) for each in stretches],
         high=[list(each.high) for each in stretches],

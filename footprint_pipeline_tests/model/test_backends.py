@@ -46,7 +46,21 @@ def losses(spec, devices):
         average = [float(np.sum(part)) for part in learner.kept_weights()]
     return told + average[:2]
 
+def apart(spec):
+    """How far the devices' own statistics are from each other after a step, and when that is judged."""
+    with spread_over(both):
+        learner, _ = build_learner(spec, devices=both, total_steps=10)
+        copies = learner.distribute_strategy.experimental_local_results
+        learner.fit((part for part in repeat(batch)), steps_per_epoch=1, verbose=0, shuffle=False)
+        told = []
+        for _ in range(2):
+            parts = [copies(weight.value) for weight in learner.network.non_trainable_weights]
+            told.append(max(float(np.abs(one - two).max()) for one, two in parts))
+            learner.swap_average()
+    return told
+
 cache = toy_cache()
+batch = TrainingChips(cache, 32, 4, CALM, seed=1, dtype=np.uint8).batch(0, 0)
 both = choose_devices(0, batch_size=4)
 said = {"devices": both}
 network = UNetSpec(width=4, depth=1, dropout=0.0)
@@ -55,6 +69,8 @@ said["one"] = losses(bce, both[:1])
 said["two"] = losses(bce, both)
 count = build_count(np.array(json.loads(sys.argv[1]), np.float32))
 said["swept"] = [each.tolist() for each in count(*(np.load(path) for path in sys.argv[2:]))]
+if backend == "tensorflow":
+    said["apart"] = apart(toy_spec(network=UNetSpec(width=4, depth=1, norm="batch"), ema=0.0))
 if backend == "jax":  # other libraries are none of training's business
     said["loaded"] = [name for name in ("tensorflow", "rasterio", "geopandas", "mlflow") if name in sys.modules]
     with tempfile.TemporaryDirectory() as folder:
@@ -103,6 +119,7 @@ def test_a_step_and_a_sweep_are_the_same_on_every_backend_and_on_two_devices(tmp
     for said in (tensorflow, jax):
         assert said["two"] == pytest.approx(said["one"], rel=1e-4)
         assert said["one"][1] < said["one"][0]
+    assert tensorflow["apart"][0] > tensorflow["apart"][1] == 0
     assert jax["loaded"] == []
     assert len(jax["history"]) == 3
     assert jax["pictures"] == [[epoch, [4, 32, 32]] for epoch in (0, 1, 2)]

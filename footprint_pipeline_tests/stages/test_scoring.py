@@ -49,7 +49,7 @@ def test_deep_imagery_is_stretched_as_it_was_learned(caplog: pytest.LogCaptureFi
     assert caplog.text == ""
     several = Told(normalization={"Rio": RIO, "Paris": PARIS})
     assert stretches(several, *rows) == [UINT8, RIO, of_its_own]
-    assert "Elsewhere: imagery of more than 8 bits, of which the service takes none" in caplog.text
+    assert "Elsewhere: imagery of more than 8 bits, which the service refuses" in caplog.text
     assert stretches(Told(normalization={"Rio": UINT8}), *rows) == [UINT8, of_its_own, of_its_own]
 
 

@@ -5,7 +5,9 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import cv2
@@ -30,6 +32,7 @@ from footprint_pipeline.model import conductor
 from footprint_pipeline.model.checkpoints import Checkpoint, alone_in, save_checkpoint
 from footprint_pipeline.model.spec import TrainingSpec, UNetSpec
 from footprint_pipeline.model.spec_files import read_spec
+from footprint_pipeline.model.training import TrainingResult, train
 from footprint_pipeline.model.watching import Shown
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.sources import resolve_source
@@ -165,6 +168,23 @@ def test_what_is_prepared_again_as_it_was_is_the_same_to_a_training(tmp_path: Pa
     assert cached() == before
     draw_masks(folder, MaskSpec(border_m=1.0))
     assert not {*cached()} & {*before}
+
+
+@pytest.mark.slow
+def test_a_training_is_stamped_with_what_it_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = prepare_city(tmp_path)
+
+    def digest() -> str:
+        return data_digest(Lake(tmp_path), load_manifest(Lake(tmp_path), []))
+
+    def while_masks_are_drawn_anew(*given: Any, **options: Any) -> TrainingResult:
+        draw_masks(folder, MaskSpec(border_m=1.0))
+        return train(*given, **options)
+
+    seen = digest()
+    monkeypatch.setattr("footprint_pipeline.stages.training.train", while_masks_are_drawn_anew)
+    trained, _ = train_unet(Settings(home=tmp_path), replace(SPEC, epochs=1), [], tags={})
+    assert trained.data_digest == seen != digest()
 
 
 @pytest.mark.slow

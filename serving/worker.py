@@ -1,33 +1,77 @@
 """How gunicorn's threads deal with connections: no client holds up another, and no request is forgotten."""
 
 import logging
+import selectors
 import socket
 import struct
+import time
+from functools import partial
+from itertools import takewhile
 from typing import Any
 
+from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 STALLED_S = 10
-"""A client that sends, or takes, nothing for so long in the midst of a request is given up: it holds a thread."""
+"""A client is given up when its header is not there by then, when its body makes a thread wait for so long, or when it
+takes nothing of its answer for so long."""
+_LEAST_BYTES_S = 10_000
+"""A body that comes at this pace makes nobody wait."""
+_LONGEST_HEADER = 16_384
+"""Bytes. The rest of a longer one is read by a thread."""
 
 
 class ImpatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's gthread, whose sockets would wait for ever, which waits for a client's end before it looks at any
-    other, and which forgets a request that it has read already.
+    """gunicorn's gthread, which gives a thread to whoever connects, and for as long as that one likes; which waits for
+    a client's end before it looks at any other, and forgets a request that it has read already.
     """  # noqa: D205 - one sentence
 
     def init_process(self) -> None:
-        """Set the limits before the application is loaded."""
+        """Set the limit of sending before the application is loaded."""
         for listener in self.sockets:  # an accepted socket has what its listener has
-            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALLED_S, 0))
+            listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", STALLED_S, 0))
         logging.getLogger("gunicorn.error").addFilter(_in_a_line)
         super().init_process()
 
+    def enqueue_req(self, conn: TConn) -> None:
+        """Let a connection wait until the header of its next request is there, which takes no thread."""
+        conn.begun = bytearray()
+        conn.timeout = time.monotonic() + STALLED_S
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def on_pending_socket_readable(self, conn: TConn, client: socket.socket) -> None:
+        """Read on in a header; the connection gets a thread when that is whole, or will never be."""
+        try:
+            more = client.recv(_LONGEST_HEADER)
+        except BlockingIOError:
+            return
+        except OSError:
+            more = b""
+        conn.begun += more
+        if more and b"\r\n\r\n" not in conn.begun and len(conn.begun) < _LONGEST_HEADER:
+            return
+        self.poller.unregister(client)
+        self.pending_conns.remove(conn)
+        super().enqueue_req(conn)
+
+    def murder_pending(self) -> None:
+        """Give up those whose header does not come; nothing is said of those who never began one, as browsers do."""
+        now = time.monotonic()
+        for conn in takewhile(lambda conn: conn.timeout <= now, self.pending_conns):
+            if conn.begun:
+                self.log.warning(_STALLED)
+        super().murder_pending()
+
     def handle(self, conn: TConn) -> Any:
         """Serve a connection's next request, and what it has sent besides; one that is not kept is closed here."""
-        kept = super().handle(conn)
-        while kept is True and conn.parser.unreader.buf.tell():  # it came along with a body that nobody wanted to read
+        if not conn.initialized:
+            conn.init()
+            conn.parser.unreader = _Hurried(conn.sock)
+        came, kept = conn.parser.unreader, bool(conn.begun)
+        came.unread(bytes(conn.begun))
+        while kept is True and came.buf.tell():  # the next one may have come along with a body that nobody wanted
+            came.left_s = STALLED_S
             kept = super().handle(conn)
         if not kept:
             conn.close(graceful=True)
@@ -35,11 +79,37 @@ class ImpatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no ty
         return kept
 
 
+class _Hurried(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
+    """What a client sends; it is given up when a thread has waited too long, also when something drips in all the time.
+
+    Attributes:
+        left_s: how long a thread waits for more of this request; grows with what comes.
+    """
+
+    left_s: float = STALLED_S
+
+    def chunk(self) -> bytes:
+        if self.left_s <= 0:
+            raise TimeoutError
+        began, limit_s = time.monotonic(), self.sock.gettimeout()
+        self.sock.settimeout(min(self.left_s, limit_s or self.left_s))
+        try:
+            data: bytes = super().chunk()
+        finally:
+            self.sock.settimeout(limit_s)
+            self.left_s -= time.monotonic() - began
+        self.left_s = min(self.left_s + len(data) / _LEAST_BYTES_S, STALLED_S)
+        return data
+
+
+_STALLED = f"A client stalled for {STALLED_S} s and was given up."
+
+
 def _closed(graceful: bool = False) -> None:
     """What was closed is not closed again."""
 
 
 def _in_a_line(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], BlockingIOError):
-        record.msg, record.args, record.exc_info = f"A client stalled for {STALLED_S} s and was given up.", (), None
+    if record.exc_info and isinstance(record.exc_info[1], BlockingIOError | TimeoutError):
+        record.msg, record.args, record.exc_info = _STALLED, (), None
     return True

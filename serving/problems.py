@@ -49,6 +49,16 @@ def problem(status: int, *, kind: str, title: str, detail: str, fix: str = "", *
     )
 
 
+def internal() -> Response:
+    """The problem of a defect, which is nobody's business but the log's."""
+    return problem(
+        500,
+        kind="internal",
+        title="Internal Server Error",
+        detail="Something unexpected went wrong; the service's log says what.",
+    )
+
+
 def register_problems(app: Flask) -> None:
     """Make every error of the app answer as a problem."""
 
@@ -95,9 +105,4 @@ def register_problems(app: Flask) -> None:
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
         log.error("Unexpected error", exc_info=error)
-        return problem(
-            500,
-            kind="internal",
-            title="Internal Server Error",
-            detail="Something unexpected went wrong; the service's log says what.",
-        )
+        return internal()

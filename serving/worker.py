@@ -5,10 +5,18 @@ import selectors
 import socket
 import struct
 import time
+from contextlib import suppress
 from functools import partial
 from itertools import takewhile
 from typing import Any
 
+from gunicorn.http.errors import (
+    ExpectationFailed,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
@@ -19,6 +27,27 @@ _LEAST_BYTES_S = 10_000
 """A body that comes at this pace makes nobody wait."""
 _LONGEST_HEADER = 16_384
 """Bytes. The rest of a longer one is read by a thread."""
+
+# status, type, title, detail of gunicorn's settings and the error, and the way out.
+_REFUSED: dict[type[ParseException], tuple[int, str, str, str, str]] = {
+    LimitRequestLine: (
+        414,
+        "address-too-long",
+        "The address is too long",
+        "With the method it may have {0.limit_request_line} characters.",
+        "Send the question as a body, with POST.",
+    ),
+    LimitRequestHeaders: (
+        431,
+        "headers-too-large",
+        "The headers are too large",
+        "There may be {0.limit_request_fields}, of {0.limit_request_field_size} characters each.",
+        "Send shorter headers, or fewer.",
+    ),
+    ExpectationFailed: (417, "expectation-failed", "The expectation cannot be met", "{1}.", "Leave the header out."),
+    UnsupportedTransferCoding: (501, "not-implemented", "The body is coded", "{1}.", "Send it plain, or in chunks."),
+}
+_NO_REQUEST = (400, "malformed-request", "The request is not HTTP", "{1}.", "")
 
 
 class ImpatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -77,6 +106,22 @@ class ImpatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no ty
             conn.close(graceful=True)
             conn.close = _closed
         return kept
+
+    def handle_error(self, req: object, client: socket.socket, addr: Any, exc: Exception) -> None:
+        """Answer what does not reach the application, in the shape of its own errors."""
+        from serving.problems import internal, problem  # what it imports is for the process that answers
+
+        if isinstance(exc, ParseException):
+            self.log.warning("Invalid request from %s: %s", addr[0] if addr else "a socket", exc)
+            status, kind, title, detail, fix = _REFUSED.get(type(exc), _NO_REQUEST)
+            answer = problem(status, kind=kind, title=title, detail=detail.format(self.cfg, exc), fix=fix)
+        else:
+            self.log.error("Unexpected error", exc_info=exc)
+            answer = internal()
+        answer.headers["Connection"] = "close"
+        head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
+        with suppress(OSError):
+            client.sendall(f"HTTP/1.1 {answer.status}\r\n{head}\r\n".encode("latin-1") + answer.get_data())
 
 
 class _Hurried(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types

@@ -151,6 +151,34 @@ def test_a_request_that_comes_with_the_rest_of_a_refused_one_is_answered(city_pa
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
+def test_what_gunicorn_refuses_is_a_problem_too(city_path: Path, tmp_path: Path) -> None:
+    with without_model(city_path, tmp_path) as address:
+        asked = requests.get(f"{address}/v1/footprints?polygon={'x' * 9000}", headers=HEADERS, timeout=20)
+        told = assert_told(asked, 414, "urn:footprint:address-too-long", "8190 characters")
+        assert "POST" in told["fix"]
+        asked = requests.get(f"{address}/healthz", headers={**HEADERS, "X-Long": "x" * 9000}, timeout=20)
+        told = assert_told(asked, 431, "urn:footprint:headers-too-large", "100, of 8190 characters")
+        assert "shorter" in told["fix"]
+        asked = requests.get(f"{address}/healthz", headers={**HEADERS, "A (name)": "1"}, timeout=20)
+        assert_told(asked, 400, "urn:footprint:malformed-request", "A (name)")
+        asked = requests.get(f"{address}/healthz", headers={**HEADERS, "Transfer-Encoding": "brotli"}, timeout=20)
+        assert_told(asked, 501, "urn:footprint:not-implemented", "brotli")
+    text = (tmp_path / "gunicorn.log").read_text()
+    assert text.count("Invalid request from 127.0.0.1: ") == 4
+    assert "Traceback" not in text
+
+
+def assert_told(answer: requests.Response, status: int, kind: str, word: str) -> dict:
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
+    body = answer.json()
+    assert (body["status"], body["type"]) == (status, kind)
+    assert body["title"]
+    assert word in body["detail"]
+    return body
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
 def test_clients_that_stall_hold_up_others_for_a_while_only(city_path: Path, tmp_path: Path) -> None:
     halves = (b"GET /hea", b"POST /v1/footprints HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
     with without_model(city_path, tmp_path) as address, ExitStack() as stalled:

@@ -12,7 +12,7 @@ from footprint_pipeline.errors import FootprintError, ImageryError, NoImageryErr
 from footprint_pipeline.footprints.extract import AreaTooLargeError
 from footprint_pipeline.footprints.patch import TooCoarseError
 from footprint_pipeline.footprints.sources import UnknownSourceError
-from serving.access import KeyNeededError, TooManyRequestsError
+from serving.access import ForeignNameError, ForeignPageError, KeyNeededError, TooManyRequestsError
 from serving.admission import OverloadedError
 from serving.forms import NotAcceptableError
 from serving.model_store import NoModelError
@@ -26,6 +26,8 @@ _MOST_TOLD = 20
 # The first that fits counts: children before their parents.
 _STATUS: tuple[tuple[type[FootprintError], int, str, str], ...] = (
     (KeyNeededError, 401, "key-needed", "A key is needed"),
+    (ForeignNameError, 421, "foreign-name", "Not by this name"),
+    (ForeignPageError, 403, "foreign-page", "Not from that page"),
     (TooManyRequestsError, 429, "rate-limited", "Too many requests"),
     (NotAcceptableError, 406, "not-acceptable", "Not in this form"),
     (NoModelError, 503, "no-model", "No model is loaded"),

@@ -93,7 +93,7 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="Comma-separated keys, one of which every request must bring; none is asked for when empty.",
     )
-    open: bool = Field(False, description="Let others than this machine reach the service without a key.")
+    open: bool = Field(False, description="Let others than this machine reach the service, by any name, without a key.")
     rate_limit: int | None = Field(
         None, ge=1, description="Requests a minute that each key may make; by default any number."
     )

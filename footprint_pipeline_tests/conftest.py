@@ -1,5 +1,6 @@
 """What tests of several rooms share: a real server that speaks S3, and the prepared imagery when it is there."""
 
+import gc
 import itertools
 import os
 from collections import Counter
@@ -52,6 +53,14 @@ def mlflow_forgets() -> Iterator[None]:
     _forget()
     yield
     _forget()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is freed is freed because nothing refers to it."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def _forget() -> None:

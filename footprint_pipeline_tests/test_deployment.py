@@ -9,6 +9,7 @@ import runpy
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.catalog import BUILT_IN
 from footprint_pipeline.spacenet.sources import fetch
 from footprint_pipeline.spacenet.synthetic import city as synthetic
+from footprint_pipeline_tests.footprints.red_city import Answers, http_server
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILES = (ROOT / "Dockerfile", ROOT / "serving" / "Dockerfile")
@@ -215,6 +217,20 @@ def test_what_is_copied_is_let_through(path: Path) -> None:
     }
     assert copied <= admitted
     assert not any(name.startswith((".", "*")) for name in admitted)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", ""])  # noqa: S104 - it is asked, not bound
+def test_the_service_is_found_alive_where_it_is_bound(host: str) -> None:
+    text = (ROOT / "serving" / "Dockerfile").read_text().replace("\\\n", "")
+    command = re.search(r"^HEALTHCHECK .*? CMD (.*)$", text, re.MULTILINE)[1]
+    answers = Answers()
+    with http_server(answers) as server:
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        variables = {"PATH": path, "FOOTPRINT_HOST": host, "FOOTPRINT_PORT": server.address.rpartition(":")[2]}
+        for status in (200, 503):
+            answers["/healthz"] = (status, b"")
+            done = subprocess.run(["/bin/sh", "-c", command], env=variables, check=False)
+            assert done.returncode == int(status != 200)
 
 
 def test_the_service_is_locked_without_what_it_must_not_need() -> None:

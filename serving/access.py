@@ -6,6 +6,8 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, request
 
@@ -36,6 +38,14 @@ class TooManyRequestsError(FootprintError):
     def __init__(self, problem: str, *, retry_after_s: int) -> None:
         super().__init__(problem, fix=f"Ask again in {retry_after_s} s.")
         self.retry_after_s = retry_after_s
+
+
+class ForeignNameError(FootprintError):
+    """A request reaches the service by a name that leads elsewhere, as far as anybody knows."""
+
+
+class ForeignPageError(FootprintError):
+    """A page of elsewhere has a browser send what it may not."""
 
 
 class Keys:
@@ -122,6 +132,38 @@ def guard(app: Flask, keys: Keys, rate: RateLimit) -> None:
         rate.spend(keys.owner(bearer or request.headers.get("X-API-Key")))
 
 
+def keep_to_this_machine(app: Flask, origins: str) -> None:
+    """Answer who is on this machine, but not what pages of elsewhere have its browsers ask: no key tells them apart.
+
+    Such a page can let a name of its own lead to this machine, and reads the answers as its own. So only addresses are
+    answered, and names without a dot, which nobody can register: localhost, and those of containers.
+
+    Args:
+        app: the service.
+        origins: whose pages may ask all the same; as for `allow_origins`.
+    """
+    allowed = _listed(origins)
+
+    @app.before_request
+    def check() -> None:
+        host = request.headers.get("Host", "")
+        if not _is_near(host):
+            raise ForeignNameError(
+                f"Without keys this service is not asked by the name {host[:100]}.",
+                fix="Ask http://localhost or an IP address. The operator can set FOOTPRINT_API_KEYS, or "
+                "FOOTPRINT_OPEN=true if a proxy asks for a password.",
+            )
+        asks_only = request.method in ("GET", "HEAD", "OPTIONS")
+        if asks_only or request.headers.get("Sec-Fetch-Site") != "cross-site":
+            return
+        origin = request.headers.get("Origin", "")
+        if not {"*", origin} & allowed:
+            raise ForeignPageError(
+                f"A page of {origin[:100] or 'elsewhere'} may not send this.",
+                fix="The operator can add its origin to FOOTPRINT_CORS_ORIGINS.",
+            )
+
+
 def allow_origins(app: Flask, origins: str) -> None:
     """Let pages of other origins ask from a browser.
 
@@ -129,7 +171,7 @@ def allow_origins(app: Flask, origins: str) -> None:
         app: the service.
         origins: comma-separated, as in `https://maps.example.org`; * for all; none when empty.
     """
-    allowed = frozenset(origin.strip().rstrip("/") for origin in origins.split(",") if origin.strip())
+    allowed = _listed(origins)
     if not allowed:
         return
 
@@ -162,6 +204,18 @@ def harden(app: Flask) -> None:
             response.headers["Referrer-Policy"] = "no-referrer"
             response.headers["X-Frame-Options"] = "DENY"
         return response
+
+
+def _is_near(host: str) -> bool:
+    try:
+        ip_address(urlsplit(f"//{host}").hostname or "")
+    except ValueError:  # no address
+        return "." not in host
+    return True
+
+
+def _listed(origins: str) -> frozenset[str]:
+    return frozenset(origin.strip().rstrip("/") for origin in origins.split(",") if origin.strip())
 
 
 def _digest(key: str) -> bytes:

@@ -8,7 +8,7 @@ from footprint_pipeline.footprints.imagery import open_sources
 from footprint_pipeline.footprints.patch import Imagery
 from footprint_pipeline.footprints.sources import ImagerySources
 from footprint_pipeline.settings import Settings, load_settings
-from serving.access import Keys, RateLimit, allow_origins, guard, harden
+from serving.access import Keys, RateLimit, allow_origins, guard, harden, keep_to_this_machine
 from serving.admission import Admission
 from serving.api import prediction_endpoints
 from serving.champion import champion_store
@@ -68,6 +68,8 @@ def create_app(
     requests.watch(app)
     harden(app)
     allow_origins(app, settings.cors_origins)
+    if not (keys or settings.open):
+        keep_to_this_machine(app, settings.cors_origins)
     guard(app, keys, RateLimit(settings.rate_limit))
     app.register_blueprint(prediction_endpoints(predictions))
     app.register_blueprint(footprint_endpoints(predictions))

@@ -72,25 +72,29 @@ class PredictionCache:
                 return entry.value
             making = self._making.get(key)
             if making is None:
-                mine = self._making[key] = Future()
+                self._making[key] = Future()
                 self.misses += 1
             else:
                 self.hits += 1
         if making is None:
-            return self._make(key, make, size, mine)
-        with stages.timed("cache"):
-            return making.result()
+            return self._make(key, make, size)
+        try:
+            with stages.timed("cache"):
+                return making.result()
+        finally:
+            del making  # an error keeps this frame, and what was read below it; the frame must not keep the error
 
-    def _make(self, key: Hashable, make: Callable[[], T], size: Callable[[T], int], made: "Future[T]") -> T:
+    def _make(self, key: Hashable, make: Callable[[], T], size: Callable[[T], int]) -> T:
         try:
             value = make()
         except BaseException as error:
             with self._lock:
-                del self._making[key]
+                made = self._making.pop(key)
             made.set_exception(error)
+            del made  # as in `get`
             raise
         with self._lock:
-            del self._making[key]
+            made = self._making.pop(key)
             self._keep(key, value, size(value))
         made.set_result(value)
         return value

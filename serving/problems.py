@@ -12,7 +12,7 @@ from footprint_pipeline.errors import FootprintError, ImageryError, NoImageryErr
 from footprint_pipeline.footprints.extract import AreaTooLargeError
 from footprint_pipeline.footprints.patch import TooCoarseError
 from footprint_pipeline.footprints.sources import UnknownSourceError
-from serving.access import KeyNeededError, TooManyRequestsError
+from serving.access import ForeignNameError, ForeignPageError, KeyNeededError, TooManyRequestsError
 from serving.admission import OverloadedError
 from serving.forms import NotAcceptableError
 from serving.model_store import NoModelError
@@ -26,6 +26,8 @@ _MOST_TOLD = 20
 # The first that fits counts: children before their parents.
 _STATUS: tuple[tuple[type[FootprintError], int, str, str], ...] = (
     (KeyNeededError, 401, "key-needed", "A key is needed"),
+    (ForeignNameError, 421, "foreign-name", "Not by this name"),
+    (ForeignPageError, 403, "foreign-page", "Not from that page"),
     (TooManyRequestsError, 429, "rate-limited", "Too many requests"),
     (NotAcceptableError, 406, "not-acceptable", "Not in this form"),
     (NoModelError, 503, "no-model", "No model is loaded"),
@@ -46,6 +48,16 @@ def problem(status: int, *, kind: str, title: str, detail: str, fix: str = "", *
     body = {"type": f"urn:footprint:{kind}", "title": title, "status": status, "detail": detail}
     return Response(
         json.dumps({**body, **({"fix": fix} if fix else {}), **more}), status, mimetype="application/problem+json"
+    )
+
+
+def internal() -> Response:
+    """The problem of a defect, which is nobody's business but the log's."""
+    return problem(
+        500,
+        kind="internal",
+        title="Internal Server Error",
+        detail="Something unexpected went wrong; the service's log says what.",
     )
 
 
@@ -95,9 +107,4 @@ def register_problems(app: Flask) -> None:
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
         log.error("Unexpected error", exc_info=error)
-        return problem(
-            500,
-            kind="internal",
-            title="Internal Server Error",
-            detail="Something unexpected went wrong; the service's log says what.",
-        )
+        return internal()

@@ -151,7 +151,10 @@ def _first_that_answers(addresses: Sequence[str], port: int, deadline: float) ->
             return socket.create_connection((address, port), timeout=share_s)
         except OSError as error:
             failure = error
-    raise failure
+    try:
+        raise failure
+    finally:
+        del failure  # it keeps this frame; the frame must not keep it
 
 
 def _left(deadline: float) -> float:

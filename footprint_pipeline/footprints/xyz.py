@@ -171,15 +171,15 @@ class XyzImagery:
                 images[tile] = self._decoding.submit(self._client.decoded, _on_earth(tile), kept.body)
             else:
                 images[tile] = self._fetching.submit(self._image, tile)
-        try:
-            return {tile: image.result(max(end - time.monotonic(), 0.0)) for tile, image in images.items()}
+        try:  # a Future that failed goes at once: kept in a frame, its error, which keeps the frame, would keep itself
+            return {tile: images.pop(tile).result(max(end - time.monotonic(), 0.0)) for tile in list(images)}
         except TimeoutError:
             raise ImageryError(
                 f"{self.name}: does not answer within {PATIENCE_S:g} s.", fix="Try again later, or another source."
             ) from None
         finally:
-            for image in images.values():
-                image.cancel()
+            while images:
+                images.popitem()[1].cancel()
 
     def _image(self, tile: Tile) -> np.ndarray | None:
         """RGBA uint8 of a tile, shape (S, S, 4), or None where there is no imagery."""

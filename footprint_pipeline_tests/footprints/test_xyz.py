@@ -2,6 +2,7 @@ import logging
 import threading
 import time
 import traceback
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,7 +15,7 @@ from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.imagery import open_imagery
 from footprint_pipeline.footprints.mercator import Bounds, Tile, tile_at, to_wgs84
 from footprint_pipeline.footprints.patch import TooCoarseError, check_resolution
-from footprint_pipeline.footprints.tile_client import PARALLEL
+from footprint_pipeline.footprints.tile_client import PARALLEL, TileClient
 from footprint_pipeline.footprints.xyz import MapboxImagery, XyzImagery
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import Answers, TileServer, http_server, png, write_city
@@ -216,6 +217,28 @@ def test_a_provider_that_fails_is_named(status: int, body: bytes, reason: str) -
         XyzImagery(server.address + "/{z}/{x}/{y}.png", retries=1).read(AREA, 64, 64)
     assert not isinstance(error.value, NoImageryError)
     assert error.value.problem.startswith("127.0.0.1: tile 1")
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_the_other_tiles_are_freed_as_soon_as_the_failure_of_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+
+    class Broken(TileServer):
+        def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+            return super().answer(path) if f"/{HERE.x}/" in path else (418, b"", {})
+
+    class Noted(TileClient):
+        def decoded(self, tile: Tile, body: bytes) -> np.ndarray | None:
+            image = super().decoded(tile, body)
+            decoded.append(weakref.ref(image))
+            return image
+
+    monkeypatch.setattr(xyz, "TileClient", Noted)
+    wide = Bounds(AREA.left, AREA.bottom, AREA.left + 6 * (AREA.right - AREA.left), AREA.top)
+    with http_server(Broken([])) as server, pytest.raises(ImageryError, match="418"):
+        XyzImagery(server.address + "/{z}/{x}/{y}.png", max_zoom=18, tile_px=256).read(wide, 256, 6 * 256)
+    assert len(decoded) == 1
+    assert decoded[0]() is None
 
 
 @pytest.mark.parametrize("template", ["https://tiles.example.com/{z}/{x}.png", "ftp://tiles/{z}/{x}/{y}"])

@@ -1,5 +1,6 @@
 """Keys, limits, other origins, headers, and where the service may not be bound."""
 
+import json
 import logging
 import os
 import subprocess
@@ -146,6 +147,57 @@ def test_no_origin_is_allowed_by_default_and_all_are_by_a_star(
     assert not [name for name, _ in client.get("/healthz", headers=headers).headers if name.startswith("Access-")]
     everyone = create_app(Settings(cors_origins="*"), store=store, imagery=city).test_client()
     assert everyone.get("/healthz", headers=headers).headers["Access-Control-Allow-Origin"] == "*"
+
+
+@pytest.mark.parametrize(
+    ("host", "answered"),
+    [
+        ("localhost", True),
+        ("localhost:8080", True),
+        ("127.0.0.1:8080", True),
+        ("[::1]:8080", True),
+        ("service:8080", True),
+        ("", True),
+        ("maps.example.org", False),
+        ("127.0.0.1.example.org:8080", False),
+        ("localhost.:8080", False),
+    ],
+)
+def test_without_keys_no_name_is_answered_that_anybody_can_register(
+    client: FlaskClient, locked: FlaskClient, store: ModelStore, city: GeoTiffImagery, host: str, answered: bool
+) -> None:
+    for path in ("/", "/healthz", "/nowhere", URL):
+        answer = client.get(path, headers={"Host": host})
+        if answered:
+            assert answer.status_code == (404 if path == "/nowhere" else 200)
+        else:
+            problem = assert_problem(answer, 421, host)
+            assert problem["type"] == "urn:footprint:foreign-name"
+            assert "FOOTPRINT_API_KEYS" in problem["fix"]
+    assert locked.get(URL, headers={"Host": host, "X-API-Key": "first-key"}).status_code == 200
+    proxied = create_app(Settings(open=True), store=store, imagery=city).test_client()
+    assert proxied.get(URL, headers={"Host": host}).status_code == 200
+
+
+def test_pages_of_other_sites_send_nothing_unless_they_are_listed(
+    client: FlaskClient, store: ModelStore, city: GeoTiffImagery
+) -> None:
+    listed = create_app(Settings(cors_origins="https://maps.example.org"), store=store, imagery=city).test_client()
+    everyone = create_app(Settings(cors_origins="*"), store=store, imagery=city).test_client()
+    question = {"coordinate": {"latitude": LATITUDE, "longitude": LONGITUDE}, "zoom": ZOOM}
+    ours, theirs = "https://maps.example.org", "https://example.com"
+
+    def sent(client: FlaskClient, origin: str, site: str = "cross-site"):
+        headers = {"Origin": origin, "Sec-Fetch-Site": site, "Content-Type": "text/plain"}
+        return client.post("/v1/footprints", data=json.dumps(question), headers=headers)
+
+    problem = assert_problem(sent(client, theirs), 403, theirs)
+    assert "FOOTPRINT_CORS_ORIGINS" in problem["fix"]
+    assert_problem(sent(listed, theirs), 403)
+    assert sent(listed, ours).status_code == sent(everyone, theirs).status_code == 200
+    for site in ("same-origin", "same-site", "none"):
+        assert sent(client, "http://localhost:8080", site).status_code == 200
+    assert client.get(URL, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
 
 
 def test_answers_are_what_they_say(client: FlaskClient) -> None:

@@ -4,9 +4,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -150,19 +151,99 @@ def test_a_request_that_comes_with_the_rest_of_a_refused_one_is_answered(city_pa
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
+def test_what_gunicorn_refuses_is_a_problem_too(city_path: Path, tmp_path: Path) -> None:
+    with without_model(city_path, tmp_path) as address:
+        asked = requests.get(f"{address}/v1/footprints?polygon={'x' * 9000}", headers=HEADERS, timeout=20)
+        told = assert_told(asked, 414, "urn:footprint:address-too-long", "8190 characters")
+        assert "POST" in told["fix"]
+        asked = requests.get(f"{address}/healthz", headers={**HEADERS, "X-Long": "x" * 9000}, timeout=20)
+        told = assert_told(asked, 431, "urn:footprint:headers-too-large", "100, of 8190 characters")
+        assert "shorter" in told["fix"]
+        asked = requests.get(f"{address}/healthz", headers={**HEADERS, "A (name)": "1"}, timeout=20)
+        assert_told(asked, 400, "urn:footprint:malformed-request", "A (name)")
+        asked = requests.get(f"{address}/healthz", headers={**HEADERS, "Transfer-Encoding": "brotli"}, timeout=20)
+        assert_told(asked, 501, "urn:footprint:not-implemented", "brotli")
+    text = (tmp_path / "gunicorn.log").read_text()
+    assert text.count("Invalid request from 127.0.0.1: ") == 4
+    assert "Traceback" not in text
+
+
+def assert_told(answer: requests.Response, status: int, kind: str, word: str) -> dict:
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
+    body = answer.json()
+    assert (body["status"], body["type"]) == (status, kind)
+    assert body["title"]
+    assert word in body["detail"]
+    return body
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
 def test_clients_that_stall_hold_up_others_for_a_while_only(city_path: Path, tmp_path: Path) -> None:
     halves = (b"GET /hea", b"POST /v1/footprints HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
     with without_model(city_path, tmp_path) as address, ExitStack() as stalled:
         began = time.monotonic()
-        for number in range(60):  # more than there are threads
+        for number in range(120):  # each half is more than there are threads
             place = address.removeprefix("http://").split(":")
             client = stalled.enter_context(socket.create_connection((place[0], int(place[1]))))
             client.sendall(halves[number % 2])
         wait_for(lambda: health(address) is not None, tmp_path / "gunicorn.log")
         assert time.monotonic() - began < 60  # one after the other they would take two minutes
-    text = (tmp_path / "gunicorn.log").read_text()
-    assert "A client stalled for 10 s and was given up." in text
-    assert "Traceback" not in text
+        log = tmp_path / "gunicorn.log"
+        wait_for(lambda: log.read_text().count("A client stalled for 10 s and was given up.") == 60, log)
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
+def test_clients_that_send_nothing_or_ever_so_little_take_no_thread_for_long(city_path: Path, tmp_path: Path) -> None:
+    with without_model(city_path, tmp_path) as address, ExitStack() as slow:
+        host, port = address.removeprefix("http://").split(":")
+
+        def connected(begun: bytes) -> socket.socket:
+            client = slow.enter_context(socket.create_connection((host, int(port)), timeout=1))
+            client.sendall(begun)
+            return client
+
+        for begun in (b"", b"GET /healthz HTTP/1.1\r\nHost: a\r\n") * 60:  # twice as many as there are threads
+            connected(begun)
+        began = time.monotonic()
+        assert requests.get(f"{address}/healthz", headers=HEADERS, timeout=20).ok
+        assert time.monotonic() - began < 4
+        late = connected(b"GET /healthz HTTP/1.1\r\nHost: a")
+        dripping = connected(b"POST /v1/footprints HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")
+        time.sleep(1)
+        late.sendall(b"\r\nConnection: close\r\n\r\n")
+        assert late.recv(4096).startswith(b"HTTP/1.1 200")
+        for _ in range(30):
+            with suppress(TimeoutError):
+                answer = dripping.recv(4096)
+                break
+            dripping.sendall(b" ")
+        assert answer.startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
+def test_a_body_that_keeps_coming_may_take_long_and_one_that_drips_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    from serving import worker
+
+    monkeypatch.setattr(worker, "STALLED_S", 0.5)
+    for size, whole in ((4_000, True), (1, False)):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            came = worker._Hurried(ours)
+            came.left_s = worker.STALLED_S
+
+            def send(size: int, sender: socket.socket) -> None:
+                for _ in range(6):
+                    time.sleep(0.2)
+                    sender.sendall(b"x" * size)
+
+            sending = threading.Thread(target=send, args=(size, theirs))
+            sending.start()
+            with nullcontext() if whole else pytest.raises(TimeoutError):
+                assert len(came.read(6 * size)) == 6 * size
+            sending.join()
 
 
 def test_what_takes_long_and_is_not_needed_is_not_imported_and_still_can_be() -> None:

@@ -1,6 +1,7 @@
 import socket
 import threading
 import time
+import weakref
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from flask.testing import FlaskClient
 
+from footprint_pipeline.errors import ImageryError
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import Answers, http_server, png
@@ -275,3 +277,16 @@ def test_deep_pictures_need_a_model_that_knows_them(open_client: FlaskClient, tm
     deep = cv2.imencode(".png", PICTURE.astype(np.uint16) * 200)[1].tobytes()
     with http_server(serve(deep)) as server:
         assert_problem(ask(open_client, f"{server.address}/a.png"), 502, "uint16")
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_failure_to_connect_keeps_nothing_of_the_request() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}/a.png"
+    hosts = frozenset({"127.0.0.1"})
+    gone = weakref.ref(hosts)
+    with pytest.raises(ImageryError, match="cannot be reached"):
+        remote_image.fetch_image(address, hosts=hosts)
+    del hosts
+    assert gone() is None

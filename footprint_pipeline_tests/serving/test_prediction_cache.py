@@ -1,6 +1,7 @@
 """What was predicted lately is not predicted again, by whomever, as long as it may be."""
 
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -105,6 +106,41 @@ def test_those_who_ask_at_the_same_time_share_one_value_or_its_failure() -> None
                 assert asked.result() == b"value"
         assert all("cache" in stages for stages in noted)
     assert len(made) == 2
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_what_a_failure_has_read_is_freed_as_soon_as_all_have_been_told() -> None:
+    cache, begun, go_on, read, told = PredictionCache(100), threading.Event(), threading.Event(), [], []
+
+    def make() -> bytes:
+        pixels = np.zeros(1)
+        read.append(weakref.ref(pixels))
+        begun.set()
+        assert go_on.wait(20)
+        raise ImageryError("The provider sleeps.")
+
+    def ask() -> None:
+        try:
+            cache.get("a", make, size=len, stages=Stages())
+        except ImageryError as error:
+            told.append(error.problem)
+
+    for others in (0, 3):
+        begun.clear()
+        go_on.clear()
+        hits = cache.hits
+        first = threading.Thread(target=ask)
+        first.start()
+        assert begun.wait(20)
+        waiting = [threading.Thread(target=ask) for _ in range(others)]
+        for thread in waiting:
+            thread.start()
+        wait_for(lambda: cache.hits == hits + others)  # noqa: B023
+        go_on.set()
+        for thread in (first, *waiting):
+            thread.join()
+        assert read[-1]() is None
+    assert told == ["The provider sleeps."] * 5
 
 
 def test_with_no_room_nothing_is_kept_and_nobody_waits() -> None:

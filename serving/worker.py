@@ -64,6 +64,9 @@ class ImpatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no ty
 
     def enqueue_req(self, conn: TConn) -> None:
         """Let a connection wait until the header of its next request is there, which takes no thread."""
+        if self.cfg.is_ssl:  # whose header nobody can read before a thread has decrypted it
+            super().enqueue_req(conn)
+            return
         conn.begun = bytearray()
         conn.timeout = time.monotonic() + STALLED_S
         self.pending_conns.append(conn)
@@ -94,6 +97,8 @@ class ImpatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no ty
 
     def handle(self, conn: TConn) -> Any:
         """Serve a connection's next request, and what it has sent besides; one that is not kept is closed here."""
+        if self.cfg.is_ssl:
+            return super().handle(conn)
         if not conn.initialized:
             conn.init()
             conn.parser.unreader = _Hurried(conn.sock)

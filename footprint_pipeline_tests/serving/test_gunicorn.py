@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from footprint_pipeline.registry import Registry
 from footprint_pipeline.stages.drift import read_counters
 from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM
+from footprint_pipeline_tests.serving.test_image_url import self_signed
 
 NAME = "building-footprints"
 QUESTION = {"coordinate": {"latitude": LATITUDE, "longitude": LONGITUDE}, "zoom": ZOOM}
@@ -179,6 +180,24 @@ def assert_told(answer: requests.Response, status: int, kind: str, word: str) ->
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
+def test_who_wants_tls_of_gunicorn_itself_has_it(city_path: Path, tmp_path: Path) -> None:
+    certificate, log = self_signed("localhost", tmp_path / "tls.pem"), tmp_path / "gunicorn.log"
+    registry = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with gunicorn(
+        log, FOOTPRINT_HOME=str(tmp_path), MLFLOW_TRACKING_URI=registry, FOOTPRINT_IMAGERY=str(city_path),
+        GUNICORN_CMD_ARGS=f"--certfile {certificate} --keyfile {certificate}",
+    ) as address:  # fmt: skip
+        secure = address.replace("http://127.0.0.1", "https://localhost")
+
+        def answer() -> int | None:
+            with suppress(requests.ConnectionError):
+                return requests.get(f"{secure}/healthz", headers=HEADERS, verify=certificate, timeout=20).status_code
+            return None
+
+        wait_for(lambda: answer() == 200, log)
+
+
+@pytest.mark.slow
 def test_clients_that_stall_hold_up_others_for_a_while_only(city_path: Path, tmp_path: Path) -> None:
     halves = (b"GET /hea", b"POST /v1/footprints HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
     with without_model(city_path, tmp_path) as address, ExitStack() as stalled:

@@ -14,12 +14,13 @@ import cv2
 import numpy as np
 import rasterio
 from rasterio import DatasetReader
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
 from footprint_pipeline.errors import ImageryError, SettingsError
+from footprint_pipeline.footprints.bands import rgb_bands
 from footprint_pipeline.footprints.discretion import be_discreet
 from footprint_pipeline.footprints.mercator import Bounds, ground_scale, tile_at, to_wgs84
 from footprint_pipeline.footprints.patch import Patch, no_imagery
@@ -77,14 +78,18 @@ class GeoTiffImagery:
         self._idle: dict[int | None, list[DatasetReader]] = {}
         try:
             with rasterio.Env(**self._environment), rasterio.open(self._path, **self._options) as source:
-                if source.crs is None or source.count < 3:
-                    lack = "is not georeferenced" if source.crs is None else f"has {source.count} bands, not three"
+                self._bands = rgb_bands(source.colorinterp)
+                if source.crs is None or len(self._bands) < 3:
+                    lack = (
+                        "is not georeferenced"
+                        if source.crs is None
+                        else f"has {len(self._bands)} bands of colour, not three"
+                    )
                     raise SettingsError(
                         f"{self.name}: {lack}.", fix="Point FOOTPRINT_IMAGERY at a GeoTIFF with red, green and blue."
                     )
                 self._crs, self._shape, self._to_pixels = source.crs, source.shape, ~source.transform
                 self._overviews = source.overviews(1)
-                self._bands = _rgb_bands(source.colorinterp)
                 self._declares_mask = MaskFlags.all_valid not in source.mask_flag_enums[self._bands[0] - 1]
                 self.date = date or _date({**source.tags(), **source.tags(ns="IMAGERY")})
                 self.extent_wgs84 = _from_west_to_east(
@@ -265,13 +270,6 @@ def _date(tags: dict[str, str]) -> str | None:
             with suppress(ValueError):  # a clock that was never set says 0000:00:00
                 return calendar_date(*map(int, found.groups())).isoformat()
     return None
-
-
-def _rgb_bands(interpretation: tuple[ColorInterp, ...]) -> list[int]:
-    wanted = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    if all(colour in interpretation for colour in wanted):
-        return [interpretation.index(colour) + 1 for colour in wanted]
-    return [1, 2, 3]
 
 
 def _black_areas(pixels: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from rasterio.enums import ColorInterp, Compression
 from rasterio.errors import CRSError, RasterioError
 
 from footprint_pipeline.errors import SourceError
+from footprint_pipeline.footprints.bands import rgb_bands
 
 Bounds = tuple[float, float, float, float]
 """West, south, east, north, degrees."""
@@ -178,8 +179,8 @@ def read_crs(text: str) -> rasterio.CRS:
 def _three_bands(source: rasterio.DatasetReader) -> np.ndarray:
     if source.colorinterp[0] == ColorInterp.palette:
         return _looked_up(source)
-    colours = _colours(source)
-    return source.read(colours[:3] if len(colours) >= 3 else colours[:1] * 3)
+    rgb = rgb_bands(source.colorinterp)
+    return source.read(rgb if len(rgb) == 3 else rgb[:1] * 3)
 
 
 def _looked_up(source: rasterio.DatasetReader) -> np.ndarray:

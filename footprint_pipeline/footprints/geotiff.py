@@ -24,6 +24,7 @@ from footprint_pipeline.footprints.bands import rgb_bands
 from footprint_pipeline.footprints.discretion import be_discreet
 from footprint_pipeline.footprints.mercator import Bounds, ground_scale, tile_at, to_wgs84
 from footprint_pipeline.footprints.patch import Patch, no_imagery
+from footprint_pipeline.footprints.tiff import ALONE
 from footprint_pipeline.footprints.warp import footsteps, spread_out, warp
 
 WEB_MERCATOR = "EPSG:3857"
@@ -34,8 +35,6 @@ _BLACK_PX = 9
 _MAP_TILE_PX, _KNOWN_ZOOM = 256, 18
 _MOST_READ_PX = 2048**2
 _DATE_TAGS = ("ACQUISITIONDATETIME", "ACQUISITION_DATETIME", "ACQUISITION_DATE", "TIFFTAG_DATETIME")
-_ALONE = {"driver": "GTiff", "OVERVIEW_LEVEL": "NONE"}
-"""Whatever a file says, GDAL opens no other one then."""
 _MOST_IDLE = 16
 _REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_TIMEOUT": 20, "GDAL_HTTP_MAX_RETRY": 2,
            "GDAL_HTTP_RETRY_DELAY": 0.5}  # fmt: skip
@@ -73,7 +72,7 @@ class GeoTiffImagery:
         self.name = name or Path(urlsplit(self._path).path if "://" in self._path else self._path).name
         be_discreet()
         self._environment = _REMOTE if "://" in self._path else {}
-        self._options = _ALONE if untrusted else {}
+        self._options = ALONE if untrusted else {}
         self._keeps_open, self._state = not untrusted, _state(self._path)
         self._idle: dict[int | None, list[DatasetReader]] = {}
         try:

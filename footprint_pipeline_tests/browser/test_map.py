@@ -147,13 +147,18 @@ def test_each_place_is_asked_about_at_the_models_own_tolerance_there(
         assert "tolerance" not in asked.value.post_data_json
         found(page, "3 buildings")
         expect(page.get_by_label("Tolerance")).to_have_value("0.8")
-        assert "tolerance=0.8" in page.url
+        page.reload()  # what nobody has moved is still the model's
+        found(page, "3 buildings")
+        expect(page.get_by_label("Tolerance")).to_have_value("0.8")
+        assert "&area=" in page.url
+        assert not any(f"{name}=" in page.url for name in ("tolerance", "min_area", "opacity"))
         with answered(page, 0.5):
             slide(page, "Tolerance", 0.5)
         found(page, "2 buildings")
         with answered(page, 0.5):
             page.get_by_role("button", name="Buildings in view").click()
         found(page, "2 buildings")
+        assert "tolerance=0.5" in page.url
 
 
 def test_an_answer_under_way_does_not_move_the_slider_back(page: Page) -> None:

@@ -15,7 +15,7 @@ const $ = (id) => document.getElementById(id);
 const view = { area: null, tolerance: 0.5, min_area: 0, opacity: 0.35, outline: "raw", imagery: null };
 let sources = [];
 let gsd = 0.5;
-let toleranceChosen = false; // by a person or a link; otherwise it is the model's at each place
+const chosen = new Set(); // which sliders, by a person or a link; otherwise the tolerance is the model's at each place
 let imageryLayer = null;
 let maskLayer = null;
 let extentLayer = null;
@@ -138,7 +138,7 @@ function list() {
 
 function question(minArea) {
   const { area, tolerance, outline, imagery } = view;
-  return { bbox: area, ...(toleranceChosen && { tolerance }), min_area_m2: minArea, outline, imagery };
+  return { bbox: area, ...(chosen.has("tolerance") && { tolerance }), min_area_m2: minArea, outline, imagery };
 }
 
 // Longitudes of Leaflet go on beyond the antimeridian: the same place has one in every turn of the globe.
@@ -192,10 +192,9 @@ async function askAgain() {
     const collection = await response.json();
     if (mine !== asking) return;
     footprints.show(collection, view.min_area);
-    if (!toleranceChosen) { // it may have been chosen meanwhile
+    if (!chosen.has("tolerance")) { // it may have been chosen meanwhile
       view.tolerance = collection.tolerance;
       tellControls();
-      remember();
     }
     if (!maskLayer) showMask();
   } catch (problem) {
@@ -318,7 +317,7 @@ function credit({ attribution, date }) {
 function remember() {
   if (!ready) return;
   const { lat, lng } = map.getCenter();
-  const fragment = write({ ...view, at: [map.getZoom(), lat, lng] });
+  const fragment = write({ ...view, at: [map.getZoom(), lat, lng] }, chosen);
   history.replaceState(null, "", fragment);
   $("link").href = fragment;
 }
@@ -339,7 +338,7 @@ function tellControls() {
 function follow(fragment) {
   const { at, area, ...told } = read(fragment);
   Object.assign(view, told);
-  toleranceChosen ||= told.tolerance !== undefined;
+  for (const name of Object.keys(told)) chosen.add(name);
   if (!sources.some(({ name }) => name === view.imagery)) view.imagery = sources[0].name;
   const extent = extentOf(sources.find(({ name }) => name === view.imagery));
   if (at) map.setView([at[1], at[2]], at[0], { animate: false });
@@ -417,12 +416,13 @@ $("view").addEventListener("click", () => { if (ready) askAbout(map.getBounds())
 function slider(id, name, act) {
   $(id).addEventListener("input", () => {
     view[name] = Number($(id).value);
+    chosen.add(name);
     tellControls();
     remember();
     act();
   });
 }
-slider("tolerance", "tolerance", () => { toleranceChosen = true; maskLayer?.setTolerance(view.tolerance); askSoon(); });
+slider("tolerance", "tolerance", () => { maskLayer?.setTolerance(view.tolerance); askSoon(); });
 slider("min-area", "min_area", () => { footprints.filter(view.min_area); tellFootprints(); });
 slider("opacity", "opacity", () => maskLayer?.setOpacity(view.opacity));
 

@@ -9,7 +9,7 @@ import { read, write } from "./view.js";
 const { L } = window;
 const CLICK_PX = 512; // a click asks for a square of so many of the model's pixels
 const WORLD = L.latLngBounds([-85.05, -180], [85.05, 180]);
-const LISTED = 200;
+const LISTED = 200; // at first, and more of each time that is asked for
 
 const $ = (id) => document.getElementById(id);
 const view = { area: null, tolerance: 0.5, min_area: 0, opacity: 0.35, outline: "raw", imagery: null };
@@ -22,6 +22,7 @@ let extentLayer = null;
 let areaLayer = null;
 let asking = null; // AbortController of the question under way
 let ready = false;
+let listed = LISTED;
 
 const map = L.map("map", { zoomControl: true, boxZoom: false, maxZoom: 22, worldCopyJump: true });
 map.attributionControl.setPrefix("Leaflet");
@@ -119,7 +120,7 @@ function tellFootprints() {
 // Whoever stands on a building of the list stays on it, as an answer comes.
 function list() {
   const stood = document.activeElement.dataset.footprint;
-  const items = footprints.shown.slice(0, LISTED).map(({ feature, layer }) => {
+  const items = footprints.shown.slice(0, listed).map(({ feature, layer }) => {
     const item = document.createElement("li");
     const button = item.appendChild(document.createElement("button"));
     button.type = "button";
@@ -128,8 +129,11 @@ function list() {
     button.addEventListener("click", () => { map.panTo(layer.getBounds().getCenter()); layer.openPopup(); });
     return item;
   });
+  const leaves = document.activeElement === $("more") && footprints.shown.length <= listed;
   $("list").querySelector("ol").replaceChildren(...items);
-  if (!stood) return;
+  $("more").hidden = footprints.shown.length <= listed;
+  $("more").textContent = `And ${(footprints.shown.length - items.length).toLocaleString("en")} more`;
+  if (!stood && !leaves) return;
   const again = items.find((item) => item.firstChild.dataset.footprint === stood);
   (again?.firstChild ?? $("list").querySelector("summary")).focus({ preventScroll: true });
 }
@@ -226,6 +230,7 @@ function askSoon() {
 function forget() {
   stopAsking();
   tell("");
+  listed = LISTED;
   footprints.clear();
   for (const layer of [areaLayer, maskLayer]) layer?.remove();
   areaLayer = maskLayer = null;
@@ -323,13 +328,16 @@ function remember() {
 }
 
 function tellControls() {
-  $("tolerance").value = view.tolerance;
-  $("tolerance-told").textContent = view.tolerance;
   $("min-area").max = Math.max(300, view.min_area);
-  $("min-area").value = view.min_area;
-  $("min-area-told").textContent = `${view.min_area} m²`;
-  $("opacity").value = view.opacity;
-  $("opacity-told").textContent = `${Math.round(100 * view.opacity)} %`;
+  for (const [id, value, text] of [
+    ["tolerance", view.tolerance, view.tolerance],
+    ["min-area", view.min_area, `${view.min_area} m²`],
+    ["opacity", view.opacity, `${Math.round(100 * view.opacity)} %`],
+  ]) {
+    $(id).value = value;
+    $(id).setAttribute("aria-valuetext", text);
+    $(`${id}-told`).textContent = text;
+  }
   $("square").checked = view.outline === "regularised";
   $("imagery").value = view.imagery;
 }
@@ -398,7 +406,7 @@ CLASSES.forEach(({ told, colour, dashArray }) => {
   swatch.className = dashArray ? "swatch dashed" : "swatch";
   swatch.style.borderColor = colour;
   item.appendChild(document.createElement("span")).textContent = told;
-  item.appendChild(document.createElement("output"));
+  item.appendChild(document.createElement("span")).className = "told";
 });
 
 map.on("click", ({ latlng }) => { if (ready && !pen.active) around(latlng); });
@@ -441,6 +449,12 @@ $("imagery").addEventListener("change", () => {
 });
 $("downloads").addEventListener("click", ({ target }) => { if (target.dataset.media) download(target); });
 $("list").addEventListener("toggle", () => { if ($("list").open) list(); });
+$("more").addEventListener("click", () => {
+  const first = listed;
+  listed += LISTED;
+  list();
+  $("list").querySelectorAll("li button")[first].focus();
+});
 $("copy").hidden = !navigator.clipboard;
 $("copy").addEventListener("click", async () => {
   await navigator.clipboard.writeText($("link").href);

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import rasterio
 from rasterio import DatasetReader
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.warp import transform, transform_bounds
@@ -94,6 +95,7 @@ class GeoTiffImagery:
                 self.extent_wgs84 = _from_west_to_east(
                     transform_bounds(source.crs, "EPSG:4326", *_upright(source.bounds))
                 )
+                self._turn = _turn(source.crs, self.extent_wgs84.centre[0])
                 self._middle, _ = source.transform * (source.width / 2, source.height / 2)
         except RasterioError:
             raise SettingsError(
@@ -196,9 +198,11 @@ class GeoTiffImagery:
                             np.linspace(top - half_y, bottom + half_y, rows))  # fmt: skip
         east, north = (np.reshape(along, (rows, columns)) for along in
                        transform(WEB_MERCATOR, self._crs, *(along.ravel() for along in knots)))  # fmt: skip
-        if self._crs.is_geographic:  # the antimeridian may run through the grid, or through the raster
-            middle = _near(self._middle, east[rows // 2, columns // 2])
-            east = _near(middle, east)
+        if self._turn is not None:  # the antimeridian may run through the grid, or through the raster
+            before, after = east[rows // 2, (columns - 1) // 2], east[rows // 2, columns // 2]
+            before = _near(self._middle, before, self._turn)
+            middle = (before + _near(before, after, self._turn)) / 2
+            east = _near(middle, east, self._turn)
         x, y = (np.where(np.isfinite(along), along, _NOWHERE) for along in self._to_pixels * (east, north))
         return spread_out(x, height, width), spread_out(y, height, width)
 
@@ -243,9 +247,28 @@ def _state(path: str) -> str:
     return f"{told.st_ino} {told.st_mtime_ns} {told.st_size}"
 
 
-def _near(longitude: float, others: np.ndarray | float) -> Any:
-    """Other longitudes, each of the turn that brings it closest to one, degrees."""
-    return longitude + (others - longitude + 180.0) % 360.0 - 180.0
+def _turn(crs: rasterio.CRS, longitude: float) -> float | None:
+    """How far a turn around the globe leads along x, where it leads along x alone: in degrees, and on a cylinder.
+
+    Args:
+        crs: of a raster.
+        longitude: where that lies, about.
+    """
+    if crs.is_geographic:
+        return 360.0
+    meridians, parallels = longitude + np.arange(-20.0, 21.0, 10.0), np.array([0.0, 40.0])
+    with suppress(CPLE_BaseError), np.errstate(invalid="ignore"):  # there is no such place in it
+        x, y = (np.reshape(along, (2, 5)) for along in
+                transform("EPSG:4326", crs, np.tile(meridians, 2), parallels.repeat(5)))  # fmt: skip
+        step = float(np.median(np.diff(x[0])))  # the antimeridian of the CRS may lie between two of them
+        if np.abs(x[0] - x[1]).max() < 0.01 and np.ptp(y, axis=1).max() < 0.01:
+            return 36 * abs(step)
+    return None
+
+
+def _near(x: float, others: np.ndarray | float, turn: float) -> Any:
+    """Other x, each of the turn around the globe that brings it closest to one."""
+    return x + (others - x + turn / 2) % turn - turn / 2
 
 
 def _upright(bounds: tuple[float, float, float, float]) -> tuple[float, float, float, float]:

@@ -16,7 +16,9 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from footprint_pipeline.errors import RequestError
+from footprint_pipeline.footprints.bands import is_palette, rgb_bands
 from footprint_pipeline.footprints.patch import Patch, decode_image
+from footprint_pipeline.footprints.tiff import BROKEN, STARTS, directories
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 4096**2
@@ -27,10 +29,7 @@ _DRIVERS = {
     b"\x89PNG": "PNG",
     b"\xff\xd8\xff": "JPEG",
     b"RIFF": "WEBP",
-    b"II*\0": "GTiff",
-    b"MM\0*": "GTiff",
-    b"II+\0": "GTiff",
-    b"MM\0+": "GTiff",
+    **dict.fromkeys(STARTS, "GTiff"),
 }
 """By the first bytes: the only drivers that may look at what comes."""
 
@@ -40,11 +39,7 @@ _SLICE_BYTES = 2**14
 _SCAN = b"\xff\xda"
 _MOST_SCANS = 100
 """Of a progressive JPEG, each of which goes over all of its pixels; usual ones have ten."""
-_TILE_WIDTH, _TILE_LENGTH, _SUB_DIRECTORIES = 322, 323, 330
-_WHOLE = {1: "B", 3: "H", 4: "I", 6: "B", 8: "H", 9: "I", 13: "I", 16: "Q", 17: "Q", 18: "Q"}
-"""TIFF's types of whole numbers, as `struct` calls them."""
-_MOST_DIRECTORIES = 100
-_MOST_ENTRIES = 1000
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
 
 
 @dataclass(frozen=True)
@@ -88,10 +83,12 @@ def check_image(encoded: bytes, *, name: str) -> Checked:
                 dtypes = [np.dtype(dtype) for dtype in image.dtypes if "complex" not in dtype]
                 block = max(height * width for height, width in image.block_shapes)
                 placed = driver == "GTiff" and _is_on_earth(image.crs)
+                if driver == "GTiff":
+                    _check_bands(image, name)
         if driver == "GTiff":
             block = max(block, _largest_tile(encoded))
         inflated = _inflated(encoded) if driver == "PNG" else 0
-    except (RasterioError, TypeError, ValueError, LookupError, OverflowError, struct.error, zlib.error):
+    except (RasterioError, TypeError, *BROKEN, zlib.error):
         raise _not_an_image(name) from None
     if len(dtypes) < bands or not set(dtypes) <= {np.dtype(np.uint8), np.dtype(np.uint16)}:
         raise RequestError(
@@ -107,6 +104,14 @@ def check_image(encoded: bytes, *, name: str) -> Checked:
             fix="Give its red, green and blue bands only, in blocks of usual size.",
         )
     return Checked(encoded, placed)
+
+
+def _check_bands(tiff: rasterio.DatasetReader, name: str) -> None:
+    colours = len(rgb_bands(tiff.colorinterp))
+    if colours not in (1, 3):
+        raise RequestError(f"{name}: has {colours} bands of colour, not three.", fix="Give red, green and blue.")
+    if int(tiff.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8)) < 8 and not is_palette(tiff):
+        raise RequestError(f"{name}: its pixels have fewer than 8 bits.", fix="Give bands of type uint8 or uint16.")
 
 
 def _pixels_alone(png: bytes) -> bytes:
@@ -143,42 +148,12 @@ def _largest_tile(encoded: bytes) -> int:
     """Pixels of the largest tile of any image in a TIFF, of its masks too; 0 where there are only strips.
 
     Raises:
-        ValueError: its directories go in circles, are too many or too long.
-        LookupError: a number is of no such type.
-        OverflowError, struct.error: it is cut off.
+        ValueError, LookupError, OverflowError, struct.error: its directories are broken.
     """
-    order, is_big = "<" if encoded.startswith(b"II") else ">", 43 in encoded[2:4]
-    forms = ("Q", "HHQ8s", "Q") if is_big else ("H", "HHI4s", "I")
-    count, entry, offset = (struct.Struct(order + form) for form in forms)
-    largest, ahead = 0, [*offset.unpack_from(encoded, 8 if is_big else 4)]
-    seen: set[int] = set()
-    while ahead:
-        at = ahead.pop()
-        (entries,) = count.unpack_from(encoded, at)
-        if at in seen or len(seen) == _MOST_DIRECTORIES or entries > _MOST_ENTRIES:
-            raise ValueError(at)
-        seen.add(at)
-        first, sides = at + count.size, {_TILE_WIDTH: 0, _TILE_LENGTH: 0}
-        end = first + entries * entry.size
-        found = list(offset.unpack_from(encoded, end))
-        for place in range(first, end, entry.size):
-            tag, kind, number, _ = entry.unpack_from(encoded, place)
-            if tag not in (*sides, _SUB_DIRECTORIES):
-                continue
-            if number > _MOST_DIRECTORIES:
-                raise ValueError(number)
-            numbers = struct.Struct(f"{order}{number}{_WHOLE[kind]}")
-            where = place + entry.size - offset.size
-            if numbers.size > offset.size:
-                (where,) = offset.unpack_from(encoded, where)
-            values = numbers.unpack_from(encoded, where)
-            if tag == _SUB_DIRECTORIES:
-                found += values
-            else:
-                sides[tag] = max(sides[tag], *values)
-        largest = max(largest, math.prod(sides.values()))
-        ahead += filter(None, found)
-    return largest
+    sides = (_TILE_WIDTH, _TILE_LENGTH)
+    return max(
+        math.prod(max(found.get(side, ()), default=0) for side in sides) for found in directories(encoded, sides)
+    )
 
 
 def _is_on_earth(crs: rasterio.crs.CRS | None) -> bool:

@@ -28,7 +28,7 @@ from footprint_pipeline.many import each_in_threads
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 4
+_FORMAT = 5
 _BANDS = "bands.json"
 _KEPT_CACHES = 3
 

@@ -24,6 +24,7 @@ from footprint_pipeline.dataset.stretch import Stretches
 from footprint_pipeline.errors import DatasetError, TileError
 from footprint_pipeline.files import atomic_path
 from footprint_pipeline.footprints.area import WGS84
+from footprint_pipeline.footprints.bands import rgb_bands
 from footprint_pipeline.footprints.normalization import Normalization
 from footprint_pipeline.many import each_in_threads
 
@@ -68,7 +69,7 @@ def read_tile(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Pixels and valid mask of a tile.
 
     Returns:
-        Image of the first three bands in its own dtype, shape (H, W, 3), and bool, shape (H, W): False where
+        Image of its red, green and blue band in its own dtype, shape (H, W, 3), and bool, shape (H, W): False where
         there is no imagery (by the file's mask or nodata value, by values that are not finite, or by areas of
         pure black).
 
@@ -205,13 +206,14 @@ class _Tile:
 def _open(path: Path) -> _Tile:
     try:
         with rasterio.open(path) as source:
-            if source.count < 3:
+            rgb = rgb_bands(source.colorinterp)
+            if len(rgb) < 3:
                 raise TileError(
-                    f"{path.name}: has {source.count} band(s), three are needed (red, green, blue).",
+                    f"{path.name}: has {len(rgb)} band(s) of colour, three are needed (red, green, blue).",
                     fix="Point the source at RGB tiles (3band, RGB-PanSharpen, PS-RGB).",
                 )
-            bands = source.read([1, 2, 3])
-            valid = source.read_masks([1, 2, 3]).any(axis=0)
+            bands = source.read(rgb)
+            valid = source.read_masks(rgb).any(axis=0)
             crs, transform = source.crs, source.transform
     except (RasterioError, ValueError) as error:  # ValueError: bands of several types
         if not path.exists():

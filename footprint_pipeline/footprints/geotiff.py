@@ -14,15 +14,18 @@ import cv2
 import numpy as np
 import rasterio
 from rasterio import DatasetReader
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
 from footprint_pipeline.errors import ImageryError, SettingsError
+from footprint_pipeline.footprints.bands import rgb_bands
 from footprint_pipeline.footprints.discretion import be_discreet
 from footprint_pipeline.footprints.mercator import Bounds, ground_scale, tile_at, to_wgs84
 from footprint_pipeline.footprints.patch import Patch, no_imagery
+from footprint_pipeline.footprints.tiff import ALONE
 from footprint_pipeline.footprints.warp import footsteps, spread_out, warp
 
 WEB_MERCATOR = "EPSG:3857"
@@ -33,8 +36,6 @@ _BLACK_PX = 9
 _MAP_TILE_PX, _KNOWN_ZOOM = 256, 18
 _MOST_READ_PX = 2048**2
 _DATE_TAGS = ("ACQUISITIONDATETIME", "ACQUISITION_DATETIME", "ACQUISITION_DATE", "TIFFTAG_DATETIME")
-_ALONE = {"driver": "GTiff", "OVERVIEW_LEVEL": "NONE"}
-"""Whatever a file says, GDAL opens no other one then."""
 _MOST_IDLE = 16
 _REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_TIMEOUT": 20, "GDAL_HTTP_MAX_RETRY": 2,
            "GDAL_HTTP_RETRY_DELAY": 0.5}  # fmt: skip
@@ -72,24 +73,29 @@ class GeoTiffImagery:
         self.name = name or Path(urlsplit(self._path).path if "://" in self._path else self._path).name
         be_discreet()
         self._environment = _REMOTE if "://" in self._path else {}
-        self._options = _ALONE if untrusted else {}
+        self._options = ALONE if untrusted else {}
         self._keeps_open, self._state = not untrusted, _state(self._path)
         self._idle: dict[int | None, list[DatasetReader]] = {}
         try:
             with rasterio.Env(**self._environment), rasterio.open(self._path, **self._options) as source:
-                if source.crs is None or source.count < 3:
-                    lack = "is not georeferenced" if source.crs is None else f"has {source.count} bands, not three"
+                self._bands = rgb_bands(source.colorinterp)
+                if source.crs is None or len(self._bands) < 3:
+                    lack = (
+                        "is not georeferenced"
+                        if source.crs is None
+                        else f"has {len(self._bands)} bands of colour, not three"
+                    )
                     raise SettingsError(
                         f"{self.name}: {lack}.", fix="Point FOOTPRINT_IMAGERY at a GeoTIFF with red, green and blue."
                     )
                 self._crs, self._shape, self._to_pixels = source.crs, source.shape, ~source.transform
                 self._overviews = source.overviews(1)
-                self._bands = _rgb_bands(source.colorinterp)
                 self._declares_mask = MaskFlags.all_valid not in source.mask_flag_enums[self._bands[0] - 1]
                 self.date = date or _date({**source.tags(), **source.tags(ns="IMAGERY")})
                 self.extent_wgs84 = _from_west_to_east(
                     transform_bounds(source.crs, "EPSG:4326", *_upright(source.bounds))
                 )
+                self._turn = _turn(source.crs, self.extent_wgs84.centre[0])
                 self._middle, _ = source.transform * (source.width / 2, source.height / 2)
         except RasterioError:
             raise SettingsError(
@@ -192,9 +198,11 @@ class GeoTiffImagery:
                             np.linspace(top - half_y, bottom + half_y, rows))  # fmt: skip
         east, north = (np.reshape(along, (rows, columns)) for along in
                        transform(WEB_MERCATOR, self._crs, *(along.ravel() for along in knots)))  # fmt: skip
-        if self._crs.is_geographic:  # the antimeridian may run through the grid, or through the raster
-            middle = _near(self._middle, east[rows // 2, columns // 2])
-            east = _near(middle, east)
+        if self._turn is not None:  # the antimeridian may run through the grid, or through the raster
+            before, after = east[rows // 2, (columns - 1) // 2], east[rows // 2, columns // 2]
+            before = _near(self._middle, before, self._turn)
+            middle = (before + _near(before, after, self._turn)) / 2
+            east = _near(middle, east, self._turn)
         x, y = (np.where(np.isfinite(along), along, _NOWHERE) for along in self._to_pixels * (east, north))
         return spread_out(x, height, width), spread_out(y, height, width)
 
@@ -239,9 +247,28 @@ def _state(path: str) -> str:
     return f"{told.st_ino} {told.st_mtime_ns} {told.st_size}"
 
 
-def _near(longitude: float, others: np.ndarray | float) -> Any:
-    """Other longitudes, each of the turn that brings it closest to one, degrees."""
-    return longitude + (others - longitude + 180.0) % 360.0 - 180.0
+def _turn(crs: rasterio.CRS, longitude: float) -> float | None:
+    """How far a turn around the globe leads along x, where it leads along x alone: in degrees, and on a cylinder.
+
+    Args:
+        crs: of a raster.
+        longitude: where that lies, about.
+    """
+    if crs.is_geographic:
+        return 360.0
+    meridians, parallels = longitude + np.arange(-20.0, 21.0, 10.0), np.array([0.0, 40.0])
+    with suppress(CPLE_BaseError), np.errstate(invalid="ignore"):  # there is no such place in it
+        x, y = (np.reshape(along, (2, 5)) for along in
+                transform("EPSG:4326", crs, np.tile(meridians, 2), parallels.repeat(5)))  # fmt: skip
+        step = float(np.median(np.diff(x[0])))  # the antimeridian of the CRS may lie between two of them
+        if np.abs(x[0] - x[1]).max() < 0.01 and np.ptp(y, axis=1).max() < 0.01:
+            return 36 * abs(step)
+    return None
+
+
+def _near(x: float, others: np.ndarray | float, turn: float) -> Any:
+    """Other x, each of the turn around the globe that brings it closest to one."""
+    return x + (others - x + turn / 2) % turn - turn / 2
 
 
 def _upright(bounds: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
@@ -265,13 +292,6 @@ def _date(tags: dict[str, str]) -> str | None:
             with suppress(ValueError):  # a clock that was never set says 0000:00:00
                 return calendar_date(*map(int, found.groups())).isoformat()
     return None
-
-
-def _rgb_bands(interpretation: tuple[ColorInterp, ...]) -> list[int]:
-    wanted = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    if all(colour in interpretation for colour in wanted):
-        return [interpretation.index(colour) + 1 for colour in wanted]
-    return [1, 2, 3]
 
 
 def _black_areas(pixels: np.ndarray) -> np.ndarray:

@@ -8,6 +8,8 @@ import numpy as np
 
 from footprint_pipeline.errors import NoImageryError, RequestError
 from footprint_pipeline.footprints.mercator import Bounds, to_wgs84
+from footprint_pipeline.footprints.tiff import STARTS as TIFF_STARTS
+from footprint_pipeline.footprints.tiff import decode_tiff
 
 _JPEG = b"\xff\xd8\xff"
 COARSEST = 2.0
@@ -113,6 +115,8 @@ def decode_image(encoded: bytes) -> tuple[np.ndarray, np.ndarray] | None:
     """
     if not encoded:
         return None
+    if encoded.startswith(TIFF_STARTS):
+        return decode_tiff(encoded)
     how = cv2.IMREAD_COLOR if encoded.startswith(_JPEG) else cv2.IMREAD_UNCHANGED  # which turns all but JPEG
     try:
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), how)

@@ -16,6 +16,7 @@ from rasterio.enums import ColorInterp, Compression
 from rasterio.errors import CRSError, RasterioError
 
 from footprint_pipeline.errors import SourceError
+from footprint_pipeline.footprints.bands import is_palette, looked_up, read_rgb
 
 Bounds = tuple[float, float, float, float]
 """West, south, east, north, degrees."""
@@ -125,7 +126,7 @@ def read_image(path: Path, *, bounds: Bounds | None, crs: str | None) -> PlacedI
         SourceError: it cannot be read, or has no georeference.
     """
     with _opened(path) as source:
-        bands = _three_bands(source)
+        bands = read_rgb(source)
         bands[:, source.dataset_mask() == 0] = 0
         if bounds is not None:
             west, south, east, north = bounds
@@ -154,8 +155,8 @@ def read_building_mask(path: Path) -> np.ndarray:
     """
     with _opened(path) as source:
         lossy = source.driver == "JPEG" or source.compression in _LOSSY
-        if source.colorinterp[0] == ColorInterp.palette and (looked_up := _looked_up(source)).any():
-            return np.asarray(looked_up.any(axis=0))
+        if is_palette(source) and (colours := looked_up(source)).any():
+            return np.asarray(colours.any(axis=0))
         values = source.read(_colours(source))
         built = values > (127 if lossy else 0)
         if source.nodata is not None:
@@ -175,21 +176,6 @@ def read_crs(text: str) -> rasterio.CRS:
         raise SourceError(f"{text!r} is no CRS.", fix="Name it by its number, as in EPSG:32630.") from None
 
 
-def _three_bands(source: rasterio.DatasetReader) -> np.ndarray:
-    if source.colorinterp[0] == ColorInterp.palette:
-        return _looked_up(source)
-    colours = _colours(source)
-    return source.read(colours[:3] if len(colours) >= 3 else colours[:1] * 3)
-
-
-def _looked_up(source: rasterio.DatasetReader) -> np.ndarray:
-    """The colours that a palette gives, uint8, shape (3, H, W)."""
-    table = np.zeros((256, 3), np.uint8)
-    for value, colour in source.colormap(1).items():
-        table[value] = colour[:3]
-    return np.ascontiguousarray(np.moveaxis(table[source.read(1)], -1, 0))
-
-
 def _colours(source: rasterio.DatasetReader) -> list[int]:
     """Numbers of the bands that are not transparency."""
     return [band for band, kind in zip(source.indexes, source.colorinterp, strict=True) if kind != ColorInterp.alpha]
@@ -201,7 +187,7 @@ def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
     try:
         with rasterio.open(path) as source:
             yield source
-    except (RasterioError, ValueError) as error:  # ValueError: bands of several types
+    except (RasterioError, ValueError) as error:  # ValueError: bands of several types, or none
         reason = str(error).partition("\n")[0]
         raise SourceError(f"{path}: cannot be read ({reason}).", fix="Fetch it again, or remove it.") from None
 

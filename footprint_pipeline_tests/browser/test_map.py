@@ -102,11 +102,11 @@ def test_it_opens_where_the_imagery_is_and_asks_nobody_else(page: Page) -> None:
 def test_a_click_finds_buildings_and_a_building_tells_of_itself(page: Page) -> None:
     click_map(page)
     found(page)
-    assert page.locator("#legend output").all_inner_texts() == ["2", "0", "0", "0"]
+    assert page.locator("#legend .told").all_inner_texts() == ["2", "0", "0", "0"]
     until(page, f"({MASK_PIXELS})() > 1000")
     page.get_by_text("List of buildings").click()
-    expect(page.locator("#list button")).to_have_count(2)
-    page.locator("#list button").first.click()
+    expect(page.locator("#list li button")).to_have_count(2)
+    page.locator("#list li button").first.click()
     expect(page.locator(".leaflet-popup")).to_contain_text("Model version 3")
 
 
@@ -147,13 +147,18 @@ def test_each_place_is_asked_about_at_the_models_own_tolerance_there(
         assert "tolerance" not in asked.value.post_data_json
         found(page, "3 buildings")
         expect(page.get_by_label("Tolerance")).to_have_value("0.8")
-        assert "tolerance=0.8" in page.url
+        page.reload()  # what nobody has moved is still the model's
+        found(page, "3 buildings")
+        expect(page.get_by_label("Tolerance")).to_have_value("0.8")
+        assert "&area=" in page.url
+        assert not any(f"{name}=" in page.url for name in ("tolerance", "min_area", "opacity"))
         with answered(page, 0.5):
             slide(page, "Tolerance", 0.5)
         found(page, "2 buildings")
         with answered(page, 0.5):
             page.get_by_role("button", name="Buildings in view").click()
         found(page, "2 buildings")
+        assert "tolerance=0.5" in page.url
 
 
 def test_an_answer_under_way_does_not_move_the_slider_back(page: Page) -> None:
@@ -501,7 +506,7 @@ def test_an_answer_takes_nobody_off_the_list(page: Page) -> None:
     click_map(page)
     found(page)
     page.get_by_text("List of buildings").click()
-    buttons = page.locator("#list button")
+    buttons = page.locator("#list li button")
     expect(buttons).to_have_count(2)  # a browser tells that the list is open a moment later
     small = min(buttons.all(), key=lambda button: int(button.inner_text().split(",")[1].split()[0]))
     small = page.locator(f"[data-footprint='{small.get_attribute('data-footprint')}']")
@@ -521,6 +526,48 @@ def test_an_answer_takes_nobody_off_the_list(page: Page) -> None:
     slide(page, "Tolerance", 0.6)
     expect(page.locator("#problem")).to_be_visible()
     expect(buttons).to_have_count(0)
+
+
+def test_every_building_is_on_the_list_for_the_asking(page: Page) -> None:
+    def many(route: Route) -> None:
+        answer = route.fetch()
+        told = answer.json()
+        told["features"] = [{**told["features"][0], "id": f"roof-{number}"} for number in range(450)]
+        route.fulfill(response=answer, json=told)
+
+    page.route("**/v1/footprints", many)
+    click_map(page)
+    found(page, "450 buildings")
+    page.get_by_text("List of buildings").click()
+    rows, more = page.locator("#list li"), page.locator("#more")
+    for listed, left in ((200, "And 250 more"), (400, "And 50 more")):
+        expect(rows).to_have_count(listed)
+        expect(more).to_have_text(left)
+        more.press("Enter")
+        expect(page.locator(f"[data-footprint=roof-{listed}]")).to_be_focused()
+    expect(rows).to_have_count(450)
+    expect(more).to_be_hidden()
+
+    page.get_by_role("button", name="Find buildings in view").click()  # the list is short again
+    expect(more).to_have_text("And 250 more")
+    more.focus()
+    page.unroute("**/v1/footprints")
+    page.evaluate("document.getElementById('tolerance').value = 0.3")
+    page.evaluate("document.getElementById('tolerance').dispatchEvent(new Event('input'))")
+    expect(rows).to_have_count(2)
+    expect(page.locator("#list summary")).to_be_focused()
+
+
+def test_a_screen_reader_is_told_each_thing_once_and_with_its_unit(page: Page) -> None:
+    assert page.locator("output, [aria-live]").count() == 0
+    assert {it.get_attribute("id") for it in page.locator("[role=status]").all()} == {"status", "note"}
+    for label, value, text in (
+        ("Minimum area", 20, "20 m²"),
+        ("Opacity of the mask", 0.4, "40 %"),
+        ("Tolerance", 0.8, "0.8"),
+    ):
+        slide(page, label, value)
+        expect(page.get_by_label(label)).to_have_attribute("aria-valuetext", text)
 
 
 def test_a_place_is_gone_to_by_its_degrees(page: Page) -> None:

@@ -10,6 +10,8 @@ from rasterio.enums import ColorInterp
 from footprint_pipeline.dataset import stretch
 from footprint_pipeline.dataset.tiles import index_tiles, normalization, read_tile, read_tile_index, write_tile_index
 from footprint_pipeline.errors import DatasetError, TileError
+from footprint_pipeline.footprints.geotiff import GeoTiffImagery
+from footprint_pipeline.footprints.mercator import Bounds
 from footprint_pipeline.footprints.normalization import UINT8
 from footprint_pipeline_tests.dataset.conftest import GSD_DEG, NORTH, UTM, WEST, degrees, metres, write_image
 
@@ -134,6 +136,23 @@ def test_only_the_first_three_bands_are_read(tmp_path: Path) -> None:
     pixels, _ = read_tile(write_image(tmp_path / "a.tif", image))
     assert np.array_equal(pixels, image[..., :3])
     assert pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("told", "rgb"),
+    [
+        (("blue", "green", "red", "undefined"), [2, 1, 0]),
+        (("undefined", "undefined", "undefined", "undefined"), [0, 1, 2]),
+        (("alpha", "undefined", "undefined", "undefined"), [1, 2, 3]),
+    ],
+)
+def test_red_is_found_wherever_it_is_as_in_the_service(tmp_path: Path, told: tuple[str, ...], rgb: list[int]) -> None:
+    image = np.full((20, 20, 4), (50, 100, 150, 200), np.uint8)
+    path = write_image(tmp_path / "a.tif", image, crs="EPSG:3857", transform=rasterio.Affine(1, 0, 0, 0, -1, 20))
+    with rasterio.open(path, "r+") as source:
+        source.colorinterp = [ColorInterp[name] for name in told]
+    assert np.array_equal(read_tile(path)[0], image[..., rgb])
+    assert np.array_equal(GeoTiffImagery(path).read(Bounds(0, 0, 20, 20), 20, 20).pixels, image[..., rgb])
 
 
 def broken(folder: Path, kind: str) -> Path:

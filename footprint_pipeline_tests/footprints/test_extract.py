@@ -5,10 +5,11 @@ import pytest
 import rasterio
 import shapely
 from pyproj import Geod
+from rasterio.transform import from_origin
 
 from footprint_pipeline.errors import ImageryError, ModelError, NoImageryError, RequestError
 from footprint_pipeline.footprints.domain import DomainReference, brightness_counts
-from footprint_pipeline.footprints.extract import AreaTooLargeError, Extraction, extract, predict_raster
+from footprint_pipeline.footprints.extract import AreaTooLargeError, Extraction, extract, predict_patch, predict_raster
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.mercator import Bounds, Tile, project, tile_at, to_wgs84
 from footprint_pipeline.footprints.normalization import Normalization
@@ -228,6 +229,32 @@ def test_no_building_stands_where_there_is_no_imagery(tmp_path: Path) -> None:
     imagery = GeoTiffImagery(write_city(tmp_path / "half.tif", half, []))
     found = extract(eager, imagery, TILE.bounds_3857, halos_px=(0,))
     assert found.polygons_wgs84[0].bounds[2] == pytest.approx(MIDDLE[0], abs=1.5 * GSD_M / DEGREE_M)
+
+
+@pytest.mark.parametrize("nodata", [-9999.0, None])
+def test_what_is_no_imagery_is_black_to_the_network_as_in_training(
+    runtime: Runtime, tmp_path: Path, nodata: float | None
+) -> None:
+    seen: list[np.ndarray] = []
+
+    class Recording:
+        spec = runtime.spec.model_copy(
+            update={"normalization": {"AOI_1": Normalization(low=(-2, -2, -2), high=(2, 2, 2))}}
+        )
+
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            seen.append(images)
+            return runtime(images)
+
+    pixels = np.full((3, 64, 64), 1.0, np.float32)
+    if nodata is not None:
+        pixels[:, :, 40:] = nodata  # else what lies beyond the edge is no imagery
+    write_raster(tmp_path / "a.tif", pixels, from_origin(0, 32, 0.5, 0.5), "EPSG:3857", nodata=nodata)
+    patch = GeoTiffImagery(tmp_path / "a.tif").read(Bounds(0, 0, 40, 32), 64, 80)
+    predict_patch(Recording(), patch)
+    assert 0 < patch.valid.mean() < 1
+    assert not seen[0][0][~patch.valid].any()
+    assert (seen[0][0][patch.valid] == 0.75).all()
 
 
 def test_too_much_at_once_says_which_zoom_is_the_coarsest(runtime: Runtime, tmp_path: Path) -> None:

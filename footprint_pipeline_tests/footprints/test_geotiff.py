@@ -327,6 +327,40 @@ def test_a_projected_file_across_the_antimeridian_is_read_on_both_sides(tmp_path
         imagery.read(around(0.0, -17.005), 64, 64)
 
 
+@pytest.mark.parametrize(
+    "crs", ["EPSG:4326", "EPSG:3857", "EPSG:3395", "EPSG:6933", "EPSG:3832", "+proj=eqc +datum=WGS84"]
+)
+@pytest.mark.parametrize("turns", [-1, 0])
+def test_a_map_of_the_world_is_read_across_its_seam_whichever_side_it_begins_on(
+    tmp_path: Path, crs: str, turns: int
+) -> None:
+    (edge, almost), _ = transform("EPSG:4326", crs, [179.999, 179.998], [0.0, 0.0])
+    a_degree = 1000 * (edge - almost)
+    image = np.tile(np.array([50, 200], np.uint8).repeat(200), (3, 400, 1))  # it changes at 180 degrees
+    pixel = a_degree / 200_000
+    write_raster(tmp_path / "a.tif", image, from_origin(edge + 360 * turns * a_degree, 200 * pixel, pixel, pixel), crs)
+    imagery = GeoTiffImagery(tmp_path / "a.tif")
+    for longitude in (180.0, -180.0):
+        patch = imagery.read(around(longitude, 0.0), 160, 160)
+        assert patch.valid.all()
+        assert (patch.pixels[:, :79] == 50).all()
+        assert (patch.pixels[:, 81:] == 200).all()
+    for longitude, told in ((179.9995, 50), (-179.9995, 200)):
+        assert (imagery.read(around(longitude, 0.0), 64, 64).pixels == told).all()
+    beyond = imagery.read(around(179.999, 0.0), 160, 160)
+    assert not beyond.valid[:, :79].any()
+    assert beyond.valid[:, 81:].all()
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", "EPSG:3395"])
+def test_the_whole_world_is_one_tile(tmp_path: Path, crs: str) -> None:
+    (half,), _ = transform("EPSG:4326", crs, [179.999999], [0.0])
+    image = np.tile(np.linspace(1, 250, 720).astype(np.uint8), (3, 360, 1))
+    write_raster(tmp_path / "a.tif", image, from_bounds(-half, -half / 2, half, half / 2, 720, 360), crs)
+    shown = GeoTiffImagery(tmp_path / "a.tif").read(tile_at(0, 0, 0).bounds_3857, 256, 256).pixels[128, :, 0]
+    assert np.abs(shown - np.linspace(1, 250, 256)).max() < 3
+
+
 @pytest.mark.parametrize("west", [179.999, 200.0, -160.0])
 def test_longitudes_may_be_of_any_turn(tmp_path: Path, west: float) -> None:
     imagery = grey(tmp_path / "east.tif", from_origin(west, 20.0, 5e-6, 5e-6), "EPSG:4326")

@@ -116,6 +116,49 @@ def test_a_place_that_is_none_is_422(client: FlaskClient, tmp_path: Path) -> Non
     assert_problem(send(client, placed, "gsd_m=0.5"), 422, "gsd_m")
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    ("more", "profile"),
+    [
+        ((), {"photometric": "RGB"}),
+        ((), {"photometric": "MINISBLACK"}),
+        ((9, 9), {"photometric": "MINISBLACK"}),
+        ((0,), {"photometric": "RGB", "alpha": "NO"}),
+        ((128,), {"photometric": "RGB", "alpha": "YES"}),
+        ((), {"compress": "zstd"}),
+        ((), {"interleave": "band"}),
+    ],
+    ids=["RGB", "grey by name", "five bands", "a fourth one", "half transparent", "zstd", "by band"],
+)
+def test_a_tiff_without_a_place_is_read_as_one_that_has_it(
+    client: FlaskClient, tmp_path: Path, more: tuple[int, ...], profile: dict[str, str]
+) -> None:
+    image = np.dstack([PICTURE, *(np.full(PICTURE.shape[:2], value, np.uint8) for value in more)])
+    where = from_origin(3e5, 4e6, 0.5, 0.5)
+    placed = send(client, tiff(tmp_path / "a.tif", crs="EPSG:32633", transform=where, image=image, **profile))
+    (feature,) = send(client, tiff(tmp_path / "b.tif", crs=None, image=image, **profile), "gsd_m=0.5").json["features"]
+    assert shape(feature["geometry"]).hausdorff_distance(shapely.box(30, 20, 70, 50)) < 1.5
+    (same,) = placed.json["features"]
+    for name in ("confidence", "area_m2"):
+        assert feature["properties"][name] == pytest.approx(same["properties"][name], rel=0.02)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_mask_of_a_tiff_without_a_place_counts(client: FlaskClient, tmp_path: Path) -> None:
+    (feature,) = send(client, masked(tmp_path / "a.tif", crs=None)).json["features"]
+    assert shape(feature["geometry"]).bounds[2] == pytest.approx(64, abs=1.5)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_bands_that_are_no_picture_are_refused(client: FlaskClient, tmp_path: Path) -> None:
+    two = tiff(tmp_path / "a.tif", crs=None, image=PICTURE[..., :2])
+    assert_problem(send(client, two), 422, "has 2 bands of colour, not three")
+    inks = np.dstack([PICTURE, PICTURE[..., :1]]).astype(np.uint16)
+    assert_problem(send(client, tiff(tmp_path / "b.tif", crs=None, image=inks, photometric="CMYK")), 422, "has 0 bands")
+    few = tiff(tmp_path / "c.tif", crs=None, image=PICTURE[..., :1] // 16, nbits=4)
+    assert_problem(send(client, few), 422, "fewer than 8 bits")
+
+
 @pytest.mark.parametrize("bands", [1, 2])
 def test_a_geotiff_needs_three_bands(client: FlaskClient, tmp_path: Path, bands: int) -> None:
     where = from_origin(0, 50, 4e-6, 4e-6)
@@ -144,6 +187,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_bombs_are_refused_by_their_header(client: FlaskClient, tmp_path: Path) -> None:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0))
     bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
@@ -160,15 +204,18 @@ def test_bombs_are_refused_by_their_header(client: FlaskClient, tmp_path: Path) 
         assert encoded.count(entry + struct.pack("<H", 16)) == 1
         encoded = encoded.replace(entry + struct.pack("<H", 16), entry + struct.pack("<H", 16384))
     assert_problem(send(client, encoded), 422, "MiB once it is decoded")
+    nowhere = tiff(tmp_path / "b.tif", crs=None, image=np.zeros((4097, 4096), np.uint8)[..., None], compress="deflate")
+    assert_problem(send(client, nowhere), 422, "16,781,312 px")
 
 
 SMALL_TILES = {"tiled": True, "blockxsize": 16, "blockysize": 16}
 
 
-def masked(path: Path, **profile: object) -> bytes:
+def masked(path: Path, crs: str | None = "EPSG:4326", **profile: object) -> bytes:
     """A GeoTIFF with roofs, and a mask that hides the right half of it."""
+    where = from_origin(0, 50, 4e-6, 4e-6) if crs else None
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-        tiff(path, crs="EPSG:4326", transform=from_origin(0, 50, 4e-6, 4e-6), **SMALL_TILES, **profile)
+        tiff(path, crs=crs, transform=where, **SMALL_TILES, **profile)
         with rasterio.open(path, "r+") as target:
             target.write_mask(np.arange(128) < np.full((96, 1), 64))
     return path.read_bytes()

@@ -10,6 +10,7 @@ import pytest
 import rasterio
 import shapely
 from PIL import Image
+from rasterio.enums import ColorInterp
 
 from footprint_pipeline.commands.import_masks import import_masks
 from footprint_pipeline.dataset.polygons import build_polygon_table
@@ -251,12 +252,17 @@ def test_files_are_read_as_they_come(tmp_path: Path) -> None:
     indexed.save(tmp_path / "images/indexed.png")
     write(tmp_path / "images", "grey.png", picture(1)[..., 0])
     write(tmp_path / "images", "deep.png", picture(2).astype(np.uint16) * 8)
+    size = {"count": 3, "height": HEIGHT, "width": WIDTH, "dtype": np.uint8, "transform": rasterio.Affine.scale(0.1)}
+    with rasterio.open(tmp_path / "images/turned.tif", "w", **size) as turned:
+        turned.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+        turned.write(np.moveaxis(picture(4)[..., ::-1], -1, 0))
+    write(tmp_path / "masks", "turned.png", drawn(4) * np.uint8(255))
     write(tmp_path / "masks", "clear.jpg", drawn(0) * np.uint8(255))
     write(tmp_path / "masks", "grey.png", np.dstack([drawn(1) * np.uint8(1)] * 3))
     write(tmp_path / "masks", "deep.tif", drawn(2) * np.uint8(7))
     write(tmp_path / "masks", "indexed.png", drawn(3) * np.uint8(255))
     assert len(np.unique(cv2.imread(str(tmp_path / "masks/clear.jpg")))) > 5  # it rings
-    stems = ("clear", "deep", "grey", "indexed")
+    stems = ("clear", "deep", "grey", "indexed", "turned")
     folder = Path(run(tmp_path, bounds=write_bounds(tmp_path, *stems))["source"])
     tiles = {tile.tile_id.split("_")[-1]: tile for tile in discover(folder).tiles}
     image, valid = read_tile(tiles["clear"].image)
@@ -266,6 +272,7 @@ def test_files_are_read_as_they_come(tmp_path: Path) -> None:
     assert np.array_equal(read_tile(tiles["grey"].image)[0], picture(1)[..., :1].repeat(3, axis=2))
     assert np.array_equal(read_tile(tiles["deep"].image)[0], picture(2).astype(np.uint16) * 8)
     assert np.array_equal(read_tile(tiles["indexed"].image)[0], np.array(indexed.convert("RGB")))
+    assert np.array_equal(read_tile(tiles["turned"].image)[0], picture(4))
     for stem in stems:
         assert len(json.loads(tiles[stem].geojson.read_text())["features"]) == 2
 

@@ -9,19 +9,20 @@ import { read, write } from "./view.js";
 const { L } = window;
 const CLICK_PX = 512; // a click asks for a square of so many of the model's pixels
 const WORLD = L.latLngBounds([-85.05, -180], [85.05, 180]);
-const LISTED = 200;
+const LISTED = 200; // at first, and more of each time that is asked for
 
 const $ = (id) => document.getElementById(id);
 const view = { area: null, tolerance: 0.5, min_area: 0, opacity: 0.35, outline: "raw", imagery: null };
 let sources = [];
 let gsd = 0.5;
-let toleranceChosen = false; // by a person or a link; otherwise it is the model's at each place
+const chosen = new Set(); // which sliders, by a person or a link; otherwise the tolerance is the model's at each place
 let imageryLayer = null;
 let maskLayer = null;
 let extentLayer = null;
 let areaLayer = null;
 let asking = null; // AbortController of the question under way
 let ready = false;
+let listed = LISTED;
 
 const map = L.map("map", { zoomControl: true, boxZoom: false, maxZoom: 22, worldCopyJump: true });
 map.attributionControl.setPrefix("Leaflet");
@@ -119,7 +120,7 @@ function tellFootprints() {
 // Whoever stands on a building of the list stays on it, as an answer comes.
 function list() {
   const stood = document.activeElement.dataset.footprint;
-  const items = footprints.shown.slice(0, LISTED).map(({ feature, layer }) => {
+  const items = footprints.shown.slice(0, listed).map(({ feature, layer }) => {
     const item = document.createElement("li");
     const button = item.appendChild(document.createElement("button"));
     button.type = "button";
@@ -128,8 +129,11 @@ function list() {
     button.addEventListener("click", () => { map.panTo(layer.getBounds().getCenter()); layer.openPopup(); });
     return item;
   });
+  const leaves = document.activeElement === $("more") && footprints.shown.length <= listed;
   $("list").querySelector("ol").replaceChildren(...items);
-  if (!stood) return;
+  $("more").hidden = footprints.shown.length <= listed;
+  $("more").textContent = `And ${(footprints.shown.length - items.length).toLocaleString("en")} more`;
+  if (!stood && !leaves) return;
   const again = items.find((item) => item.firstChild.dataset.footprint === stood);
   (again?.firstChild ?? $("list").querySelector("summary")).focus({ preventScroll: true });
 }
@@ -138,7 +142,7 @@ function list() {
 
 function question(minArea) {
   const { area, tolerance, outline, imagery } = view;
-  return { bbox: area, ...(toleranceChosen && { tolerance }), min_area_m2: minArea, outline, imagery };
+  return { bbox: area, ...(chosen.has("tolerance") && { tolerance }), min_area_m2: minArea, outline, imagery };
 }
 
 // Longitudes of Leaflet go on beyond the antimeridian: the same place has one in every turn of the globe.
@@ -192,10 +196,9 @@ async function askAgain() {
     const collection = await response.json();
     if (mine !== asking) return;
     footprints.show(collection, view.min_area);
-    if (!toleranceChosen) { // it may have been chosen meanwhile
+    if (!chosen.has("tolerance")) { // it may have been chosen meanwhile
       view.tolerance = collection.tolerance;
       tellControls();
-      remember();
     }
     if (!maskLayer) showMask();
   } catch (problem) {
@@ -227,6 +230,7 @@ function askSoon() {
 function forget() {
   stopAsking();
   tell("");
+  listed = LISTED;
   footprints.clear();
   for (const layer of [areaLayer, maskLayer]) layer?.remove();
   areaLayer = maskLayer = null;
@@ -318,19 +322,22 @@ function credit({ attribution, date }) {
 function remember() {
   if (!ready) return;
   const { lat, lng } = map.getCenter();
-  const fragment = write({ ...view, at: [map.getZoom(), lat, lng] });
+  const fragment = write({ ...view, at: [map.getZoom(), lat, lng] }, chosen);
   history.replaceState(null, "", fragment);
   $("link").href = fragment;
 }
 
 function tellControls() {
-  $("tolerance").value = view.tolerance;
-  $("tolerance-told").textContent = view.tolerance;
   $("min-area").max = Math.max(300, view.min_area);
-  $("min-area").value = view.min_area;
-  $("min-area-told").textContent = `${view.min_area} m²`;
-  $("opacity").value = view.opacity;
-  $("opacity-told").textContent = `${Math.round(100 * view.opacity)} %`;
+  for (const [id, value, text] of [
+    ["tolerance", view.tolerance, view.tolerance],
+    ["min-area", view.min_area, `${view.min_area} m²`],
+    ["opacity", view.opacity, `${Math.round(100 * view.opacity)} %`],
+  ]) {
+    $(id).value = value;
+    $(id).setAttribute("aria-valuetext", text);
+    $(`${id}-told`).textContent = text;
+  }
   $("square").checked = view.outline === "regularised";
   $("imagery").value = view.imagery;
 }
@@ -339,7 +346,7 @@ function tellControls() {
 function follow(fragment) {
   const { at, area, ...told } = read(fragment);
   Object.assign(view, told);
-  toleranceChosen ||= told.tolerance !== undefined;
+  for (const name of Object.keys(told)) chosen.add(name);
   if (!sources.some(({ name }) => name === view.imagery)) view.imagery = sources[0].name;
   const extent = extentOf(sources.find(({ name }) => name === view.imagery));
   if (at) map.setView([at[1], at[2]], at[0], { animate: false });
@@ -399,7 +406,7 @@ CLASSES.forEach(({ told, colour, dashArray }) => {
   swatch.className = dashArray ? "swatch dashed" : "swatch";
   swatch.style.borderColor = colour;
   item.appendChild(document.createElement("span")).textContent = told;
-  item.appendChild(document.createElement("output"));
+  item.appendChild(document.createElement("span")).className = "told";
 });
 
 map.on("click", ({ latlng }) => { if (ready && !pen.active) around(latlng); });
@@ -417,12 +424,13 @@ $("view").addEventListener("click", () => { if (ready) askAbout(map.getBounds())
 function slider(id, name, act) {
   $(id).addEventListener("input", () => {
     view[name] = Number($(id).value);
+    chosen.add(name);
     tellControls();
     remember();
     act();
   });
 }
-slider("tolerance", "tolerance", () => { toleranceChosen = true; maskLayer?.setTolerance(view.tolerance); askSoon(); });
+slider("tolerance", "tolerance", () => { maskLayer?.setTolerance(view.tolerance); askSoon(); });
 slider("min-area", "min_area", () => { footprints.filter(view.min_area); tellFootprints(); });
 slider("opacity", "opacity", () => maskLayer?.setOpacity(view.opacity));
 
@@ -441,6 +449,12 @@ $("imagery").addEventListener("change", () => {
 });
 $("downloads").addEventListener("click", ({ target }) => { if (target.dataset.media) download(target); });
 $("list").addEventListener("toggle", () => { if ($("list").open) list(); });
+$("more").addEventListener("click", () => {
+  const first = listed;
+  listed += LISTED;
+  list();
+  $("list").querySelectorAll("li button")[first].focus();
+});
 $("copy").hidden = !navigator.clipboard;
 $("copy").addEventListener("click", async () => {
   await navigator.clipboard.writeText($("link").href);

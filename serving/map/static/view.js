@@ -25,11 +25,12 @@ export function read(fragment) {
   return view;
 }
 
-export function write(view) {
+// Of the sliders only those that were chosen: the others are the model's, whichever answers then.
+export function write(view, chosen) {
   const { at: [zoom, latitude, longitude], area, outline, imagery } = view;
   const told = [`at=${+zoom.toFixed(2)}/${latitude.toFixed(6)}/${longitude.toFixed(6)}`];
   if (area) told.push(`area=${area.join(",")}`);
-  for (const name of Object.keys(NUMBERS)) told.push(`${name}=${view[name]}`);
+  for (const name of Object.keys(NUMBERS)) if (chosen.has(name)) told.push(`${name}=${view[name]}`);
   if (outline !== "raw") told.push(`outline=${outline}`);
   if (imagery) told.push(`imagery=${encodeURIComponent(imagery)}`);
   return `#${told.join("&")}`;

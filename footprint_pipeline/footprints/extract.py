@@ -220,21 +220,16 @@ def predict_raster(
 def predict_patch(runtime: Runtime, patch: Patch) -> np.ndarray:
     """What the network tells of every pixel of a patch, float32, shape (H, W, heads); 0 where it has no imagery.
 
-    There it is black to the network, as in training, whatever number the stretch makes black.
-
     Raises:
         ImageryError: its bit depth is not what the model was trained on.
     """
     spec = runtime.spec
     image = _normalization(spec, patch).apply(patch.pixels)
-    unseen = None if patch.valid.all() else ~patch.valid
-    if unseen is not None:
-        image[unseen] = 0.0
     probability = predict_probability(image, runtime, stride=spec.stride, flips=spec.flips)
     if not np.isfinite(probability).all():
         raise ModelError("The model answers with values that are not numbers.", fix="Promote another version.")
-    if unseen is not None:
-        probability[unseen] = 0.0
+    if not patch.valid.all():
+        probability[~patch.valid] = 0.0
     return probability
 
 

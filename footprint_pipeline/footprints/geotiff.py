@@ -26,7 +26,7 @@ from footprint_pipeline.footprints.discretion import be_discreet
 from footprint_pipeline.footprints.mercator import Bounds, ground_scale, tile_at, to_wgs84
 from footprint_pipeline.footprints.patch import Patch, no_imagery
 from footprint_pipeline.footprints.tiff import ALONE
-from footprint_pipeline.footprints.warp import footsteps, spread_out, warp
+from footprint_pipeline.footprints.warp import darkest, footsteps, spread_out, warp
 
 WEB_MERCATOR = "EPSG:3857"
 _KNOT_PX = 32
@@ -151,7 +151,9 @@ class GeoTiffImagery:
             raise no_imagery(self, bounds_3857)
         pixels, valid = read
         if not self._declares_mask:
-            valid &= ~_black_areas(pixels)
+            black = _black_areas(pixels)
+            pixels[black] = darkest(pixels.dtype)
+            valid &= ~black
         if not valid.any():
             raise no_imagery(self, bounds_3857)
         grid_m = (bounds_3857.right - bounds_3857.left) / width * ground_scale(bounds_3857)

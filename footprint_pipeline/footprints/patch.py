@@ -26,7 +26,8 @@ class Patch:
     """Pixels of one place.
 
     Attributes:
-        pixels: red, green, blue in the provider's own dtype, shape (H, W, 3).
+        pixels: red, green, blue in the provider's own dtype, shape (H, W, 3); the lowest number of it, and so black to
+            the network as in training, where there is no imagery. Beyond the edge of a raster they mirror it.
         valid: where there is imagery, bool, shape (H, W).
         source: where the pixels come from, for people; holds no secret.
         gsd_m: ground sample distance of what was read, before it was resampled, metres a pixel, the geometric mean of
@@ -126,5 +127,9 @@ def decode_image(encoded: bytes) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     if image.ndim == 2:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-    opaque = image[..., 3] > 0 if image.shape[2] == 4 else np.ones(image.shape[:2], bool)
-    return np.ascontiguousarray(image[..., 2::-1]), opaque
+    pixels = np.ascontiguousarray(image[..., 2::-1])
+    if image.shape[2] != 4:
+        return pixels, np.ones(image.shape[:2], bool)
+    opaque = image[..., 3] > 0
+    pixels[~opaque] = 0
+    return pixels, opaque

@@ -43,6 +43,7 @@ def decode_tiff(encoded: bytes) -> tuple[np.ndarray, np.ndarray] | None:
                 if math.prod(source.shape) > _MOST_PX or len(rgb_bands(source.colorinterp)) not in (1, 3):
                     return None
                 pixels, valid = np.moveaxis(read_rgb(source), 0, -1), source.dataset_mask() > 0
+                pixels[~valid] = 0
     except (RasterioError, *BROKEN):
         return None
     return _turned(pixels, orientation), _turned(valid, orientation)

@@ -28,22 +28,35 @@ def warp(pixels: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) ->
 
     Returns:
         Pixels of the same dtype, shape (h, w, 3), and which of them are valid, bool, shape (h, w): those whose centres
-        lie in a valid pixel.
+        lie in a valid pixel. What is not valid is black, see `darkest`; beyond their edges the pixels are mirrored, as
+        those of tiles are in training.
     """
     kind = pixels.dtype
     height, width = valid.shape
     there = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    black = None
     if valid.all():
         told = _between(pixels if kind in _KNOWN else pixels.astype(np.float64), x, y)
     else:
+        beyond = ~there
         there[there] = valid[y[there].astype(int), x[there].astype(int)]
         depth = np.float64 if kind.itemsize > 2 else np.float32
         share = np.repeat(valid[..., None], 3, axis=2).astype(depth)
         told = _between(np.where(valid[..., None], pixels, 0).astype(depth), x, y)
-        told /= np.maximum(_between(share, x, y), 1e-6)
+        share = _between(share, x, y)
+        told /= np.maximum(share, 1e-6)
+        black = np.where(beyond, share[..., 0] < 0.5, ~there)
     if kind != told.dtype and np.issubdtype(kind, np.integer):
         told = np.rint(told)
-    return told.astype(kind, copy=False), there
+    told = told.astype(kind, copy=False)
+    if black is not None:
+        told[black] = darkest(kind)
+    return told, there
+
+
+def darkest(kind: np.dtype) -> float:
+    """The lowest number of a dtype, which every stretch makes black."""
+    return np.iinfo(kind).min if np.issubdtype(kind, np.integer) else float(np.finfo(kind).min)
 
 
 def footsteps(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -90,7 +103,7 @@ def _between(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _remapped(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """OpenCV's bilinear remapping, in parts where the image has more rows or columns than that can count."""
     if max(image.shape[:2]) <= _MOST_COUNTED and max(x.shape) <= _MOST_COUNTED:
-        return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     along = int(x.shape[1] >= x.shape[0])
     parts = []
     for part_x, part_y in zip(np.array_split(x, 2, along), np.array_split(y, 2, along), strict=True):

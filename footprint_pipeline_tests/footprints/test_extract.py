@@ -231,9 +231,9 @@ def test_no_building_stands_where_there_is_no_imagery(tmp_path: Path) -> None:
     assert found.polygons_wgs84[0].bounds[2] == pytest.approx(MIDDLE[0], abs=1.5 * GSD_M / DEGREE_M)
 
 
-@pytest.mark.parametrize("nodata", [-9999.0, None])
-def test_what_is_no_imagery_is_black_to_the_network_as_in_training(
-    runtime: Runtime, tmp_path: Path, nodata: float | None
+@pytest.mark.parametrize(("missing", "nodata"), [(-9999.0, -9999.0), (0.0, None), (None, None)])
+def test_what_is_no_imagery_is_black_to_the_network_and_edges_are_mirrored_as_in_training(
+    runtime: Runtime, tmp_path: Path, missing: float | None, nodata: float | None
 ) -> None:
     seen: list[np.ndarray] = []
 
@@ -247,14 +247,14 @@ def test_what_is_no_imagery_is_black_to_the_network_as_in_training(
             return runtime(images)
 
     pixels = np.full((3, 64, 64), 1.0, np.float32)
-    if nodata is not None:
-        pixels[:, :, 40:] = nodata  # else what lies beyond the edge is no imagery
+    if missing is not None:
+        pixels[:, :, 40:] = missing
     write_raster(tmp_path / "a.tif", pixels, from_origin(0, 32, 0.5, 0.5), "EPSG:3857", nodata=nodata)
     patch = GeoTiffImagery(tmp_path / "a.tif").read(Bounds(0, 0, 40, 32), 64, 80)
     predict_patch(Recording(), patch)
-    assert 0 < patch.valid.mean() < 1
-    assert not seen[0][0][~patch.valid].any()
+    assert np.array_equal(patch.valid.all(axis=0), np.arange(80) < (64 if missing is None else 40))
     assert (seen[0][0][patch.valid] == 0.75).all()
+    assert (seen[0][0][~patch.valid] == (0.75 if missing is None else 0.0)).all()  # beyond column 64, too
 
 
 def test_too_much_at_once_says_which_zoom_is_the_coarsest(runtime: Runtime, tmp_path: Path) -> None:

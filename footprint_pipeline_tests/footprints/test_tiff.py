@@ -46,7 +46,7 @@ def test_what_is_transparent_or_nodata_is_not_valid_and_the_rest_keeps_its_colou
     image = NOISE.copy()
     image[:5, :, 3] = 0
     pixels, valid = decoded(encode(image, photometric="RGB", alpha="YES"))
-    assert np.array_equal(pixels, image[..., :3])
+    assert np.array_equal(pixels, np.where(image[..., 3:] > 0, image[..., :3], 0))
     assert np.array_equal(valid, image[..., 3] > 0)
     image[:, :5] = 255
     _, valid = decoded(encode(image[..., :3], nodata=255))

@@ -63,6 +63,18 @@ def test_what_lies_beyond_the_pixels_is_not_valid() -> None:
     assert pixels.shape == (8, 16, 3)
 
 
+def test_beyond_their_edges_pixels_and_what_is_missing_are_mirrored() -> None:
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)[..., None].repeat(3, axis=2) + 1
+    for missing in (False, True):
+        valid = np.ones((8, 8), bool)
+        valid[:, 6] = not missing
+        expected = np.where(valid[..., None], pixels, 0)
+        told, _ = warp(pixels, valid, *grid(16, 8, start=-4.0))
+        assert np.array_equal(told[:4, 4:12], expected[4:0:-1])
+        assert np.array_equal(told[4:, :4], expected[:4, 4:0:-1])
+        assert np.array_equal(told[4:, 12:], expected[:4, 6:2:-1])
+
+
 def test_steps_are_told_of_a_turned_grid_too() -> None:
     x, y = grid(30, 20, step=2.0)
     assert footsteps(x, y) == pytest.approx((2.0, 2.0))

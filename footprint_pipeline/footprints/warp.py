@@ -43,9 +43,9 @@ def warp(pixels: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) ->
         depth = np.float64 if kind.itemsize > 2 else np.float32
         share = np.repeat(valid[..., None], 3, axis=2).astype(depth)
         told = _between(np.where(valid[..., None], pixels, 0).astype(depth), x, y)
-        share = _between(share, x, y)
-        told /= np.maximum(share, 1e-6)
-        black = np.where(beyond, share[..., 0] < 0.5, ~there)
+        seen = _between(share, x, y)
+        told /= np.maximum(seen, 1e-6)
+        black = np.where(beyond, seen[..., 0] < 0.5, ~there)
     if kind != told.dtype and np.issubdtype(kind, np.integer):
         told = np.rint(told)
     told = told.astype(kind, copy=False)

@@ -45,9 +45,10 @@ class Chords:
 
 def cut(rings: np.ndarray, middle: np.ndarray, stray: float) -> Chords:
     """The chords of all rings, places from the middle of each on."""
-    xy, ring = shapely.get_coordinates(shapely.remove_repeated_points(rings), return_index=True)
-    open_ = np.append(ring[1:] == ring[:-1], False)
-    xy, ring = xy[open_] - middle[ring[open_]], ring[open_]
+    xy, ring = shapely.get_coordinates(rings, return_index=True)
+    xy = xy - middle[ring]  # which may make one of two places that are next to each other
+    open_ = np.append((ring[1:] == ring[:-1]) & (xy[1:] != xy[:-1]).any(axis=1), False)
+    xy, ring = xy[open_], ring[open_]
     # A ring is to start at a corner: what is farthest from its middle is one.
     size = np.bincount(ring)
     begin = np.cumsum(size) - size

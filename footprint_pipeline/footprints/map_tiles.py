@@ -59,6 +59,7 @@ def centred_in(polygons_wgs84: np.ndarray, tile: Tile) -> np.ndarray:
     """Which polygons have their centroid on a tile, bool, shape (N,); of its edges the left and upper one are its."""
     west, south, east, north = to_wgs84(tile.bounds_3857)
     x, y = shapely.get_coordinates(shapely.centroid(polygons_wgs84)).T
+    x = (x + 180.0) % 360.0 - 180.0  # that of a building on the antimeridian may lie beyond it
     return (x >= west) & (x < east) & (y > south) & (y <= north)
 
 
@@ -83,15 +84,27 @@ def vector_tile(features: Sequence[dict[str, Any]], polygons_wgs84: np.ndarray, 
     west, south, east, north = shapely.bounds(polygons_wgs84).reshape(-1, 4).T
     reach = np.flatnonzero((west < near.right) & (east > near.left) & (south < near.top) & (north > near.bottom))
     window = shapely.box(-BUFFER, -BUFFER, EXTENT + BUFFER, EXTENT + BUFFER)
+    shapes = shapely.transform(polygons_wgs84[reach], place)
+    shapes = np.where(
+        shapely.is_valid(shapes), shapes, shapely.make_valid(shapes, method="structure", keep_collapsed=False)
+    )
     # Valid on the tile's own grid; what is smaller than a unit goes.
-    drawn = shapely.set_precision(shapely.intersection(shapely.transform(polygons_wgs84[reach], place), window), 1.0)
+    drawn = shapely.set_precision(shapely.intersection(shapes, window), 1.0)
     layer = [
         {"geometry": shape, "properties": {"id": features[number]["id"], **features[number]["properties"]}}
-        for number, shape in zip(reach.tolist(), drawn, strict=True)
-        if shapely.get_dimensions(shape) == 2
+        for number, shape in zip(reach.tolist(), map(_areas, drawn), strict=True)
+        if not shape.is_empty
     ]
     options = {"extents": EXTENT, "y_coord_down": True}
     return mapbox_vector_tile.encode([{"name": LAYER, "features": layer}], default_options=options)
+
+
+def _areas(shape: shapely.Geometry) -> shapely.Geometry:
+    """The areas of a shape, without lines and points."""
+    if shapely.get_type_id(shape) != shapely.GeometryType.GEOMETRYCOLLECTION:
+        return shape if shapely.get_dimensions(shape) == 2 else shapely.Polygon()
+    parts = shapely.get_parts(shape)
+    return shapely.union_all(parts[shapely.get_dimensions(parts) == 2])
 
 
 def _side_px(tile: Tile, gsd_m: float) -> float:

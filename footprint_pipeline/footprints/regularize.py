@@ -95,12 +95,27 @@ def _iou(candidates: np.ndarray, raw: np.ndarray) -> np.ndarray:
     return answer
 
 
+def _meeting(made: np.ndarray, some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which outlines meet some of them, each pair once, in its order.
+
+    The larger of two is prepared for it: a long one may lie among thousands of small ones.
+    """
+    found, other = shapely.STRtree(made).query(made[some])
+    one = some[found]
+    told_once = (one < other) | ((one != other) & ~np.isin(other, some))
+    one, other = np.minimum(one, other)[told_once], np.maximum(one, other)[told_once]
+    is_larger = shapely.get_num_coordinates(made[one]) > shapely.get_num_coordinates(made[other])
+    large, small = np.where(is_larger, one, other), np.where(is_larger, other, one)
+    shapely.prepare(made[np.unique(large)])
+    meets = shapely.intersects(made[large], made[small])
+    return one[meets], other[meets]
+
+
 def _apart(made: np.ndarray, raw: np.ndarray) -> np.ndarray:
     """Outlines of which no two overlap more than the raw ones: cut where that is enough, else raw."""
-    made, attempt = made.copy(), 0
+    made, attempt, changed = made.copy(), 0, np.arange(len(made))
     while True:
-        one, other = shapely.STRtree(made).query(made, predicate="intersects")
-        one, other = one[one < other], other[one < other]
+        one, other = _meeting(made, changed)
         common = shapely.area(shapely.intersection(made[one], made[other]))
         one, other, common = (each[common > _TOUCH_PX2] for each in (one, other, common))
         more = common - shapely.area(shapely.intersection(raw[one], raw[other])) > _TOUCH_PX2
@@ -109,12 +124,13 @@ def _apart(made: np.ndarray, raw: np.ndarray) -> np.ndarray:
             return made
         attempt += 1
         if attempt > _ROUNDS:
-            both = np.union1d(one, other)
-            made[both] = raw[both]
+            changed = np.union1d(one, other)
+            made[changed] = raw[changed]
             continue
         other_is_raw = shapely.equals_exact(made[other], raw[other])
         cut, stays = np.where(other_is_raw, one, other), np.where(other_is_raw, other, one)
-        for number in np.unique(cut):
+        changed = np.unique(cut)
+        for number in changed:
             rest = shapely.difference(made[number], shapely.union_all(made[stays[cut == number]]))
             fits = _iou(np.array([rest], object), raw[[number]])[0] > 0
             made[number] = rest if fits else raw[number]

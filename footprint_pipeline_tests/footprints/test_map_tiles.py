@@ -14,6 +14,7 @@ from footprint_pipeline.footprints.map_tiles import (
     BUFFER,
     COLOUR,
     EXTENT,
+    _areas,
     block_of,
     centred_in,
     png,
@@ -163,3 +164,24 @@ def test_a_polygon_is_centred_in_exactly_one_tile() -> None:
     for x, y in [AREA.centre, (AREA.left, AREA.top), (AREA.right, AREA.bottom), (AREA.left, AREA.centre[1])]:
         polygon = np.array([shapely.Point(x, y).buffer(1e-5)], object)
         assert sum(bool(centred_in(polygon, tile)[0]) for tile in around) == 1
+
+
+def test_a_polygon_on_the_antimeridian_is_centred_in_exactly_one_tile() -> None:
+    leg = np.array([(-12, 0), (-12, 1), (0, 1), (0, 10), (11.9, 10), (11.9, 0)]) * 1e-5  # its box's middle is west
+    for turn in (-360.0, 0.0):
+        polygon = np.array([shapely.Polygon(leg + (180 + turn, AREA.centre[1]))], object)
+        tiles = [Tile(18, x, TILE.y + j) for x in (0, 2**18 - 1) for j in (-1, 0, 1)]
+        assert [tile.x for tile in tiles if centred_in(polygon, tile)[0]] == [0]
+
+
+def test_an_outline_that_is_not_valid_in_the_map_is_drawn_as_far_as_it_is() -> None:
+    x, y = AREA.centre
+    bow_tie = shapely.Polygon([(x, y), (x + 1e-4, y + 1e-4), (x + 1e-4, y), (x, y + 1e-4)])
+    spike = shapely.Polygon([(x, y), (x + 1e-4, y), (x + 1e-4, y + 1e-4), (x + 1e-4, y - 1e-4)])
+    house = shapely.box(x + 2e-4, y, x + 3e-4, y + 1e-4)
+    found = decoded(TILE, [bow_tie, spike, house])
+    assert found[f"{0:016x}"][0].area == pytest.approx(5e-9, rel=0.05)
+    assert found[f"{2:016x}"][0].area == pytest.approx(1e-8, rel=0.05)
+    line = shapely.LineString([(0, 0), (9, 9)])
+    assert _areas(shapely.GeometryCollection([line, shapely.box(0, 0, 1, 1)])).area == 1.0
+    assert _areas(line).is_empty

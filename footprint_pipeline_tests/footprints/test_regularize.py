@@ -6,7 +6,8 @@ import pytest
 import shapely
 from shapely import affinity
 
-from footprint_pipeline.footprints.regularize import FARTHEST_PX, LEAST_IOU, regularize
+from footprint_pipeline.footprints import sides
+from footprint_pipeline.footprints.regularize import FARTHEST_PX, LEAST_IOU, _meeting, regularize
 from footprint_pipeline.footprints.vectorize import vectorize
 
 BOX = shapely.box
@@ -170,6 +171,39 @@ def test_what_is_no_polygon_to_work_with_stays_as_it_is() -> None:
     assert found.polygons[5].equals(doubled)
     none = regularize(np.empty(0, object))
     assert (len(none.polygons), len(none.changed)) == (0, 0)
+
+
+def test_corners_that_are_nearly_one_do_no_harm() -> None:
+    outline = [
+        (20.5, 11), (21.5, 11), (22.5, 11), (23.5, 11), (24.5, 11), (25.5, 11), (26, 10.5), (26, 9.5), (26, 8.5),
+        (26, 7.5), (26, 6.5), (26, 5.5), (26, 4.5), (25.5, 4.5), (25.5, 3.5), (26, 3.5), (26, 2.5), (26, 1.5),
+        (26, 0.5), (26, 0), (25.5, 0), (24.5, 0), (23.5, 0), (12.5, 0.5), (12.5, np.nextafter(0.5, 0)), (11, 3.5),
+        (12, 6),
+    ]  # fmt: skip
+    made = regularize(np.array([shapely.Polygon(outline), RECTANGLE], object)).polygons
+    assert shapely.is_valid(made).all()
+
+
+def test_a_comb_and_a_giant_among_many_are_squared_in_few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    teeth = [(4 * n + dx, y) for n in range(200) for dx, y in ((0, 0), (0, -3), (2, -3), (2, 0))]
+    comb = shapely.Polygon([*teeth, (800, 0), (800, 10), (0, 10)])
+    rounds: list[int] = []
+    whole = sides.merged
+    monkeypatch.setattr(sides, "merged", lambda some: rounds.append(1) or whole(some))
+    assert regularize(np.array([comb], object)).polygons[0].is_valid
+    assert len(rounds) < 100
+
+
+def test_outlines_that_meet_are_found_once_each() -> None:
+    rng = np.random.default_rng(3)
+    boxes = shapely.box(*(edge := rng.uniform(0, 40, (60, 2)).T), *(edge + rng.uniform(1, 9, (60, 2)).T))
+    boxes[7] = shapely.box(0, 0, 50, 50).difference(shapely.union_all(boxes[::2]))
+    meets = np.triu(shapely.intersects(boxes[:, None], boxes), 1).astype(bool)
+    for some in (np.arange(60), np.array([3, 7, 20])):
+        one, other = _meeting(boxes, some)
+        of_them = np.isin(np.arange(60), some)
+        expected = np.argwhere(meets & (of_them[:, None] | of_them))
+        assert sorted(np.column_stack([one, other]).tolist()) == expected.tolist()
 
 
 def test_no_outline_leaves_the_frame() -> None:

@@ -8,7 +8,9 @@ import gc
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -21,6 +23,8 @@ from footprint_pipeline.errors import FootprintError
 from footprint_pipeline.home import check_place
 from footprint_pipeline.settings import load_settings
 
+_AGAIN_S = 0.1
+
 
 def framed(function: Command) -> Callable[..., NoReturn]:
     """A subcommand with `--home` and `--json`, its errors explained, its answer printed."""
@@ -32,6 +36,7 @@ def framed(function: Command) -> Callable[..., NoReturn]:
     @wraps(function)
     def run(home: Path | None, as_json: bool, **options: Any) -> NoReturn:
         _log_to_stderr()
+        sys.unraisablehook = _again
         try:
             settings = load_settings(home=home)
             check_place(settings.home)
@@ -50,14 +55,24 @@ def framed(function: Command) -> Callable[..., NoReturn]:
             gc.collect()  # TensorFlow complains when what was under way goes only as Python ends
             click.echo("Interrupted. What was finished is kept; run the same command again to go on.", err=True)
             _leave(130)
-        lines = answer.pop("_lines", [])
-        for line in lines:
+        text = answer.pop("_text", None)  # what the answer holds as an object, for people
+        for line in [*answer.pop("_lines", []), *([text] if text and not as_json else [])]:
             click.echo(line, err=as_json)
         if as_json:
             click.echo(json.dumps(answer, default=str))
         _leave(int(answer.get("exit_code", 0)))
 
     return run
+
+
+def _again(lost: "sys.UnraisableHookArgs") -> None:
+    """Repeat a Ctrl-C that came while Python called something whose errors it drops, such as what tells of an end."""
+    if issubclass(lost.exc_type, Exception | GeneratorExit | SystemExit):
+        sys.__unraisablehook__(lost)
+        return
+    repeat = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), signal.SIGINT))
+    repeat.daemon = True
+    repeat.start()
 
 
 def _leave(code: int) -> NoReturn:

@@ -70,6 +70,10 @@ class Lake:
         """Names of the AOIs that have a split manifest, sorted."""
         return sorted(path.parent.name for path in (self.home / "lake").glob("*/split_manifest.parquet"))
 
+    def failed(self) -> set[str]:
+        """Names of the AOIs of which a blocking check failed when it last ran."""
+        return {path.parent.name for path in (self.home / "lake").glob("*/failed_checks.json")}
+
     @property
     def cache(self) -> Path:
         """Memory-mapped tiles for training."""

@@ -37,6 +37,7 @@ def import_masks(
             (made.slivers, f"parts of fewer than {min_area_px:g} pixels left out"),
             (len(made.without_mask), "images left out, which have no mask"),
             (len(made.without_image), "masks left out, which have no image"),
+            (len(made.others), "tiles of other pairs stay, which were imported before; remove there what is to go"),
         )
         if count
     ]
@@ -49,6 +50,7 @@ def import_masks(
         "slivers": made.slivers,
         "without_mask": list(made.without_mask),
         "without_image": list(made.without_image),
+        "others": list(made.others),
         "_lines": [
             f"{made.tiles:,} tiles with {made.buildings:,} buildings in {made.folder}",
             *notes,

@@ -25,6 +25,7 @@ from footprint_pipeline.local_service import on_signals, running_service, start_
 from footprint_pipeline.registry import CHAMPION, Registry
 from footprint_pipeline.settings import Settings, load_settings
 from footprint_pipeline.spacenet.catalog import SYNTHETIC
+from footprint_pipeline.stages.data import fetched
 
 _GEOJSON = (".geojson", ".json")
 
@@ -68,7 +69,7 @@ def predict(
         "version": found.version,
         **out_of_domain(extraction.raster.profile),
         "out": out and str(out),
-        "_lines": [f"{summary}: {out}" if out else text],
+        **({"_lines": [f"{summary}: {out}"]} if out else {"collection": collection, "_text": text}),
     }
 
 
@@ -131,13 +132,13 @@ def with_imagery(settings: Settings, imagery: str | None) -> Settings:
         return load_settings(home=settings.home, imagery=imagery).model_copy(update={"imagery_sources": None})
     if {"imagery", "imagery_sources"} & settings.model_fields_set or settings.mapbox_access_token is not None:
         return settings
-    mosaics = list(Lake(settings.home.absolute()).aoi(SYNTHETIC).raw.glob("*/mosaic.tif"))
-    if not mosaics:
+    layout = fetched(Lake(settings.home.absolute()).aoi(SYNTHETIC))
+    if layout is None or not (mosaic := layout.folder / "mosaic.tif").exists():
         raise SettingsError(
             "No imagery is set.",
             fix="Set MAPBOX_ACCESS_TOKEN, or FOOTPRINT_IMAGERY (--imagery) to an XYZ template or a GeoTIFF.",
         )
-    return load_settings(home=settings.home, imagery=str(max(mosaics, key=lambda path: path.stat().st_mtime)))
+    return load_settings(home=settings.home, imagery=str(mosaic))
 
 
 def _form(out: Path) -> str | None:

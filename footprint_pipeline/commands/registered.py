@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from footprint_pipeline.commands.lines import score_lines
+from footprint_pipeline.dataset.checks.record import require_passed
 from footprint_pipeline.errors import DatasetError, SettingsError
+from footprint_pipeline.evaluation.bootstrap import intervals
 from footprint_pipeline.files import copy_file
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.spec import SPEC_FILE
@@ -84,6 +86,7 @@ def score(
         "aois": names,
         "tiles": len(scores.tiles),
         **scores.metrics(),
+        "intervals": {name: [each.low, each.high] for name, each in intervals(scores.tiles).items()},
         "by_aoi": by_aoi,
         **({"taken": {name: asdict(of) for name, of in taken.items()}} if taken else {}),
         "_lines": [f"{found.name} version {found.version} on {len(scores.tiles)} tiles of {', '.join(names)}:",
@@ -102,11 +105,13 @@ def _resolved(registry: Registry, alias: str | None, version: str | None) -> Reg
 
 def _held_out(settings: Settings, version: str, aois: tuple[str, ...]) -> Tiles:
     """The test tiles that a version has not learned from, of some AOIs where these are named."""
-    prepared = Lake(settings.home.absolute()).prepared()
+    lake = Lake(settings.home.absolute())
+    prepared = lake.prepared()
     for aoi in aois:
+        require_passed(lake.aoi(aoi))
         if aoi not in prepared:
             raise DatasetError(
-                f"{aoi} is not prepared; {', '.join(prepared) or 'no area'} is.",
+                f"{aoi} is not prepared; prepared: {', '.join(prepared) or 'none'}.",
                 fix=f"Prepare {aoi} first, or score all its tiles by its source (--source).",
             )
     tiles = held_out(settings, version, aois=aois)

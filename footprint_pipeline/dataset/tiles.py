@@ -129,7 +129,7 @@ def index_tiles(
         raise DatasetError(
             f"{aoi}: none of its {len(skipped)} tiles can be read"
             + (f" (the first: {skipped[0][1]})." if skipped else "."),
-            fix="Check the source; a download that was cut short leaves such files.",
+            fix="Check the source: what it holds, and whether a download was cut short.",
         )
     table = gpd.GeoDataFrame(rows, geometry="geometry", crs="EPSG:4326")
     scale = {dtype: stretches.of(dtype) for dtype in table["dtype"].unique()}

@@ -23,7 +23,7 @@ from footprint_pipeline.orchestration.resources import Workplace
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.download import S3
 from footprint_pipeline.spacenet.sources import fingerprint
-from footprint_pipeline.stages.data import data_digest, source_of
+from footprint_pipeline.stages.data import data_digest, fetched
 from footprint_pipeline.stages.drift import DriftReport
 
 log = logging.getLogger(__name__)
@@ -154,9 +154,9 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
                 if not aois.has_partition_key(name):
                     log.warning("%s was added after these definitions were loaded: reload them", name)
                     continue
-                settings, used = workplace.settings, source_of(workplace.folder(name))
+                settings, layout = workplace.settings, fetched(workplace.folder(name))
                 s3 = S3.from_settings(settings, endpoint_url=aoi.endpoint_url, attempts=1, timeout_s=_SILENCE_S)
-                seen[name] = fingerprint(aoi, used=used, settings=settings, s3=s3)
+                seen[name] = fingerprint(aoi, used=layout.source if layout else "", settings=settings, s3=s3)
             except FootprintError as error:
                 log.warning("%s: its source cannot be looked at now: %s", name, error.problem)
                 if name in known:

@@ -60,6 +60,7 @@ class ImportedPairs:
         slivers: parts of masks left out as too small, of the pairs that were made now.
         without_mask: names of images left out for want of a mask.
         without_image: names of masks left out for want of an image.
+        others: tiles that lie there besides, of other pairs imported before.
     """
 
     aoi: str
@@ -70,6 +71,7 @@ class ImportedPairs:
     slivers: int
     without_mask: tuple[str, ...]
     without_image: tuple[str, ...]
+    others: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ def import_pairs(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         made = list(each_in_threads(_make, list(jobs.values()), f"{spelt} pairs", threads=threads))
+    of_these = {job.tif.name for job in jobs.values()}
     return ImportedPairs(
         aoi=spelt,
         folder=out / spelt,
@@ -170,6 +173,7 @@ def import_pairs(
         slivers=sum(one.slivers for one in made),
         without_mask=pairs.without_mask,
         without_image=pairs.without_image,
+        others=tuple(sorted(path.name for path in folder.glob("3band/*.tif") if path.name not in of_these)),
     )
 
 

@@ -75,9 +75,9 @@ def fetch_tiles(
     return layout, index
 
 
-def source_of(folder: AoiFolder) -> str:
-    """Where an AOI's tiles came from, as `Layout.source` says it; empty before they were fetched."""
-    return _LAYOUT.validate_json(folder.layout.read_bytes()).source if folder.layout.exists() else ""
+def fetched(folder: AoiFolder) -> Layout | None:
+    """Where an AOI's tiles are and came from; None before they were fetched."""
+    return _LAYOUT.validate_json(folder.layout.read_bytes()) if folder.layout.exists() else None
 
 
 def collect_polygons(
@@ -88,9 +88,10 @@ def collect_polygons(
     Labels that cannot be used are listed in `labels_rejected.csv`; they, and those outside their tile, are counted in
     `labels.json`.
     """
-    if not folder.layout.exists():
+    layout = fetched(folder)
+    if layout is None:
         raise DatasetError(f"{folder.folder.name}: its tiles are not there.", fix="Materialize image_tiles first.")
-    labels = read_labels(_LAYOUT.validate_json(folder.layout.read_bytes()), skip_bad=skip_bad_labels)
+    labels = read_labels(layout, skip_bad=skip_bad_labels)
     polygons = build_polygon_table(
         labels.table, read_tile_index(folder.tiles), spec=spec, pixel_sample=labels.pixel_sample
     )

@@ -118,6 +118,8 @@ def register_model(
         if len(scores.tiles) < len(test):
             log.info("Scoring the candidate on all %d test tiles", len(test))
             scores = score_exported(Runtime(exported), test, tiles.polygons)
+        spec = spec.model_copy(update={"metrics": scores.metrics()})  # of what serves, not of what was trained
+        spec.write(exported)
         if card := tracking.read_file(settings.mlflow_uri, trained.run_id, CARD):
             with_card = Path(scratch) / CARD_FOLDER
             with_card.mkdir()
@@ -140,7 +142,7 @@ def register_model(
         run_id=trained.run_id,
         promoted=verdict.promote,
         reason=verdict.reason,
-        metrics=evaluation.metrics,
+        metrics=spec.metrics,
         champion_metrics=judged.champion_scores and judged.champion_scores.metrics(),
         commit=tracking.git_commit(),
         differences=judged.verdict.figures(),

@@ -111,7 +111,7 @@ def _one_trial(
     trial = study.ask()
     point = {name: _suggest(trial, name, axis) for name, axis in spec.space.items()}
     told = ", ".join(f"{name} {value}" for name, value in point.items())
-    log.info("%s: trial %d of %d: %s", study.study_name, done + 1, total, told)
+    log.info("%s: trial %d (%d of %d): %s", study.study_name, trial.number, done + 1, total, told)
     named = {"search.trial": str(trial.number), "mlflow.runName": f"{study.study_name} {trial.number}"}
     try:
         recipe = recipe_at(spec, point, limited=True)

@@ -90,6 +90,8 @@ def train_unet(
     lake = Lake(settings.home.absolute())
     for name in aois or lake.prepared():
         require_passed(lake.aoi(name))
+    if not aois and (left_out := sorted(lake.failed() - set(lake.prepared()))):
+        log.warning("Left out, for their data failed a check: %s", ", ".join(left_out))
     manifest = load_manifest(lake, aois)
     names = tuple(sorted(manifest["aoi"].unique()))
     warn_of_shared_ground(lake, manifest)

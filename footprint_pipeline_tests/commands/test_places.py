@@ -5,14 +5,27 @@ from pathlib import Path
 import pytest
 
 from footprint_pipeline.commands import places
+from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.lake import Lake
 from footprint_pipeline.model import tracking
 from footprint_pipeline.registry import CHAMPION, SERVING_FOLDER, Registry
 from footprint_pipeline.settings import Settings, load_settings
+from footprint_pipeline.spacenet.catalog import BUILT_IN, SYNTHETIC
 from footprint_pipeline.spacenet.synthetic.city import CitySpec, write_city
+from footprint_pipeline.stages.data import fetch_tiles
 from footprint_pipeline_tests.stages.test_promotion import log_network, write_answer
 
 # mlflow.pyfunc warns of its own type hints when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.*inferred as AnyType:UserWarning")
+
+
+def test_the_imagery_is_of_the_city_that_was_prepared_last(tmp_path: Path) -> None:
+    settings, folder = load_settings(home=tmp_path), Lake(tmp_path).aoi(SYNTHETIC)
+    with pytest.raises(SettingsError, match="No imagery is set"):
+        places.with_imagery(settings, None)
+    for tiles in (2, 4, 2):  # the last one is there already
+        layout, _ = fetch_tiles(settings, BUILT_IN[SYNTHETIC], folder, tiles=tiles, on_bad_tile="fail")
+        assert places.with_imagery(settings, None).imagery == str(layout.folder / "mosaic.tif")
 
 
 @pytest.mark.slow

@@ -63,9 +63,18 @@ def test_a_model_is_not_scored_on_test_tiles_that_it_has_learned_from(
         answer = score(Settings(home=home), **options)
         assert (answer["tiles"], answer["aois"]) == (2, [AOI])
         assert "Version 1 has learned from 1 of the test tiles; they are left out" in caplog.text
-    with pytest.raises(DatasetError, match=f"Town is not prepared; {AOI} is") as caught:
+    with pytest.raises(DatasetError, match=f"Town is not prepared; prepared: {AOI}") as caught:
         score(Settings(home=home), aois=(AOI, "Town"))
     assert "--source" in caught.value.fix
+    failed = Lake(home).aoi("Town").failed_checks
+    failed.parent.mkdir()
+    failed.write_text(json.dumps({"labels_are_there": {"problem": "There is none.", "fix": "Draw some."}}))
+    try:
+        with pytest.raises(DatasetError, match="Town: its data failed the check labels_are_there"):
+            score(Settings(home=home), aois=("Town",))
+        assert Lake(home).failed() == {"Town"}
+    finally:
+        shutil.rmtree(failed.parent)
 
 
 def test_a_source_that_a_model_has_learned_from_is_told(home: Path, caplog: pytest.LogCaptureFixture) -> None:

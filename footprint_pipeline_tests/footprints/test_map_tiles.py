@@ -169,7 +169,8 @@ def test_a_polygon_is_centred_in_exactly_one_tile() -> None:
 def test_a_polygon_on_the_antimeridian_is_centred_in_exactly_one_tile() -> None:
     leg = np.array([(-12, 0), (-12, 1), (0, 1), (0, 10), (11.9, 10), (11.9, 0)]) * 1e-5  # its box's middle is west
     for turn in (-360.0, 0.0):
-        polygon = np.array([shapely.Polygon(leg + (180 + turn, AREA.centre[1]))], object)
+        place = np.array([180 + turn, AREA.centre[1]])
+        polygon = np.array([shapely.Polygon(leg + place)], object)
         tiles = [Tile(18, x, TILE.y + j) for x in (0, 2**18 - 1) for j in (-1, 0, 1)]
         assert [tile.x for tile in tiles if centred_in(polygon, tile)[0]] == [0]
 

@@ -217,6 +217,12 @@ def test_what_lacks_its_counterpart_is_left_out_and_named(three: Path, caplog: p
     answer = run(three)
     assert (answer["tiles"], answer["without_mask"], answer["without_image"]) == (2, ["a.png", "alone.jpg"], ["c.png"])
     assert "2 images have no mask and are left out, a.png the first" in caplog.text
+    assert answer["others"] == []
+    (three / "masks/c.png").unlink()
+    (three / "masks/b-2.png").rename(three / "masks/withdrawn.png")
+    answer = run(three)
+    assert (answer["tiles"], answer["others"]) == (1, ["3band_AOI_99_Town_b-2.tif"])
+    assert any("1 tiles of other pairs stay" in line for line in answer["_lines"])
 
 
 def test_georeferences_of_every_kind_lead_to_the_same_place(tmp_path: Path) -> None:

@@ -167,8 +167,8 @@ def few_labels_are_lost(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
             "rejected_of_other_tiles": len(rejected) - len(here),
             "slivers": counts.slivers,
         },
-        "Mend the labels at their source, where labels_rejected.csv lists those rejected; then materialize "
-        "building_polygons again.",
+        "Mend the labels at their source: their CRS and the order of their coordinates where they lie outside, and "
+        "those that labels_rejected.csv lists; then materialize building_polygons again.",
     )
 
 

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,7 +36,7 @@ def framed(function: Command) -> Callable[..., NoReturn]:
     @wraps(function)
     def run(home: Path | None, as_json: bool, **options: Any) -> NoReturn:
         _log_to_stderr()
-        sys.unraisablehook = _again
+        sys.unraisablehook = partial(_again, sys.unraisablehook)
         try:
             settings = load_settings(home=home)
             check_place(settings.home)
@@ -65,10 +65,10 @@ def framed(function: Command) -> Callable[..., NoReturn]:
     return run
 
 
-def _again(lost: "sys.UnraisableHookArgs") -> None:
-    """Repeat a Ctrl-C that came while Python called something whose errors it drops, such as what tells of an end."""
+def _again(tell: Callable[[Any], None], lost: "sys.UnraisableHookArgs") -> None:
+    """Repeat a Ctrl-C that came while Python called something whose errors it drops; tell of other errors as before."""
     if issubclass(lost.exc_type, Exception | GeneratorExit | SystemExit):
-        sys.__unraisablehook__(lost)
+        tell(lost)
         return
     repeat = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), signal.SIGINT))
     repeat.daemon = True

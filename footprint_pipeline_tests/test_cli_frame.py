@@ -11,9 +11,10 @@ from footprint_pipeline.cli_frame import framed
 
 DROPPED = """
 import signal, sys, time
+from functools import partial
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from footprint_pipeline.cli_frame import _again
-sys.unraisablehook = _again
+sys.unraisablehook = partial(_again, sys.unraisablehook)
 
 class Ends:
     def __del__(self):

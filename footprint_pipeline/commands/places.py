@@ -83,7 +83,8 @@ def serve(settings: Settings, *, host: str | None, port: int | None, imagery: st
         with on_signals(process.terminate):
             return {"exit_code": process.wait()}
     except KeyboardInterrupt:
-        return {"exit_code": process.wait()}  # gunicorn has had the same Ctrl-C
+        process.terminate()  # gunicorn has had the same Ctrl-C, but not a signal for this process alone
+        return {"exit_code": process.wait()}
 
 
 def ask(

@@ -148,14 +148,15 @@ def score_exported(
         manifest: rows of split manifests, or of a tile index with `mask_path`.
         polygons: the polygon table of these tiles.
         tolerance: another than the model's own, on all tiles.
-        own_tolerances: by AOI; those of where its buildings lie when None.
+        own_tolerances: by AOI; those that the model has by name, or where its buildings lie, when None.
         flips: another number of orientations to average than the model's own.
     """
     spec = runtime.spec
     if tolerance is not None:
         own_tolerances = {}
     elif own_tolerances is None:
-        own_tolerances = {str(aoi): _tolerance_on(spec, str(aoi), of) for aoi, of in polygons.groupby("aoi")}
+        by_place = {str(aoi): _tolerance_on(spec, str(aoi), of) for aoi, of in polygons.groupby("aoi")}
+        own_tolerances = {**spec.own_tolerances, **by_place}
     return score_tiles(
         predict_exported(runtime, manifest, flips=flips, progress=said("evaluate")),
         polygons,

@@ -142,8 +142,8 @@ def document(app: Flask, *, keys: bool) -> dict[str, Any]:
             "version": __version__,
             "description": "Building footprints from satellite imagery. Every error is a problem as in RFC 9457, "
             "with `fix`, what to do about it, where there is something. Whatever is asked may also be answered with "
-            "414 or 431, where address or headers are too long, and without keys with 421 or 403, where it is asked by a "
-            "name that may lead elsewhere or by a page of another site.",
+            "414 or 431, where address or headers are too long, and without keys with 421 or 403, where it is asked "
+            "by a name that may lead elsewhere or by a page of another site.",
         },
         "paths": paths,
         "components": components,

@@ -11,9 +11,7 @@ _NEITHER = {ColorInterp.alpha, ColorInterp.cyan, ColorInterp.magenta, ColorInter
 
 
 def rgb_bands(interpretation: Sequence[ColorInterp]) -> list[int]:
-    """Numbers of the bands that the file calls red, green and blue; else of the first three that are no transparency.
-
-    Nor are they inks.
+    """Numbers of the bands that the file calls red, green and blue; else of the first three that are no alpha or ink.
 
     Args:
         interpretation: what each band of the file is, as it says.

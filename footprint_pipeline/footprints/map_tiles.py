@@ -85,9 +85,8 @@ def vector_tile(features: Sequence[dict[str, Any]], polygons_wgs84: np.ndarray, 
     reach = np.flatnonzero((west < near.right) & (east > near.left) & (south < near.top) & (north > near.bottom))
     window = shapely.box(-BUFFER, -BUFFER, EXTENT + BUFFER, EXTENT + BUFFER)
     shapes = shapely.transform(polygons_wgs84[reach], place)
-    shapes = np.where(
-        shapely.is_valid(shapes), shapes, shapely.make_valid(shapes, method="structure", keep_collapsed=False)
-    )
+    broken = ~shapely.is_valid(shapes)
+    shapes[broken] = shapely.make_valid(shapes[broken], method="structure", keep_collapsed=False)
     # Valid on the tile's own grid; what is smaller than a unit goes.
     drawn = shapely.set_precision(shapely.intersection(shapes, window), 1.0)
     layer = [

@@ -101,7 +101,7 @@ def layout(tiles: gpd.GeoDataFrame, folder: Path, *, csv: Path | None = None, ge
         for name, image in zip(tiles["tile_id"], tiles["path"], strict=True)
     ]
     return Layout(
-        AOI, "spacenet1", folder, tuple(files), summary_csv=csv, tile_ids=frozenset(file.tile_id for file in files)
+        AOI, "spacenet1", folder, tuple(files), summary=csv, tile_ids=frozenset(file.tile_id for file in files)
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import click
+from click.core import ParameterSource
 
 from footprint_pipeline.dataset.spec import MaskSpec, PolygonSpec, SplitSpec
 from footprint_pipeline.evaluation.spec import RULES, SweepSpec
@@ -156,6 +157,9 @@ def data_options(function: Command) -> Command:
 
     @wraps(function)
     def with_data(settings: Settings, **options: Any) -> dict[str, Any]:
+        source = click.get_current_context().get_parameter_source("block_m")
+        if options["by"] == "tile" and source is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--block is the side of the blocks of --split block; leave one of the two out.")
         data = {
             asset: {name.removeprefix("split_"): options.pop(name) for name in names} for asset, names in taken.items()
         }

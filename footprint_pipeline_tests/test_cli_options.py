@@ -80,6 +80,7 @@ def test_the_article_s_options_and_those_of_many_values() -> None:
         (("prepare", "--assign", "nowhere.csv"), 1, "nowhere.csv: cannot be read as CSV"),
         (("prepare", "--border", "nan"), 2, "nan is no number to measure by"),
         (("prepare", "--block", "inf"), 2, "inf is no number to measure by"),
+        (("prepare", "--split", "tile", "--block", "300"), 2, "--block is the side of the blocks of --split block"),
         (("prepare", "--min-area", "nan"), 2, "nan is no number to measure by"),
         (("evaluate", "--tolerance", "nan"), 2, "nan is no number to measure by"),
         (("evaluate", "--skip-bad-labels"), 1, "--skip-bad-labels is of a --source"),

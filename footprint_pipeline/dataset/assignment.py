@@ -82,8 +82,8 @@ def assign_splits(tiles: gpd.GeoDataFrame, has_building: np.ndarray, spec: Split
             break
         log.warning(
             "%s: blocks of %g m do not suit its %d tiles: they lie in %d of them, %d tiles would be guard, and of %d "
-            "with buildings %s. Smaller blocks are tried, then single tiles. More tiles avoid it; block_m or "
-            "by='tile' decides it beforehand.",
+            "with buildings %s. Smaller blocks are tried, then single tiles. More tiles avoid it; other blocks "
+            "(--block, block_m) or single tiles (--split tile, by: tile) decide it beforehand.",
             aoi, block_m, len(tiles), len(set(blocks.own)), (blocks.splits() == GUARD).sum(), has_building.sum(),
             ", ".join(f"{(blocks.splits()[has_building] == split).sum()} would go to {split}" for split in SPLITS),
         )  # fmt: skip
@@ -92,7 +92,7 @@ def assign_splits(tiles: gpd.GeoDataFrame, has_building: np.ndarray, spec: Split
     for split, block in moved or ():
         log.warning(
             "%s: no tile with buildings fell to %s, so the nearest draw, %s (%d tiles), was moved there. "
-            "More tiles, a smaller block_m or another seed avoid it.",
+            "More tiles, smaller blocks (--block, block_m) or another seed avoid it.",
             aoi, split, block, blocks.own.count(block),
         )  # fmt: skip
     return Assignment(blocks.splits(), np.array(blocks.own, object), block_m)
@@ -177,7 +177,7 @@ def _block_sizes(tiles: gpd.GeoDataFrame, spec: SplitSpec) -> Iterator[float | N
         if block_m > spec.block_m:
             log.warning(
                 "%s: blocks of %g m are shorter than %d tiles, so most tiles would be guard; blocks of %g m are taken. "
-                "Set block_m to it, or split by='tile'.",
+                "Ask for them (--block, block_m), or for single tiles (--split tile, by: tile).",
                 tiles["aoi"].iloc[0], spec.block_m, TILES_A_BLOCK, block_m,
             )  # fmt: skip
         while block_m >= least:

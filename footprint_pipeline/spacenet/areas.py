@@ -14,6 +14,8 @@ Role = Literal["tile", "geojson", "summary"]
 
 SYNTHETIC_URI = "synthetic:"
 ARCHIVES = (".tar.gz", ".tgz")
+MAPS = (".geojson", ".json", ".gpkg", ".fgb", ".parquet")
+"""How the name of a vector file with the buildings of all tiles ends."""
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -73,7 +75,8 @@ class Patterns:
     Attributes:
         images: RGB tiles, such as `imagery/{tile}.tif`.
         labels: one GeoJSON a tile, such as `labels/{tile}.geojson`; None where `summary` is given.
-        summary: the table of all labels, such as `labels.csv`, in the columns of SpaceNet's.
+        summary: the file of all labels: a table such as `labels.csv`, in the columns of SpaceNet's, or a vector file
+            such as `buildings.gpkg`, in any CRS.
     """
 
     images: str

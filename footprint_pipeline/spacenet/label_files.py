@@ -24,6 +24,7 @@ GEO, PIX, GEOMETRY = "PolygonWKT_Geo", "PolygonWKT_Pix", "geometry"
 _IDS = ("ImageId", "BuildingId")
 _COLUMNS_FIX = "The table needs the columns ImageId, BuildingId and PolygonWKT_Geo (or PolygonWKT_Pix)."
 _QUOTED_TWICE = re.compile(rb'"{2,}(?=\s*(?:MULTI)?POLYGON)|(?<=[)Y])"{2,}')
+_FILE_SUFFIX = re.compile(r"\.tiff?$", re.IGNORECASE)
 _COORDINATES = re.compile(rb'"coordinates"\s*:\s*\[[^"{}]*\]')
 _TEXT_KEPT = 200
 NO_GEOJSON = "the file is not GeoJSON with a list of features"
@@ -66,7 +67,7 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, str]:
         number = np.setdiff1d(number, [row.number for row in broken])
     of_id, given_ids = pd.factorize(table["BuildingId"])
     building_id = pd.to_numeric(pd.Series(given_ids), errors="coerce").to_numpy("float64")[of_id]
-    ids = {image: tile_id(image.strip()) for image in table["ImageId"].unique()}
+    ids = {image: tile_id(_FILE_SUFFIX.sub("", image.strip())) for image in table["ImageId"].unique()}
     rows = pd.DataFrame(
         {
             "file": path.name,

@@ -1,7 +1,7 @@
-"""SpaceNet's labels, a summary CSV or one GeoJSON a tile, → one table of building polygons in WGS 84.
+"""Labels, a summary table, one GeoJSON a tile or one vector file of all, → one table of building polygons in WGS 84.
 
-Knows every quirk of those labels, and says which row is wrong where one is. The files themselves are read in
-`label_files`; areas, sizes and what makes a polygon a good label are the business of `dataset`.
+Knows every quirk of SpaceNet's labels, and says which row is wrong where one is. The files themselves are read in
+`label_files` and `label_map`; areas, sizes and what makes a polygon a good label are the business of `dataset`.
 """
 
 import logging
@@ -18,7 +18,9 @@ from pyproj import Transformer
 
 from footprint_pipeline.errors import LabelError, TileError
 from footprint_pipeline.many import in_threads
+from footprint_pipeline.spacenet.areas import MAPS
 from footprint_pipeline.spacenet.label_files import GEOMETRY, NO_GEOJSON, PIX, read_csv, read_geojson
+from footprint_pipeline.spacenet.label_map import read_map
 from footprint_pipeline.spacenet.layout import Layout, TileFile, tile_of
 from footprint_pipeline.spacenet.wkt import polygons_from_wkt
 
@@ -67,12 +69,13 @@ class Labels:
     pixel_sample: pd.DataFrame
 
 
-def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
-    """Read the labels of the tiles of a layout, from its summary CSV or else from its GeoJSON files.
+def read_labels(layout: Layout, *, skip_bad: bool = False, outlines: gpd.GeoSeries | None = None) -> Labels:
+    """Read the labels of the tiles of a layout, from its summary or else from its GeoJSON files.
 
     Args:
         layout: from `layout.discover` or `sources.fetch`; labels of tiles that `first` left out are passed over.
         skip_bad: drop what cannot be used and list it in `Labels.rejected`.
+        outlines: polygons of the tiles in EPSG:4326, by tile id; a summary that is a vector file is shared out by them.
 
     Raises:
         LabelError: a file cannot be read or lacks columns; without `skip_bad` also: a row is no polygon, or
@@ -80,9 +83,14 @@ def read_labels(layout: Layout, *, skip_bad: bool = False) -> Labels:
         TileError: labels are in pixels, and a tile that would place them cannot be read.
     """
     wanted = [tile.tile_id for tile in layout.tiles]
-    if layout.summary_csv is not None:
-        rows, column = read_csv(layout.summary_csv)
-        labelled: set[str] = set(rows["tile_id"].unique())
+    if layout.summary is not None and layout.summary.suffix.lower() in MAPS:
+        if outlines is None:
+            raise ValueError("a vector file is shared out by the outlines of the tiles")
+        rows, labelled = read_map(layout.summary, outlines)
+        column = GEOMETRY
+    elif layout.summary is not None:
+        rows, column = read_csv(layout.summary)
+        labelled = set(rows["tile_id"].unique())
     else:
         files = [(tile.tile_id, tile.geojson) for tile in layout.tiles if tile.geojson is not None]
         labelled = {name for name, _ in files}

@@ -58,7 +58,7 @@ class Layout:
         kind: whose layout it is; `patterns` for one that the user described.
         folder: what was looked through.
         tiles: in natural order of their ids (img2 before img10).
-        summary_csv: table of all labels, if there is one.
+        summary: file of all labels, a CSV or a vector file, if there is one.
         tile_ids: every tile that the source is known to have, also where `tiles` was limited.
         complete: whether `tile_ids` is all of the source, so that a label of any other tile is an error; not so
             when an archive was read only as far as the tiles asked for.
@@ -71,7 +71,7 @@ class Layout:
     kind: Kind
     folder: Path
     tiles: tuple[TileFile, ...]
-    summary_csv: Path | None
+    summary: Path | None
     tile_ids: frozenset[str]
     complete: bool = True
     stray_geojson: tuple[Path, ...] = ()
@@ -182,7 +182,7 @@ def choose(
         narrowed = [path for path in tables if "3band" in path.stem.lower()]
         if len(narrowed) != 1:
             raise SourceError(
-                f"{where}: several summary tables ({', '.join(path.name for path in tables)}).",
+                f"{where}: several files of all labels ({', '.join(path.name for path in tables)}).",
                 fix="Leave one of them in the folder.",
             )
         tables = narrowed
@@ -260,7 +260,7 @@ def discover(
         if gone:
             _log.warning("%s: %d files, %s first, are no longer at the source: not used", folder, len(gone), gone[0])
         paths = [path for path in paths if path.as_posix() in among]
-    images, labels, summary_csv = choose(paths, where=str(folder), patterns=patterns)
+    images, labels, summary = choose(paths, where=str(folder), patterns=patterns)
 
     geojson_of = {tile_of(path, patterns): folder / path for path in labels}
     image_of: dict[str, Path] = {}
@@ -278,7 +278,7 @@ def discover(
         kind="patterns" if patterns else _kind(images[0]),
         folder=folder,
         tiles=tiles,
-        summary_csv=folder / summary_csv if summary_csv else None,
+        summary=folder / summary if summary else None,
         tile_ids=known,
         complete=complete,
         stray_geojson=tuple(path for name, path in geojson_of.items() if complete and name not in known),

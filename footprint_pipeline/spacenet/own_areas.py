@@ -20,7 +20,8 @@ AOI_11_Packed:
   size: 123456789             # of that archive, bytes
   md5: 0123456789abcdef0123456789abcdef
   images: "imagery/{tile}.tif"
-  summary: labels.csv         # instead of labels: one table, with SpaceNet's columns
+  summary: labels.csv         # instead of labels: one table of all tiles, with SpaceNet's columns, or one vector
+                              # file (.geojson, .gpkg, .fgb, .parquet), in any CRS
 
 AOI_12_Mirrored:
   bucket: my-bucket
@@ -43,12 +44,13 @@ import yaml
 
 from footprint_pipeline.errors import MissingKeyError, SettingsError
 from footprint_pipeline.files import atomic_path, locked
-from footprint_pipeline.spacenet.areas import Aoi, Part, Patterns, Source, is_archive, is_valid_name, normal_uri
+from footprint_pipeline.spacenet.areas import MAPS, Aoi, Part, Patterns, Source, is_archive, is_valid_name, normal_uri
 
 USER_FILE = "aois.yaml"
 _SOURCE = {"source", "bucket", "key", "prefix", "size", "md5", "unpacked"}
 _PATTERNS = ("images", "labels", "summary")
 _TEXTS = ("title", "licence", "endpoint_url", "bucket", "prefix", *_PATTERNS)
+_SUFFIXES = {"images": (".tif", ".tiff"), "labels": (".geojson", ".json"), "summary": (".csv", *MAPS)}
 _FIELDS = {*_SOURCE, *_TEXTS, "gsd_m", "otherwise"}
 _OF_PARTS = {"source": "uri", "size": "size", "md5": "md5"}
 
@@ -293,9 +295,10 @@ class _Entry:
                 f"has {' and '.join(given)}.", "Files of other names need 'images' and either 'labels' or 'summary'."
             )
         for key, pattern in given.items():
-            suffixes = {"images": (".tif", ".tiff"), "labels": (".geojson", ".json"), "summary": (".csv",)}[key]
+            suffixes = _SUFFIXES[key]
             if ("{tile}" in pattern) == (key == "summary") or re.search(r"[{}\\]", pattern.replace("{tile}", "")):
                 what = "a name without {tile}" if key == "summary" else "a name with {tile} for the id of the tile"
+                what += " (one file of all tiles is 'summary')" * (key == "labels")
                 raise self._error(f"{key} is {pattern!r}.", f"Give {what}, and no other braces or backslashes.")
             if pattern.startswith("/") or ".." in pattern.split("/") or not pattern.lower().endswith(suffixes):
                 raise self._error(

@@ -77,7 +77,10 @@ def fetch_tiles(
 
 def fetched(folder: AoiFolder) -> Layout | None:
     """Where an AOI's tiles are and came from; None before they were fetched."""
-    return _LAYOUT.validate_json(folder.layout.read_bytes()) if folder.layout.exists() else None
+    if not folder.layout.exists():
+        return None
+    stored = folder.layout.read_bytes().replace(b'"summary_csv":', b'"summary":')  # its former name
+    return _LAYOUT.validate_json(stored)
 
 
 def collect_polygons(
@@ -91,10 +94,9 @@ def collect_polygons(
     layout = fetched(folder)
     if layout is None:
         raise DatasetError(f"{folder.folder.name}: its tiles are not there.", fix="Materialize image_tiles first.")
-    labels = read_labels(layout, skip_bad=skip_bad_labels)
-    polygons = build_polygon_table(
-        labels.table, read_tile_index(folder.tiles), spec=spec, pixel_sample=labels.pixel_sample
-    )
+    tiles = read_tile_index(folder.tiles)
+    labels = read_labels(layout, skip_bad=skip_bad_labels, outlines=tiles.set_index("tile_id").geometry)
+    polygons = build_polygon_table(labels.table, tiles, spec=spec, pixel_sample=labels.pixel_sample)
     counts = LabelCounts(
         rows=labels.rows,
         empty=labels.empty,

@@ -67,7 +67,7 @@ def register_model(
     of_one_training(trained, swept, evaluation)
     if evaluation.data_digest not in ("", prepared_now(settings, trained)):
         raise DatasetError(
-            f"{', '.join(trained.aois)}: prepared anew since run {trained.run_id} was scored.",
+            f"{', '.join(trained.aois)}: prepared anew, all or some, since run {trained.run_id} was scored.",
             fix="Materialize test_evaluation again (footprint evaluate).",
         )
     lake, registry = Lake(settings.home.absolute()), Registry(settings.mlflow_uri, settings.model_name)

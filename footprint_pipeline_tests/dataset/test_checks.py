@@ -155,8 +155,8 @@ def test_a_tile_that_is_listed_twice_is_named(aoi: AoiFolder) -> None:
     [
         ({"crs": "EPSG:4326"}, f"another crs than the others' {UTM}"),
         ({"dtype": "uint16"}, "another dtype"),
-        ({"width": 60}, "a width far from the usual 48 pixels"),
-        ({"gsd_x_m": 0.6, "gsd_y_m": 0.6}, "pixels far from the usual 0.50 m"),
+        ({"width": 60}, "a width far from the median, 48 pixels"),
+        ({"gsd_x_m": 0.6, "gsd_y_m": 0.6}, "pixels far from the median, 0.50 m"),
     ],
 )
 def test_a_tile_unlike_the_others_is_a_warning(aoi: AoiFolder, values: dict[str, object], said: str) -> None:

@@ -202,7 +202,7 @@ def test_few_blocks_that_leave_little_to_train_on_make_way_for_smaller_ones(capl
     found = assigned(tiles, SplitSpec())
     assert found.block_m in (500, 250, 125)
     assert "Town: blocks of 1000 m do not suit its 400 tiles: they lie in" in caplog.records[0].message
-    assert "block_m or by='tile'" in caplog.records[0].message
+    assert "--split tile, by: tile" in caplog.records[0].message
     assert touching(tiles, found.split) == 0
     assert (found.split == GUARD).mean() <= 1 / 3
     assert (found.split == "train").sum() >= 0.49 * (found.split != GUARD).sum()

@@ -101,7 +101,7 @@ def test_reading_ends_with_the_last_tile_asked_for(tmp_path: Path, labels: str) 
     assert read.pop() < 0.3 * whole
     layout = discover(into, tile_ids=first.tile_ids, complete=first.complete)
     assert [tile.tile_id for tile in layout.tiles] == ["AOI_1_RIO_img1", "AOI_1_RIO_img2"]
-    assert (layout.summary_csv is not None) == (labels == "summary")
+    assert (layout.summary is not None) == (labels == "summary")
     assert not layout.complete
 
     assert unpack([archive], into, tiles=1) == unpack([archive], into, tiles=2) == first
@@ -121,7 +121,7 @@ def test_tiles_whose_labels_come_last_take_the_whole_archive(tmp_path: Path) -> 
     unpacked = unpack([archive], tmp_path / "out", tiles=2)
     layout = discover(tmp_path / "out")
     assert len(layout.tiles) == 2
-    assert layout.summary_csv is not None
+    assert layout.summary is not None
     assert len(unpacked.tile_ids) == 5
 
 

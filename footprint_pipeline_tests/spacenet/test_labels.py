@@ -48,7 +48,7 @@ def layout_of(folder: Path, rows: list[str], *, tiles: int = 3, header: str | No
 
 
 def without_table(layout: Layout) -> Layout:
-    return replace(layout, summary_csv=None)
+    return replace(layout, summary=None)
 
 
 def label_file(layout: Layout, number: int) -> Path:
@@ -168,8 +168,8 @@ def test_rows_are_numbered_across_empty_lines_and_rows_of_another_length(tmp_pat
     rows = [good] * 9000  # more than the reader takes at once
     rows[10], rows[4000], rows[8000], rows[8500] = "", f"{good},more", "", geo(named(3), 2, "POLYGN")
     layout = layout_of(tmp_path, rows)
-    assert layout.summary_csv is not None
-    assert layout.summary_csv.stat().st_size > 2 * 2**20
+    assert layout.summary is not None
+    assert layout.summary.stat().st_size > 2 * 2**20
     labels = read_labels(layout, skip_bad=True)
     assert labels.rejected[["row", "tile_id", "reason"]].values.tolist() == [
         [4002, named(1), "has 5 fields, not 4"],
@@ -258,8 +258,8 @@ def test_pixels_of_a_projected_tile_end_up_in_degrees(tmp_path: Path) -> None:
 )
 def test_a_table_that_is_none(tmp_path: Path, content: str, message: str) -> None:
     layout = discover(write_spacenet1(tmp_path))
-    assert layout.summary_csv is not None
-    layout.summary_csv.write_text(content)
+    assert layout.summary is not None
+    layout.summary.write_text(content)
     with pytest.raises(LabelError) as caught:
         read_labels(layout)
     assert caught.value.problem.startswith(f"{CSV}: ")
@@ -269,13 +269,13 @@ def test_a_table_that_is_none(tmp_path: Path, content: str, message: str) -> Non
 
 def test_bytes_that_are_no_text_a_byte_order_mark_and_the_line_ends_of_others(tmp_path: Path) -> None:
     layout = discover(write_spacenet1(tmp_path))
-    assert layout.summary_csv is not None
-    content = layout.summary_csv.read_bytes()
-    layout.summary_csv.write_bytes(b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"))
+    assert layout.summary is not None
+    content = layout.summary.read_bytes()
+    layout.summary.write_bytes(b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"))
     assert len(read_labels(layout).table) == 2
-    layout.summary_csv.write_bytes(content.replace(b"\n", b"\r"))
+    layout.summary.write_bytes(content.replace(b"\n", b"\r"))
     assert len(read_labels(layout).table) == 2
-    layout.summary_csv.write_bytes(b"\x89PNG\xff\xfe" + content)
+    layout.summary.write_bytes(b"\x89PNG\xff\xfe" + content)
     with pytest.raises(LabelError, match="cannot be read as CSV"):
         read_labels(layout)
 
@@ -360,6 +360,11 @@ def test_labels_in_metres_are_told_how_to_become_degrees(tmp_path: Path) -> None
             read_labels(layout)
         assert caught.value.fix.startswith("Reproject the labels to EPSG:4326 (ogr2ogr -t_srs EPSG:4326 ")
         assert "--skip-bad-labels" in caught.value.fix
+
+
+def test_an_image_may_be_named_as_its_file_is(tmp_path: Path) -> None:
+    layout = layout_of(tmp_path, [row(f"3band_{named(1)}.tif", 1, 1), row(f"{named(2)}.TIFF", 1, 2)])
+    assert read_labels(layout).table["tile_id"].tolist() == [named(1), named(2)]
 
 
 def test_stray_label_files_are_named_by_their_pattern(tmp_path: Path) -> None:

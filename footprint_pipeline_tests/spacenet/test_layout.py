@@ -47,7 +47,7 @@ def test_spacenet1_as_it_was_first_published(tmp_path: Path) -> None:
         assert [tile.tile_id for tile in layout.tiles] == [f"AOI_1_RIO_img{number}" for number in range(1, 12)]
         assert layout.tiles[9].image == root / "3band" / "3band_AOI_1_RIO_img10.tif"
         assert layout.tiles[9].geojson == root / "vectordata" / "geojson" / "Geo_AOI_1_RIO_img10.geojson"
-        assert layout.summary_csv == root / "vectordata" / "summarydata" / "AOI_1_RIO_polygons_solution_3band.csv"
+        assert layout.summary == root / "vectordata" / "summarydata" / "AOI_1_RIO_polygons_solution_3band.csv"
         assert layout.complete
         assert layout.tile_ids == {tile.tile_id for tile in layout.tiles}
 
@@ -68,7 +68,7 @@ def test_spacenet1_tarballs(tmp_path: Path) -> None:
         "geojson/Geo_AOI_1_RIO_img1.geojson",
     )
     layout = discover(tmp_path)
-    assert (layout.aoi, layout.kind, layout.summary_csv) == ("AOI_1_Rio", "spacenet1", None)
+    assert (layout.aoi, layout.kind, layout.summary) == ("AOI_1_Rio", "spacenet1", None)
     assert layout.tiles[0].geojson == tmp_path / "geojson" / "Geo_AOI_1_RIO_img1.geojson"
 
 
@@ -87,7 +87,7 @@ def test_spacenet2_tarball_ignores_other_bands_and_the_test_set(tmp_path: Path) 
     assert (layout.aoi, layout.kind) == ("AOI_2_Vegas", "spacenet2")
     assert [tile.tile_id for tile in layout.tiles] == ["AOI_2_Vegas_img1"]
     assert layout.tiles[0].geojson is not None
-    assert layout.summary_csv == tmp_path / "AOI_2_Vegas_Train/summaryData/AOI_2_Vegas_Train_Building_Solutions.csv"
+    assert layout.summary == tmp_path / "AOI_2_Vegas_Train/summaryData/AOI_2_Vegas_Train_Building_Solutions.csv"
 
 
 def test_spacenet2_loose_files(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_two_label_files_of_one_tile_are_refused_where_they_count(tmp_path: Path
     assert "geojson_buildings/Geo_x_img1.geojson" in caught.value.problem.replace("\\", "/")
     assert caught.value.fix == "Leave one of the files out."
     write_csv(tmp_path / "summaryData" / "x.csv", [])
-    assert discover(tmp_path).summary_csv == tmp_path / "summaryData" / "x.csv"
+    assert discover(tmp_path).summary == tmp_path / "summaryData" / "x.csv"
 
     own = touch(tmp_path / "own", "1.tif", "labels/1.geojson", "labels_old/1.geojson")
     with pytest.raises(SourceError, match="are both labels of tile '1'") as caught:
@@ -212,7 +212,7 @@ def test_several_places_or_tables_are_not_mixed(tmp_path: Path) -> None:
         discover(tmp_path)
     assert "a/processedBuildingLabels/3band" in caught.value.problem.replace("\\", "/")
     write_csv(tmp_path / "a" / "processedBuildingLabels" / "summaryData" / "old_3band.csv", [])
-    with pytest.raises(SourceError, match=r"several summary tables .*old_3band\.csv"):
+    with pytest.raises(SourceError, match=r"several files of all labels .*old_3band\.csv"):
         discover(tmp_path / "a")
 
 
@@ -227,7 +227,7 @@ def test_several_places_or_tables_are_not_mixed(tmp_path: Path) -> None:
 def test_real_folders(real_data: Path, name: str, aoi: str, kind: str, tiles: int) -> None:
     layout = discover(real_data / name)
     assert (layout.aoi, layout.kind, len(layout.tiles)) == (aoi, kind, tiles)
-    assert layout.summary_csv is not None
+    assert layout.summary is not None
     assert all(tile.geojson is not None and tile.image.is_file() for tile in layout.tiles)
 
 

@@ -91,7 +91,7 @@ def test_what_is_imported_reads_back_to_the_pixel(three: Path) -> None:
     assert answer["slivers"] == 3
     assert "footprint prepare --source" in answer["_lines"][-1]
     layout = discover(Path(answer["source"]))
-    assert (layout.aoi, layout.kind, layout.summary_csv) == ("AOI_99_Town", "spacenet1", None)
+    assert (layout.aoi, layout.kind, layout.summary) == ("AOI_99_Town", "spacenet1", None)
     assert [tile.tile_id for tile in layout.tiles] == [f"AOI_99_Town_{stem}" for stem in ("a", "b-2", "b_1")]
     index = index_tiles([(tile.tile_id, tile.image) for tile in layout.tiles], aoi=layout.aoi, on_bad_tile="fail").table
     labels = read_labels(layout)

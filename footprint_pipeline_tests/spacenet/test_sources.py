@@ -85,7 +85,7 @@ def test_local_archives_one_and_several(tmp_path: Path, settings: Settings) -> N
     several = (Part(str(tmp_path / "three.tar.gz")), Part(str(tmp_path / "labels.tar.gz")))
     two = fetch(area(several), tmp_path / "into", settings=settings)
     assert [tile.tile_id for tile in two.tiles] == ids(1, 2, 3)
-    assert two.summary_csv is None
+    assert two.summary is None
     assert all(tile.geojson for tile in two.tiles)
     assert one.folder != two.folder
 
@@ -130,7 +130,7 @@ def test_a_missing_key_falls_through_to_the_next_source(
     assert fetch(rio, tmp_path / "into", settings=settings) == layout  # what is here is not fetched from elsewhere
     layout = fetch(rio, tmp_path / "anew", settings=settings)
     assert layout.source == ", ".join(rio.sources[0].uris)
-    assert (layout.aoi, len(layout.tiles), layout.summary_csv) == ("AOI_1_Rio", 3, None)
+    assert (layout.aoi, len(layout.tiles), layout.summary) == ("AOI_1_Rio", 3, None)
     assert any("its checksum is not verified" in message for message in caplog.messages)
 
 

@@ -357,7 +357,7 @@ def test_scores_of_other_labels_are_not_registered(settings: Settings, network: 
     trained = log(settings, network)
     judged = {"run_id": trained.run_id, "model_id": trained.model_id, "tiles": 1, "tolerance": 0.6}
     evaluated = handover.TestEvaluation(**judged, metrics=SCORES, by_aoi=[], data_digest="of former labels")
-    with pytest.raises(DatasetError, match=f"{AOI}: prepared anew since run {trained.run_id} was scored"):
+    with pytest.raises(DatasetError, match=f"{AOI}: prepared anew, all or some, since run {trained.run_id} was scored"):
         register_model(settings, trained, ToleranceSweep(**judged, **CHOSEN), evaluated)
 
 

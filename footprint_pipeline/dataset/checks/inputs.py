@@ -64,12 +64,12 @@ def tiles_are_alike(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
         usual = tiles[column].median()
         odd = tiles.loc[(tiles[column] - usual).abs() > spec.side_spread_px, "tile_id"]
         if len(odd):
-            problems.append(f"{counted(odd)} with a {column} far from the usual {usual:.0f} pixels.")
+            problems.append(f"{counted(odd)} with a {column} far from the median, {usual:.0f} pixels.")
     gsd_m = np.sqrt(tiles["gsd_x_m"] * tiles["gsd_y_m"])
     deviation = (gsd_m / gsd_m.median() - 1).abs()
     odd = tiles.loc[deviation > spec.gsd_spread, "tile_id"]
     if len(odd):
-        problems.append(f"{counted(odd)} with pixels far from the usual {gsd_m.median():.2f} m.")
+        problems.append(f"{counted(odd)} with pixels far from the median, {gsd_m.median():.2f} m.")
     return Finding(
         problems,
         f"{tiles['width'].median():.0f} x {tiles['height'].median():.0f} pixels of {gsd_m.median():.2f} m.",

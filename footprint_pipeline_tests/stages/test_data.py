@@ -1,0 +1,51 @@
+"""The data stages, as a user with files of their own meets them."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import rasterio
+
+from footprint_pipeline.dataset.polygons import read_polygon_table
+from footprint_pipeline.lake import AoiFolder, Lake
+from footprint_pipeline.settings import Settings
+from footprint_pipeline.spacenet.areas import Aoi, Part, Patterns, Source
+from footprint_pipeline.stages.data import collect_polygons, draw_masks, fetch_tiles, fetched
+from footprint_pipeline_tests.stages.prepared import TILES, prepare_city
+
+
+def test_one_geopackage_of_all_buildings_makes_the_masks_of_a_table(tmp_path: Path) -> None:
+    of_table = prepare_city(tmp_path)
+    own = tmp_path / "own"
+    shutil.copytree(next((tmp_path / "source").rglob("3band")), own / "imagery")
+    buildings = read_polygon_table(of_table.polygons)[["geometry"]].to_crs("EPSG:32723")
+    buildings.to_file(own / "buildings.gpkg")
+
+    aoi = Aoi("Mine", "Mine", (Source((Part(str(own)),)),), patterns=Patterns("3band_{tile}.tif", summary="*.gpkg"))
+    folder = Lake(tmp_path).aoi("Mine")
+    fetch_tiles(Settings(home=tmp_path), aoi, folder, tiles=None, on_bad_tile="fail")
+    collected = collect_polygons(folder, skip_bad_labels=False)
+    draw_masks(folder)
+
+    assert len(collected.polygons.table) == len(buildings)
+    assert (collected.counts.outside, collected.counts.unlabelled) == (0, ())
+    for mine, its in zip(masks(folder), masks(of_table), strict=True):
+        assert (mine != its).sum() <= 2  # centres of pixels that lie on an outline, there and back between two systems
+
+
+def masks(folder: AoiFolder) -> list[np.ndarray]:
+    found = []
+    for path in sorted(folder.masks.rglob("*.tif")):
+        with rasterio.open(path) as mask:
+            found.append(mask.read())
+    assert len(found) == TILES
+    return found
+
+
+def test_tiles_fetched_before_the_summary_had_its_name_are_still_known(tmp_path: Path) -> None:
+    folder = prepare_city(tmp_path)
+    now = fetched(folder)
+    assert now is not None
+    assert now.summary is not None
+    folder.layout.write_text(folder.layout.read_text().replace('"summary":', '"summary_csv":'))
+    assert fetched(folder) == now

@@ -47,11 +47,11 @@ def opened(page: Page) -> None:
     until(page, "document.querySelectorAll('.leaflet-tile-pane canvas.leaflet-tile-loaded').length > 1")
 
 
-def until(page: Page, expression: str) -> None:
+def until(page: Page, so: str | Callable[[], bool]) -> None:
     """Wait until it is so. Playwright's own way evaluates in the page, which its policy forbids."""
     end = time.monotonic() + 15
-    while not page.evaluate(expression):
-        assert time.monotonic() < end, expression
+    while not (page.evaluate(so) if isinstance(so, str) else so()):
+        assert time.monotonic() < end, so
         page.wait_for_timeout(50)
 
 
@@ -165,13 +165,13 @@ def test_an_answer_under_way_does_not_move_the_slider_back(page: Page) -> None:
     held: list[Route] = []
     page.route("**/v1/footprints", lambda route: held.append(route))
     click_map(page)
-    page.wait_for_timeout(100)
+    until(page, lambda: len(held) == 1)
     answer = held[0].fetch()
     assert answer.json()["tolerance"] == 0.5
     slide(page, "Tolerance", 0.8)
     held[0].fulfill(response=answer)
     found(page)
-    page.wait_for_timeout(500)
+    until(page, lambda: len(held) == 2)
     assert held[1].request.post_data_json["tolerance"] == 0.8
     held[1].continue_()
     found(page, "3 buildings")

@@ -106,3 +106,10 @@ export function maskZoom(bounds, gsd) {
   while (zoom > 0 && tiles() > MOST_MASK_TILES) zoom--;
   return zoom;
 }
+
+// Who made the imagery, and when, as HTML.
+export function credit({ attribution, date }) {
+  const text = document.createElement("span");
+  text.textContent = [attribution, date].filter(Boolean).join(", ");
+  return text.innerHTML;
+}

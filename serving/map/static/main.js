@@ -1,17 +1,17 @@
 // The page: what is asked, when, and how it is told. Parts of it are in the other modules.
 
+import { boundsOf, boxOf, extentOf, turned, turnToMeet, WORLD } from "./bounds.js";
 import { drawing } from "./draw.js";
 import { CLASSES, Footprints, metres, summary } from "./footprints.js";
-import { ImageryLayer, MaskLayer, maskZoom } from "./layers.js";
+import { credit, ImageryLayer, MaskLayer, maskZoom } from "./layers.js";
 import { ask, Problem, useKey } from "./service.js";
+import { $, note, tell, tellProblem, watch } from "./tell.js";
 import { read, write } from "./view.js";
 
 const { L } = window;
 const CLICK_PX = 512; // a click asks for a square of so many of the model's pixels
-const WORLD = L.latLngBounds([-85.05, -180], [85.05, 180]);
 const LISTED = 200; // at first, and more of each time that is asked for
 
-const $ = (id) => document.getElementById(id);
 const view = { area: null, tolerance: 0.5, min_area: 0, opacity: 0.35, outline: "raw", imagery: null };
 let sources = [];
 let gsd = 0.5;
@@ -44,63 +44,6 @@ const pen = drawing(map, {
 });
 
 // ---- what is told ----
-
-function tell(text) {
-  $("status").textContent = text;
-}
-
-const notes = { imagery: "", mask: "" };
-
-function note(layer, text) {
-  notes[layer] = text;
-  $("note").textContent = Object.values(notes).filter(Boolean).join(" ");
-  $("note").hidden = !$("note").textContent;
-}
-
-// Tell what goes wrong with the tiles of a layer, until it has them.
-function watch(layer, name, well) {
-  layer.on("loading", () => { layer.failed = false; });
-  layer.on("problem", ({ problem }) => {
-    if (problem.status === 401) {
-      tellProblem(problem);
-      return;
-    }
-    const { title, message, fix, retryAfter } = problem;
-    layer.failed ||= !retryAfter;
-    const more = retryAfter ? `It goes on in ${retryAfter} s.` : [message, fix].filter(Boolean).join(" ");
-    note(name, `${name === "mask" ? "Mask" : "Imagery"}: ${title || "failed"}. ${more}`);
-  });
-  layer.on("load", () => { if (!layer.failed) well(); });
-}
-
-let counting = null;
-
-function tellProblem(problem, again) {
-  clearInterval(counting);
-  $("problem").hidden = $("again").hidden = !problem;
-  if (!problem) return;
-  if (!(problem instanceof Problem)) {
-    console.error(problem);
-    problem = new Problem(0, { title: "The page failed", detail: String(problem.message || problem) });
-  }
-  if (problem.status === 401) {
-    $("key-form").hidden = false;
-    $("key").focus();
-  }
-  $("problem").querySelector("strong").textContent = problem.title;
-  $("problem").querySelector("p").textContent = problem.status === 401
-    ? problem.message : [problem.message, problem.fix].filter(Boolean).join(" ");
-  $("again").hidden = problem.status === 401 || !again;
-  $("again").onclick = again;
-  let left = problem.retryAfter || 0;
-  const count = () => {
-    $("again").disabled = left > 0;
-    $("again").textContent = left > 0 ? `Try again in ${left} s` : "Try again";
-    if (left-- <= 0) clearInterval(counting);
-  };
-  count();
-  counting = setInterval(count, 1000);
-}
 
 function tellFootprints() {
   const { all, shown, collection } = footprints;
@@ -143,25 +86,6 @@ function list() {
 function question(minArea) {
   const { area, tolerance, outline, imagery } = view;
   return { bbox: area, ...(chosen.has("tolerance") && { tolerance }), min_area_m2: minArea, outline, imagery };
-}
-
-// Longitudes of Leaflet go on beyond the antimeridian: the same place has one in every turn of the globe.
-function turned(bounds, degrees) {
-  return L.latLngBounds([bounds.getSouth(), bounds.getWest() + degrees], [bounds.getNorth(), bounds.getEast() + degrees]);
-}
-
-// By how much bounds must be turned to meet others, degrees; undefined where they never do.
-function turnToMeet(bounds, others) {
-  return [0, -360, 360].find((degrees) => turned(bounds, degrees).intersects(others));
-}
-
-// Bounds of Leaflet → what the service takes: within the world, to a centimetre.
-function boxOf(bounds) {
-  const [low, high] = [WORLD.getSouthWest(), WORLD.getNorthEast()];
-  const within = (value, from, to) => +Math.min(Math.max(value, from), to).toFixed(7);
-  const longitude = (value) => within(value, low.lng, high.lng);
-  const latitude = (value) => within(value, low.lat, high.lat);
-  return [longitude(bounds.getWest()), latitude(bounds.getSouth()), longitude(bounds.getEast()), latitude(bounds.getNorth())];
 }
 
 function around(latlng) {
@@ -305,18 +229,6 @@ function tellImagery() {
   else note("imagery", "");
 }
 
-function extentOf(source) {
-  if (!source.bounds) return null;
-  const [west, south, east, north] = source.bounds;
-  return L.latLngBounds([south, west], [north, east]);
-}
-
-function credit({ attribution, date }) {
-  const text = document.createElement("span");
-  text.textContent = [attribution, date].filter(Boolean).join(", ");
-  return text.innerHTML;
-}
-
 // ---- the view, and its link ----
 
 function remember() {
@@ -361,10 +273,6 @@ function follow(fragment) {
   remember();
   if (!imageryLayer.isLoading()) tellImagery();
   if (area && ready) askAbout(boundsOf(area));
-}
-
-function boundsOf([west, south, east, north]) {
-  return L.latLngBounds([south, west], [north, east]);
 }
 
 let starting = null;

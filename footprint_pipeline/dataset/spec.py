@@ -16,10 +16,19 @@ class PolygonSpec:
     """Which labels become rows.
 
     Attributes:
-        min_area_m2: labels whose geodesic area is not greater are left out, square metres.
+        min_area_m2: labels whose geodesic area is not greater than this are left out, square metres.
+
+    Raises:
+        DatasetError: the area is negative or not finite.
     """
 
     min_area_m2: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_area_m2 < math.inf:
+            raise DatasetError(
+                f"min_area_m2: {self.min_area_m2} is no area.", fix="Give square metres, or 0 to keep every label."
+            )
 
 
 @dataclass(frozen=True)
@@ -27,9 +36,9 @@ class MaskSpec:
     """Which bands masks have.
 
     Attributes:
-        border_m: how far from its outline a building's pixels belong to `border`, metres; 0: no such band.
-        contact_m: up to which distance between two buildings there is a `contact` between them: the pixels within
-            half of it of both, metres; 0: no such band.
+        border_m: width of the band `border`, a building's pixels that are near its outline, metres; 0: no such band.
+        contact_m: buildings no further apart than this have the band `contact` between them, the pixels within half
+            of it of both, metres; 0: no such band.
 
     Raises:
         DatasetError: a distance is negative or not finite.

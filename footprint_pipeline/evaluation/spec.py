@@ -23,16 +23,16 @@ class SweepSpec:
             `median_then_std`: the article's, of the five highest median pixel F1s the one with the lowest deviation.
             `pooled_pixel_f1`: the highest pixel F1 of all tiles taken as one.
         slack: how far the median and the pooled pixel F1 of a choice for building F1 may be below the highest there is,
-            both means over AOIs by the root of their building pixels; 1 gives pixels no say.
+            both means over AOIs weighted by the root of their building pixels; 1 gives pixels no say.
         tolerances: the choice is among so many tolerances at most.
-        seed_levels: and these levels, where the network tells interiors; not separating is tried as well.
-        min_areas_m2: and these areas, square metres; smaller footprints are no buildings, and the service leaves them
-            out as well.
+        seed_levels: levels tried for telling apart buildings that touch, where the network tells interiors; not
+            separating is tried as well.
+        min_areas_m2: areas tried, square metres; smaller footprints are no buildings, and the service leaves them out
+            as well.
         tiles: building F1 is measured on so many tiles at most, evenly spread over the validation split.
-        flips: orientations that the network's answer is the mean of, in the sweep and ever after.
-        half_say: of several AOIs each gets a tolerance of its own, by the figures of all and its own, which count the
-            more the more buildings there are in them: half with so many. 0: one tolerance for all, as by the other
-            rules.
+        flips: orientations that the network's answer is the mean of, in the sweep and ever after: 1, 2, 4 or 8.
+        half_say: of several AOIs each gets a tolerance of its own, by the figures of all and its own; its own count
+            half with so many buildings, more with more. 0: one tolerance for all, as by the other rules.
 
     Raises:
         SettingsError: there is no such rule, or nothing could be chosen.
@@ -73,11 +73,11 @@ class PromotionSpec:
     """When a candidate takes the champion's place.
 
     Attributes:
-        margin: the lower end of the 95 % interval of the difference in building F1 must not be further below zero.
-        min_building_f1: nor building F1 on the test tiles below this,
-        min_pooled_pixel_f1: nor pixel F1 of all of them taken as one below this.
-        min_tiles: fewer test tiles cannot tell who is better.
-        draws: of the test tiles, for the interval.
+        margin: the lower end of the 95 % interval of the difference in building F1 may be so far below zero at most.
+        min_building_f1: building F1 on the test tiles, at least.
+        min_pooled_pixel_f1: pixel F1 of all test tiles taken as one, at least.
+        min_tiles: fewer test tiles than this cannot tell who is better.
+        draws: draws of the test tiles, for the interval.
 
     Raises:
         SettingsError: nothing could be decided by it.

@@ -8,50 +8,33 @@ import warnings
 from collections.abc import Iterator
 
 import dagster as dg
-from pydantic import Field
 
 from footprint_pipeline.dataset.checks.run import CHECKS, Asset, run_checks
 from footprint_pipeline.dataset.checks.spec import CheckSpec
+from footprint_pipeline.orchestration.configs import config_of
 from footprint_pipeline.orchestration.resources import Workplace
 
-_SPEC = CheckSpec()
+_LIMITS = CheckSpec()
+_OF_TILES = ("min_side_px", "min_gsd_m", "max_gsd_m", "side_spread_px", "gsd_spread", "min_valid_share")
+_OF_LABELS = ("max_lost_share", "max_repaired_share", "max_unlabelled_share")
+_OF_MASKS = ("sample_tiles", "seed", "tile_area_tolerance", "aoi_area_tolerance", "area_tolerance_px")
+_OF_SPLITS = ("min_coverage", "max_coverage", "min_tiles_with_buildings")
 
 
-class TileLimits(dg.Config):
+class TileLimits(config_of(_LIMITS, only=_OF_TILES)):  # type: ignore[misc]
     """What is fine in image tiles."""
 
-    min_side_px: int = Field(_SPEC.min_side_px, description="A tile is at least so wide and so high, pixels.")
-    min_gsd_m: float = Field(_SPEC.min_gsd_m, description="Ground size of a pixel, metres, at least.")
-    max_gsd_m: float = Field(_SPEC.max_gsd_m, description="Ground size of a pixel, metres, at most.")
-    side_spread_px: int = Field(_SPEC.side_spread_px, description="Pixels between a tile's side and the usual.")
-    gsd_spread: float = Field(_SPEC.gsd_spread, description="Share between a tile's pixel size and the usual.")
-    min_valid_share: float = Field(_SPEC.min_valid_share, description="Share of the pixels with imagery, at least.")
 
-
-class LabelLimits(dg.Config):
+class LabelLimits(config_of(_LIMITS, only=_OF_LABELS)):  # type: ignore[misc]
     """What is fine in labels."""
 
-    max_lost_share: float = Field(_SPEC.max_lost_share, description="Share rejected or outside their tile, at most.")
-    max_repaired_share: float = Field(_SPEC.max_repaired_share, description="Share that needed repair, at most.")
-    max_unlabelled_share: float = Field(_SPEC.max_unlabelled_share, description="Share of tiles without a label row.")
 
-
-class MaskLimits(dg.Config):
+class MaskLimits(config_of(_LIMITS, only=_OF_MASKS)):  # type: ignore[misc]
     """What is fine in masks."""
 
-    sample_tiles: int = Field(_SPEC.sample_tiles, description="How many masks are compared with their polygons.", ge=1)
-    seed: int = Field(_SPEC.seed, description="Another seed is another sample.")
-    tile_area_tolerance: float = Field(_SPEC.tile_area_tolerance, description="Share of a tile's building area.")
-    aoi_area_tolerance: float = Field(_SPEC.aoi_area_tolerance, description="Share of all sampled building area.")
-    area_tolerance_px: float = Field(_SPEC.area_tolerance_px, description="And so many pixels a tile.")
 
-
-class SplitLimits(dg.Config):
+class SplitLimits(config_of(_LIMITS, only=_OF_SPLITS)):  # type: ignore[misc]
     """What is fine in splits."""
-
-    min_coverage: float = Field(_SPEC.min_coverage, description="Share of building pixels, at least.")
-    max_coverage: float = Field(_SPEC.max_coverage, description="Share of building pixels, at most.")
-    min_tiles_with_buildings: int = Field(_SPEC.min_tiles_with_buildings, description="In each split, at least.")
 
 
 def data_checks(aois: dg.PartitionsDefinition) -> list[dg.AssetChecksDefinition]:
@@ -61,25 +44,25 @@ def data_checks(aois: dg.PartitionsDefinition) -> list[dg.AssetChecksDefinition]
     def image_tiles_checks(
         context: dg.AssetCheckExecutionContext, config: TileLimits, workplace: Workplace
     ) -> Iterator[dg.AssetCheckResult]:
-        yield from _results("image_tiles", context, config, workplace)
+        yield from _results("image_tiles", context, config.spec(), workplace)
 
     @dg.multi_asset_check(specs=_specs("building_polygons", aois))
     def building_polygons_checks(
         context: dg.AssetCheckExecutionContext, config: LabelLimits, workplace: Workplace
     ) -> Iterator[dg.AssetCheckResult]:
-        yield from _results("building_polygons", context, config, workplace)
+        yield from _results("building_polygons", context, config.spec(), workplace)
 
     @dg.multi_asset_check(specs=_specs("mask_tiles", aois))
     def mask_tiles_checks(
         context: dg.AssetCheckExecutionContext, config: MaskLimits, workplace: Workplace
     ) -> Iterator[dg.AssetCheckResult]:
-        yield from _results("mask_tiles", context, config, workplace)
+        yield from _results("mask_tiles", context, config.spec(), workplace)
 
     @dg.multi_asset_check(specs=_specs("split_manifests", aois))
     def split_manifests_checks(
         context: dg.AssetCheckExecutionContext, config: SplitLimits, workplace: Workplace
     ) -> Iterator[dg.AssetCheckResult]:
-        yield from _results("split_manifests", context, config, workplace)
+        yield from _results("split_manifests", context, config.spec(), workplace)
 
     return [image_tiles_checks, building_polygons_checks, mask_tiles_checks, split_manifests_checks]
 
@@ -98,9 +81,9 @@ def _specs(asset: Asset, aois: dg.PartitionsDefinition) -> list[dg.AssetCheckSpe
 
 
 def _results(
-    asset: Asset, context: dg.AssetCheckExecutionContext, limits: dg.Config, workplace: Workplace
+    asset: Asset, context: dg.AssetCheckExecutionContext, limits: CheckSpec, workplace: Workplace
 ) -> Iterator[dg.AssetCheckResult]:
-    for result in run_checks(workplace.folder(context.partition_key), asset, CheckSpec(**limits.model_dump())):
+    for result in run_checks(workplace.folder(context.partition_key), asset, limits):
         yield dg.AssetCheckResult(
             check_name=result.name,
             passed=result.passed,

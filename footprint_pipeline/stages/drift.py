@@ -37,8 +37,8 @@ class DriftSpec:
 
     Attributes:
         days: answers of so many days count, today among them.
-        threshold: the largest population stability index of a channel from which imagery has drifted.
-        min_answers: with fewer answers nothing has.
+        threshold: population stability index of a channel from which imagery has drifted; by common usage 0.25.
+        min_answers: with fewer answers nothing has drifted.
     """
 
     days: int = 28

@@ -476,6 +476,11 @@ def test_classes_out_of_balance_are_a_warning(good: AoiFolder) -> None:
     assert "test has 2 tiles with buildings, fewer than 3" in result.description
 
 
+def test_no_sample_compares_nothing() -> None:
+    with pytest.raises(DatasetError, match="sample_tiles: 0 masks cannot be compared"):
+        CheckSpec(sample_tiles=0)
+
+
 def test_tables_that_were_never_made_are_an_error_with_a_way_out(tmp_path: Path) -> None:
     for asset in ASSETS:
         with pytest.raises(DatasetError, match=r"[tT]here is no"):

@@ -139,6 +139,12 @@ def drawn_twice(shift_px: dict[str, float]) -> pd.DataFrame:
     )
 
 
+@pytest.mark.parametrize("area_m2", [-1.0, float("nan"), float("inf")])
+def test_the_smallest_area_is_an_area(area_m2: float) -> None:
+    with pytest.raises(DatasetError, match=r"min_area_m2: .* is no area"):
+        PolygonSpec(min_area_m2=area_m2)
+
+
 def test_pixels_that_agree_with_degrees_are_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sample = drawn_twice({"a": 0.0, "b": 1.5})
     sample.loc[len(sample)] = ("elsewhere", sample["geometry"][0], sample["geometry_px"][5])

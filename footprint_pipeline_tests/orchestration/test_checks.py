@@ -137,6 +137,7 @@ def test_every_limit_of_the_core_can_be_set_once_and_has_its_default() -> None:
     limits = {}
     for config in (TileLimits(), LabelLimits(), MaskLimits(), SplitLimits()):
         assert not limits.keys() & config.model_dump().keys()
+        assert all(field.description for field in type(config).model_fields.values())
         limits |= config.model_dump()
     assert CheckSpec(**limits) == CheckSpec()
     assert limits.keys() == {field.name for field in fields(CheckSpec)}

@@ -4,23 +4,27 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
+from footprint_pipeline.dataset.spec import MaskSpec, PolygonSpec, SplitSpec
 from footprint_pipeline.definitions import build_definitions
-from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.errors import DatasetError, SettingsError
 from footprint_pipeline.evaluation.spec import PromotionSpec, SweepSpec
 from footprint_pipeline.handover import ToleranceSweep
 from footprint_pipeline.model.search_space import SearchSpec
 from footprint_pipeline.model.spec import TrainingSpec
 from footprint_pipeline.model.spec_fields import fields_of
 from footprint_pipeline.model.spec_files import read_spec
+from footprint_pipeline.orchestration.assets.dataset import MaskConfig, PolygonsConfig, SplitConfig
 from footprint_pipeline.orchestration.assets.drift import DriftConfig
 from footprint_pipeline.orchestration.assets.evaluation import SweepConfig
 from footprint_pipeline.orchestration.assets.promotion import PromotionConfig
 from footprint_pipeline.orchestration.assets.search import SearchConfig
 from footprint_pipeline.orchestration.assets.training import TrainingConfig
+from footprint_pipeline.orchestration.checks import MaskLimits
 from footprint_pipeline.orchestration.io_managers import JsonRecords
 from footprint_pipeline.orchestration.local import ROOT, prepare_home
 from footprint_pipeline.settings import Settings
@@ -120,18 +124,31 @@ def test_config_says_what_the_core_says(tmp_path: Path) -> None:
     assert SearchConfig().spec() == SearchSpec()
 
 
-def test_people_see_in_the_ui_what_every_field_means_and_is(tmp_path: Path) -> None:
-    trained = (
-        build_definitions(Settings(home=tmp_path)).get_repository_def().get_job("model").get_node_named("trained_unet")
-    )
-    shown = trained.definition.config_schema.config_type.fields
-    for known in fields_of(TrainingSpec()):
-        *above, leaf = known.name.split(".")
+@pytest.mark.parametrize(
+    ("job", "node", "spec", "beside"),
+    [
+        ("model", "trained_unet", TrainingSpec(), {"aois", "spec_file", "weights", "resume"}),
+        ("model", "tolerance_sweep", SweepSpec(), set()),
+        ("model", "registered_model", PromotionSpec(), set()),
+        ("drift", "footprint_drift", DriftSpec(), {"version"}),
+        ("dataset", "building_polygons", PolygonSpec(), {"skip_bad_labels"}),
+        ("dataset", "mask_tiles", MaskSpec(), set()),
+        ("dataset", "split_manifests", SplitSpec(), {"assigned"}),
+    ],
+)
+def test_people_see_in_the_ui_what_every_field_means_and_is(
+    tmp_path: Path, job: str, node: str, spec: Any, beside: set[str]
+) -> None:
+    told = build_definitions(Settings(home=tmp_path)).get_repository_def().get_job(job).get_node_named(node)
+    shown = told.definition.config_schema.config_type.fields
+    known = fields_of(spec)
+    assert shown.keys() == {each.name.split(".")[0] for each in known} | beside
+    for each in known:
+        *above, leaf = each.name.split(".")
         inner = shown[above[0]].config_type.fields if above else shown
-        assert inner[leaf].description == known.description
-        assert inner[leaf].default_value == (list(known.default) if isinstance(known.default, tuple) else known.default)
-    for name in ("aois", "spec_file", "weights", "resume"):
-        assert shown[name].description
+        assert inner[leaf].description == each.description != ""
+        assert inner[leaf].default_value == (list(each.default) if isinstance(each.default, tuple) else each.default)
+    assert all(shown[name].description for name in beside)
 
 
 def test_records_are_json_and_come_back_as_they_went(tmp_path: Path) -> None:
@@ -168,7 +185,17 @@ def test_a_record_that_is_not_there_is_an_error_with_a_way_out(tmp_path: Path) -
         dg.materialize([swept, reader], resources={"io_manager": JsonRecords(folder=str(tmp_path))}, selection=[reader])
 
 
-def test_the_rules_of_sweep_promotion_and_drift_have_the_cores_defaults() -> None:
+def test_configs_make_the_cores_specs_of_what_is_chosen_and_refuse_what_these_refuse() -> None:
     assert SweepConfig().spec() == SweepSpec()
     assert PromotionConfig().spec() == PromotionSpec()
-    assert DriftConfig().spec() == DriftSpec()
+    assert DriftConfig(version="3", days=7).spec() == DriftSpec(days=7)
+    assert PolygonsConfig(skip_bad_labels=True, min_area_m2=2).spec() == PolygonSpec(min_area_m2=2.0)
+    assert MaskConfig(border_m=0).spec() == MaskSpec(border_m=0.0)
+    assert SplitConfig(assigned="split.csv", by="tile").spec() == SplitSpec(by="tile")
+    for wrong in (
+        PolygonsConfig(min_area_m2=-1), MaskConfig(border_m=-1), SplitConfig(block_m=0), MaskLimits(sample_tiles=0),
+    ):  # fmt: skip
+        with pytest.raises(DatasetError, match=r"-1\.0 is no|0\.0 m are no|0 masks cannot"):
+            wrong.spec()
+    with pytest.raises(SettingsError, match="footprint_drift: days is 0"):
+        DriftConfig(days=0).spec()

@@ -16,6 +16,7 @@ from footprint_pipeline.dataset.masks import mask_path, read_mask_index
 from footprint_pipeline.dataset.polygons import read_polygon_table
 from footprint_pipeline.dataset.splits import read_manifests
 from footprint_pipeline.dataset.tiles import read_tile_index
+from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.lake import AoiFolder
 
 
@@ -26,7 +27,7 @@ class CheckSpec:
     Attributes:
         min_side_px: a tile is at least so wide and so high, pixels.
         min_gsd_m: ground size of a pixel, metres, at least.
-        max_gsd_m: and at most.
+        max_gsd_m: ground size of a pixel, metres, at most.
         side_spread_px: widths, and heights, of an AOI's tiles differ by at most so many pixels.
         gsd_spread: ground sample distances of an AOI's tiles differ by at most this share.
         min_valid_share: share of the AOI's pixels with imagery, at least.
@@ -36,11 +37,15 @@ class CheckSpec:
         sample_tiles: how many masks are compared with their polygons, drawn by `seed`.
         seed: another seed is another sample.
         tile_area_tolerance: a tile's mask differs from its polygons by at most this share of their area.
-        aoi_area_tolerance: all sampled masks together by at most this share.
-        area_tolerance_px: and so many pixels a tile, for pixels are whole; n tiles may differ by √n times as many.
-        min_coverage: share of building pixels, of the AOI and of each split, at least.
-        max_coverage: and at most.
-        min_tiles_with_buildings: of each split.
+        aoi_area_tolerance: all sampled masks together differ from their polygons by at most this share of their area.
+        area_tolerance_px: so many pixels more may the mask of a tile differ, for pixels are whole; those of n tiles
+            together, √n times as many.
+        min_coverage: share of the pixels that are building, in the AOI and in each split, at least.
+        max_coverage: share of the pixels that are building, in the AOI and in each split, at most.
+        min_tiles_with_buildings: tiles with a building in each split, at least.
+
+    Raises:
+        DatasetError: no mask would be compared.
     """
 
     min_side_px: int = 32
@@ -60,6 +65,13 @@ class CheckSpec:
     min_coverage: float = 0.01
     max_coverage: float = 0.6
     min_tiles_with_buildings: int = 5
+
+    def __post_init__(self) -> None:
+        if self.sample_tiles < 1:
+            raise DatasetError(
+                f"sample_tiles: {self.sample_tiles} masks cannot be compared with their polygons.",
+                fix="Give at least 1.",
+            )
 
 
 @dataclass(frozen=True)

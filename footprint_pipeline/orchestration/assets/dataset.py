@@ -2,55 +2,30 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import dagster as dg
 from pydantic import Field
 
 from footprint_pipeline.dataset.spec import MaskSpec, PolygonSpec, SplitSpec
+from footprint_pipeline.orchestration.configs import config_of
 from footprint_pipeline.orchestration.resources import Workplace
 
-_POLYGONS, _MASKS, _SPLIT = PolygonSpec(), MaskSpec(), SplitSpec()
 
-
-class PolygonsConfig(dg.Config):
+class PolygonsConfig(config_of(PolygonSpec())):  # type: ignore[misc]
     """How to read labels, and which to keep."""
 
     skip_bad_labels: bool = Field(
         False, description="Leave out labels that cannot be read or belong to no tile; they are listed in a CSV."
     )
-    min_area_m2: float = Field(
-        _POLYGONS.min_area_m2, description="Leave out labels whose area is not greater, square metres.", ge=0
-    )
 
 
-class MaskConfig(dg.Config):
+class MaskConfig(config_of(MaskSpec())):  # type: ignore[misc]
     """Which bands masks have beside the building's own."""
 
-    border_m: float = Field(
-        _MASKS.border_m, description="Width of the band of building borders, metres; 0 for no such band.", ge=0
-    )
-    contact_m: float = Field(
-        _MASKS.contact_m,
-        description="Buildings closer than this have a contact zone between them, metres; 0 for no such band.",
-        ge=0,
-    )
 
-
-class SplitConfig(dg.Config):
+class SplitConfig(config_of(SplitSpec())):  # type: ignore[misc]
     """How to share tiles out."""
 
-    by: Literal["block", "tile"] = Field(
-        _SPLIT.by, description="block: neighbouring tiles never sit on both sides. tile: one by one, the article's way."
-    )
-    block_m: float = Field(_SPLIT.block_m, description="Side of a block, metres.", gt=0)
-    train: float = Field(_SPLIT.train, description="Share to train on.")
-    validation: float = Field(_SPLIT.validation, description="Share to stop early and choose the tolerance on.")
-    test: float = Field(_SPLIT.test, description="Share to judge on.")
-    seed: int = Field(_SPLIT.seed, description="Another seed is another split.")
-    empty_share: float = Field(
-        _SPLIT.empty_share, description="Share of the tiles without a building to keep; the article kept none."
-    )
     assigned: str | None = Field(
         None,
         description="Share tiles out as this CSV says instead: columns tile_id and split, and aoi where there are "
@@ -72,9 +47,7 @@ def dataset_assets(aois: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         from footprint_pipeline.stages.data import collect_polygons
 
         folder = workplace.folder(context.partition_key)
-        collected = collect_polygons(
-            folder, skip_bad_labels=config.skip_bad_labels, spec=PolygonSpec(min_area_m2=config.min_area_m2)
-        )
+        collected = collect_polygons(folder, skip_bad_labels=config.skip_bad_labels, spec=config.spec())
         polygons, counts = collected.polygons, collected.counts
         shift = polygons.pixel_shift
         return dg.MaterializeResult(
@@ -110,7 +83,7 @@ def dataset_assets(aois: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         from footprint_pipeline.stages.data import draw_masks
 
         folder = workplace.folder(context.partition_key)
-        summary = draw_masks(folder, MaskSpec(**config.model_dump()))
+        summary = draw_masks(folder, config.spec())
         shown = [
             image
             for row in list(read_tile_index(folder.tiles).itertuples())[:3]
@@ -145,9 +118,7 @@ def dataset_assets(aois: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
 
         folder = workplace.folder(context.partition_key)
         manifest, digest = split_tiles(
-            folder,
-            SplitSpec(**config.model_dump(exclude={"assigned"})),
-            assigned=Path(config.assigned) if config.assigned else None,
+            folder, config.spec(), assigned=Path(config.assigned) if config.assigned else None
         )
         in_force = block_size(manifest)
         return dg.MaterializeResult(

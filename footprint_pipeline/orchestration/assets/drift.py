@@ -3,26 +3,15 @@
 import dagster as dg
 from pydantic import Field
 
+from footprint_pipeline.orchestration.configs import config_of
 from footprint_pipeline.orchestration.resources import Workplace
 from footprint_pipeline.stages.drift import DriftReport, DriftSpec
 
-_SPEC = DriftSpec()
 
-
-class DriftConfig(dg.Config):
+class DriftConfig(config_of(DriftSpec())):  # type: ignore[misc]
     """When what is asked has drifted."""
 
-    days: int = Field(_SPEC.days, description="Answers of so many days count, today among them.")
-    threshold: float = Field(
-        _SPEC.threshold,
-        description="Population stability index of a channel from which imagery has drifted; by common usage 0.25.",
-    )
-    min_answers: int = Field(_SPEC.min_answers, description="With fewer answers nothing has drifted.")
     version: str | None = Field(None, description="Version of the registered model; the one that serves when empty.")
-
-    def spec(self) -> DriftSpec:
-        """The same as the core's spec."""
-        return DriftSpec(**self.model_dump(exclude={"version"}))
 
 
 @dg.asset(group_name="serving", kinds={"mlflow", "matplotlib"}, deps=["registered_model"])

@@ -2,42 +2,15 @@
 
 import dagster as dg
 import pandas as pd
-from pydantic import Field
 
-from footprint_pipeline.evaluation.spec import RULES, SweepSpec
+from footprint_pipeline.evaluation.spec import SweepSpec
 from footprint_pipeline.handover import TestEvaluation, ToleranceSweep, TrainedUnet
+from footprint_pipeline.orchestration.configs import config_of
 from footprint_pipeline.orchestration.resources import Workplace
 
-_SWEEP = SweepSpec()
 
-
-class SweepConfig(dg.Config):
+class SweepConfig(config_of(SweepSpec())):  # type: ignore[misc]
     """How the tolerance and the seed level are chosen."""
-
-    rule: str = Field(_SWEEP.rule, description=f"One of {', '.join(RULES)}; the article's is median_then_std.")
-    slack: float = Field(
-        _SWEEP.slack,
-        description="How far median and pooled pixel F1 may be below the highest for the sake of building F1.",
-    )
-    tolerances: int = Field(_SWEEP.tolerances, description="The choice is among so many tolerances at most.")
-    seed_levels: list[float] = Field(
-        list(_SWEEP.seed_levels), description="Levels tried for telling apart buildings that touch."
-    )
-    tiles: int = Field(_SWEEP.tiles, description="Building F1 is measured on so many validation tiles at most.")
-    min_areas_m2: list[float] = Field(
-        list(_SWEEP.min_areas_m2),
-        description="Areas tried, square metres; smaller footprints are no buildings, and the service leaves them out.",
-    )
-    half_say: int = Field(
-        _SWEEP.half_say,
-        description="Of several AOIs each has a tolerance of its own, in which its figures count half with so many "
-        "buildings, more with more; 0: one tolerance for all.",
-    )
-    flips: int = Field(_SWEEP.flips, description="Orientations that predictions are the mean of: 1, 2, 4 or 8.")
-
-    def spec(self) -> SweepSpec:
-        """The same as the core's spec."""
-        return SweepSpec(**self.model_dump())
 
 
 @dg.asset(group_name="evaluation", kinds={"keras", "mlflow"}, pool="gpu")

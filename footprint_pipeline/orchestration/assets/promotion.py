@@ -3,30 +3,15 @@
 from collections.abc import Iterator
 
 import dagster as dg
-from pydantic import Field
 
 from footprint_pipeline.evaluation.spec import PromotionSpec
 from footprint_pipeline.handover import RegisteredModel, TestEvaluation, ToleranceSweep, TrainedUnet
+from footprint_pipeline.orchestration.configs import config_of
 from footprint_pipeline.orchestration.resources import Workplace
 
-_RULE = PromotionSpec()
 
-
-class PromotionConfig(dg.Config):
+class PromotionConfig(config_of(PromotionSpec())):  # type: ignore[misc]
     """When a candidate takes the champion's place."""
-
-    margin: float = Field(
-        _RULE.margin,
-        description="The lower end of the 95 % interval of the difference in building F1 must not be further below 0.",
-    )
-    min_building_f1: float = Field(_RULE.min_building_f1, description="Building F1 on the test tiles, at least.")
-    min_pooled_pixel_f1: float = Field(_RULE.min_pooled_pixel_f1, description="Pixel F1 of all of them, at least.")
-    min_tiles: int = Field(_RULE.min_tiles, description="Fewer test tiles cannot tell who is better.")
-    draws: int = Field(_RULE.draws, description="Draws of the test tiles, for the interval.")
-
-    def spec(self) -> PromotionSpec:
-        """The same as the core's spec."""
-        return PromotionSpec(**self.model_dump())
 
 
 @dg.asset(

@@ -1,38 +1,21 @@
 """The network, trained on every AOI asked for."""
 
-from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import dagster as dg
-from pydantic import Field, create_model
+from pydantic import Field
 
 from footprint_pipeline.handover import TrainedUnet
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.model.spec import TrainingSpec
-from footprint_pipeline.model.spec_fields import CHOICES, change, descriptions, plain
+from footprint_pipeline.model.spec_fields import change, plain
 from footprint_pipeline.model.spec_files import read_spec
+from footprint_pipeline.orchestration.configs import config_of
 from footprint_pipeline.orchestration.io_managers import was_taken
 from footprint_pipeline.orchestration.resources import Workplace
 from footprint_pipeline.stages.weights import find_weights
-
-
-def config_of(spec: Any, prefix: str = "") -> Any:  # a class, but mypy takes no class that is made at run time
-    """A Dagster config with the fields of a spec; the instance's values are the defaults."""
-    kinds, says = get_type_hints(type(spec)), descriptions(type(spec))
-    members: dict[str, Any] = {}
-    for field in fields(spec):
-        name, kind, value = prefix + field.name, kinds[field.name], getattr(spec, field.name)
-        if is_dataclass(value):
-            kind = config_of(value, f"{name}.")
-            value = kind()
-        elif get_origin(kind) is tuple:  # Dagster knows lists only
-            kind, value = list[get_args(kind)[0]], list(value)  # type: ignore[misc]
-        elif name in CHOICES:
-            kind = Literal[CHOICES[name]]
-        members[field.name] = (kind, Field(value, description=says.get(field.name)))
-    return create_model(f"{type(spec).__name__}Config", __base__=dg.Config, **members)
 
 
 class TrainingConfig(config_of(TrainingSpec())):  # type: ignore[misc]

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -14,6 +13,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from footprint_pipeline.files import atomic_path
+from footprint_pipeline.handover import SearchedRecipe
 from footprint_pipeline.lake import Lake
 from footprint_pipeline.model.search_space import OBJECTIVES, SearchSpec, recipe_at
 from footprint_pipeline.model.spec_files import to_yaml
@@ -39,22 +39,12 @@ class SearchResult:
     """Where a search stands.
 
     Attributes:
-        study: its name.
-        run_id: its MLflow run, the parent of the trials'.
-        experiment_id: of that run.
-        best_spec: file with the recipe of the best trial; the table and the pictures lie beside it.
-        best_value: that trial's objective.
-        best_trial: its number.
+        recipe: the best one, and whose it is; beside its file lie the table and the pictures.
         trials: a row a trial that has ended, the best first and those that failed last.
         pictures: name → PNG.
     """
 
-    study: str
-    run_id: str
-    experiment_id: str
-    best_spec: Path
-    best_value: float
-    best_trial: int
+    recipe: SearchedRecipe
     trials: pd.DataFrame
     pictures: dict[str, bytes]
 
@@ -109,26 +99,29 @@ class SearchRun:
         if not any(trial.state == TrialState.COMPLETE for trial in trials):
             return None
         best = self.study.best_trial
-        result = SearchResult(
+        recipe = SearchedRecipe(
             study=self.study.study_name,
             run_id=self.run_id,
             experiment_id=self.experiment_id,
             best_spec=self.folder / BEST_SPEC,
-            best_value=self.study.best_value,
             best_trial=best.number,
-            trials=table(trials, objective=self.spec.objective, direction=OBJECTIVES[self.spec.objective]),
-            pictures=pictures(self.study),
+            best_value=self.study.best_value,
+            objective=self.spec.objective,
+            trials=len(trials),
+            failed=sum(trial.state == TrialState.FAIL for trial in trials),
         )
+        rows = table(trials, objective=self.spec.objective, direction=OBJECTIVES[self.spec.objective])
+        result = SearchResult(recipe, rows, pictures(self.study))
         files = {
             BEST_SPEC: to_yaml(recipe_at(self.spec, best.params, limited=False)).encode(),
-            "trials.csv": result.trials.to_csv(index=False).encode(),
+            "trials.csv": rows.to_csv(index=False).encode(),
             **{f"{name}.png": png for name, png in result.pictures.items()},
         }
         for name, content in files.items():
             with atomic_path(self.folder / name) as temporary:
                 temporary.write_bytes(content)
             self.client.log_artifact(self.run_id, str(self.folder / name))
-        self.client.log_metric(self.run_id, METRIC, result.best_value, step=len(trials))
+        self.client.log_metric(self.run_id, METRIC, recipe.best_value, step=len(trials))
         return result
 
 

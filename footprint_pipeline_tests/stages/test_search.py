@@ -40,43 +40,47 @@ def test_trials_stand_side_by_side_and_the_same_search_goes_on(tmp_path: Path) -
     prepare_city(tmp_path)
     spec = SearchSpec(base=BASE, space=SPACE, max_minutes_per_trial=5.0, seed=2)
     first = say(spec, tmp_path, 1)
-    assert (first.best_trial, len(first.trials)) == (0, 1)
-    assert read_spec(first.best_spec) == BASE  # the first trial is the base; its limit of time was the trial's
+    assert (first.recipe.best_trial, first.recipe.trials, len(first.trials)) == (0, 1, 1)
+    assert read_spec(first.recipe.best_spec) == BASE  # the first trial is the base; its limit of time was the trial's
 
     # A process that is killed leaves a trial under way: it is begun again, and counts once.
-    study = optuna.load_study(study_name=first.study, storage=open_journal(first.best_spec.parent))
+    study = optuna.load_study(study_name=first.recipe.study, storage=open_journal(first.recipe.best_spec.parent))
     study.enqueue_trial({"learning_rate": 1e38})
     assert study.ask().suggest_categorical("learning_rate", [0.01, 1e38]) == 1e38
 
     last = say(spec, tmp_path, 2)
-    assert (last.study, last.run_id, len(last.trials)) == (first.study, first.run_id, 2)
+    assert (last.recipe.study, last.recipe.run_id, len(last.trials)) == (first.recipe.study, first.recipe.run_id, 2)
     complete, failed = last.trials.iloc[0], last.trials.iloc[1]
-    assert (complete["trial"], complete["val_f1"], complete["error"]) == (0, last.best_value, "")
+    assert (complete["trial"], complete["val_f1"], complete["error"]) == (0, last.recipe.best_value, "")
     assert (failed["learning_rate"], failed["val_f1"]) == (1e38, pytest.approx(float("nan"), nan_ok=True))
     assert "not a number" in failed["error"]
+    assert (last.recipe.trials, last.recipe.failed) == (2, 1)
 
     client = mlflow.MlflowClient(Settings(home=tmp_path).mlflow_uri)
-    parent = client.get_run(last.run_id)
+    parent = client.get_run(last.recipe.run_id)
     assert (parent.info.status, parent.data.params["objective"]) == ("FINISHED", "val_f1")
-    assert parent.data.metrics["objective"] == pytest.approx(last.best_value)
-    children = client.search_runs([last.experiment_id], f"tags.mlflow.parentRunId = '{last.run_id}'")
+    assert parent.data.metrics["objective"] == pytest.approx(last.recipe.best_value)
+    children = client.search_runs([last.recipe.experiment_id], f"tags.mlflow.parentRunId = '{last.recipe.run_id}'")
     assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED"]
     run = client.get_run(complete["run_id"])
-    assert run.data.metrics["objective"] == pytest.approx(last.best_value)
+    assert run.data.metrics["objective"] == pytest.approx(last.recipe.best_value)
     limited = BASE.flat() | {"max_minutes": 5.0}
     assert {name: str(value) for name, value in limited.items()}.items() <= run.data.params.items()
-    assert {"who": "test", "search.study": last.study, "search.trial": "0"}.items() <= run.data.tags.items()
-    artifacts = {file.path for file in client.list_artifacts(last.run_id)}
+    assert {"who": "test", "search.study": last.recipe.study, "search.trial": "0"}.items() <= run.data.tags.items()
+    artifacts = {file.path for file in client.list_artifacts(last.recipe.run_id)}
     assert {"best_spec.yaml", "trials.csv", "history.png", "base_spec.yaml"} <= artifacts
-    assert list(pd.read_csv(last.best_spec.parent / "trials.csv")["trial"]) == list(last.trials["trial"])
+    assert list(pd.read_csv(last.recipe.best_spec.parent / "trials.csv")["trial"]) == list(last.trials["trial"])
     assert last.pictures["history"].startswith(b"\x89PNG")
 
-    with alone_in(last.best_spec.parent), pytest.raises(TrainingError, match="running already, in another process"):
+    with (
+        alone_in(last.recipe.best_spec.parent),
+        pytest.raises(TrainingError, match="running already, in another process"),
+    ):
         say(spec, tmp_path, 3)
     again = say(spec, tmp_path, 1)  # nothing is left to do
     assert again.trials.equals(last.trials)
     with pytest.raises(SettingsError, match="searches with another recipe, space or objective"):
-        say(SearchSpec(base=BASE, space=SPACE, seed=3), tmp_path, 1, study=last.study)
+        say(SearchSpec(base=BASE, space=SPACE, seed=3), tmp_path, 1, study=last.recipe.study)
     with pytest.raises(SettingsError, match="cannot be called"):
         say(spec, tmp_path, 1, study="../elsewhere")
 
@@ -136,6 +140,6 @@ def test_a_trial_that_was_trained_but_not_told_is_not_trained_again(
     monkeypatch.undo()
     done = say(spec, tmp_path, 1)
     client = mlflow.MlflowClient(Settings(home=tmp_path).mlflow_uri)
-    (run,) = client.search_runs([done.experiment_id], f"tags.mlflow.parentRunId = '{done.run_id}'")
+    (run,) = client.search_runs([done.recipe.experiment_id], f"tags.mlflow.parentRunId = '{done.recipe.run_id}'")
     assert (run.info.status, run.info.run_id) == ("FINISHED", done.trials.iloc[0]["run_id"])
-    assert run.data.metrics["objective"] == done.best_value
+    assert run.data.metrics["objective"] == done.recipe.best_value

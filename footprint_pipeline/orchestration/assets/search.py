@@ -65,24 +65,14 @@ def hyperparameter_search(
         tags={"dagster.run_id": context.run_id},
         study=config.study,
     )
-    recipe = SearchedRecipe(
-        study=found.study,
-        run_id=found.run_id,
-        experiment_id=found.experiment_id,
-        best_spec=found.best_spec,
-        best_trial=found.best_trial,
-        best_value=found.best_value,
-        objective=config.objective,
-        trials=len(found.trials),
-        failed=int(found.trials[config.objective].isna().sum()),
-    )
+    recipe = found.recipe
     return dg.Output(
         recipe,
         metadata={
-            "mlflow_run": workplace.run_url(found.experiment_id, found.run_id),
-            "best_spec": dg.MetadataValue.path(found.best_spec),
-            "recipe": dg.MetadataValue.md(f"```yaml\n{found.best_spec.read_text()}```"),
-            f"best_{config.objective}": found.best_value,
+            "mlflow_run": workplace.run_url(recipe.experiment_id, recipe.run_id),
+            "best_spec": dg.MetadataValue.path(recipe.best_spec),
+            "recipe": dg.MetadataValue.md(f"```yaml\n{recipe.best_spec.read_text()}```"),
+            f"best_{config.objective}": recipe.best_value,
             "trials": recipe.trials,
             "failed": recipe.failed,
             "table": table(found.trials),

@@ -1,19 +1,18 @@
 """Mark runs as failed that were under way when the code location's container stopped.
 
 A run is a process in that container. When it starts, none can be alive, yet Dagster would show them as started
-for ever. Their place in the GPU's pool is freed by run monitoring.
+for ever, and they would hold the GPU's pool.
 """
 
 import dagster as dg
 
-UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+from footprint_pipeline.orchestration.lost_runs import fail_runs, runs_under_way
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> int:
     """Mark them, and return how many there were."""
-    lost = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY))
-    for run in lost:
-        instance.report_run_failed(run, "The container stopped while the run was under way. Launch it again.")
+    lost = runs_under_way(instance)
+    fail_runs(instance, lost, "The container stopped while the run was under way. Launch it again.")
     return len(lost)
 
 

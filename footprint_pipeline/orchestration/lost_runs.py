@@ -6,6 +6,7 @@ module's business. On a shared instance (PostgreSQL) a run's process may be else
 
 import logging
 import time
+from collections.abc import Sequence
 
 import dagster as dg
 import psutil  # type: ignore[import-untyped]
@@ -20,12 +21,22 @@ def end_lost_runs(instance: dg.DagsterInstance) -> int:
     """Mark runs as failed whose process is gone, let go of the pools they hold, and return how many there were."""
     if "sqlite" not in type(instance.run_storage).__name__.lower():
         return 0
-    lost = [run for run in instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY)) if _is_lost(instance, run.run_id)]
-    for run in lost:
-        instance.report_run_failed(run, "Its process is gone. Launch it again: a training goes on where it was.")
+    lost = [run for run in runs_under_way(instance) if _is_lost(instance, run.run_id)]
+    fail_runs(instance, lost, "Its process is gone. Launch it again: a training goes on where it was.")
+    return len(lost)
+
+
+def runs_under_way(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
+    """The runs that have a process, or should have one."""
+    return instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY))
+
+
+def fail_runs(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun], reason: str) -> None:
+    """Mark runs as failed whose process is gone, and let go of the pools they hold."""
+    for run in runs:
+        instance.report_run_failed(run, reason)
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         log.warning("Run %s had lost its process: it is marked as failed", run.run_id)
-    return len(lost)
 
 
 def wait_for_pool(instance: dg.DagsterInstance, pool: str) -> None:

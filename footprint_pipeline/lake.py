@@ -90,6 +90,11 @@ class Lake:
         return self.home / "artifacts"
 
     @property
+    def pulled(self) -> Path:
+        """Registered versions that were fetched; one folder each."""
+        return self.home / "pulled"
+
+    @property
     def records(self) -> Path:
         """What one model stage hands to the next, JSON."""
         return self.home / "records"

@@ -27,6 +27,7 @@ from mlflow.exceptions import MlflowException
 from footprint_pipeline.errors import NoSuchVersionError, RegistryError
 from footprint_pipeline.files import atomic_folder, copy_file
 from footprint_pipeline.footprints.spec import ONNX_FILE, SPEC_FILE, ModelSpec
+from footprint_pipeline.settings import Settings
 from footprint_pipeline.versions import EXPORTS, Pointed, pointed
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,11 @@ class Registry:
         self.model_name = model_name
         self._client: MlflowClient | None = None
 
+    @classmethod
+    def of(cls, settings: Settings) -> "Registry":
+        """The one that the settings name."""
+        return cls(settings.mlflow_uri, settings.model_name)
+
     @property
     def client(self) -> MlflowClient:
         """The MLflow client, made at first use."""
@@ -106,6 +112,14 @@ class Registry:
         return Registered(
             self.model_name, str(found.version), found.run_id or "", dict(found.tags), found.description or ""
         )
+
+    def named(self, name: str) -> Registered:
+        """A version by what people call it: its number, or an alias.
+
+        Raises:
+            RegistryError: as `resolve`.
+        """
+        return self.resolve(version=name) if name.isdecimal() else self.resolve(alias=name)
 
     def champion(self) -> Registered | None:
         """The present champion, None when there is none."""

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.home import check_name
+from footprint_pipeline.lake import Lake
 
 
 class Settings(BaseSettings):
@@ -102,6 +103,11 @@ class Settings(BaseSettings):
     )
 
     @property
+    def lake(self) -> Lake:
+        """Where prepared data lies."""
+        return Lake(self.home.absolute())
+
+    @property
     def counters_folder(self) -> Path:
         """Folder of the service's counters."""
         return (self.counters or self.home / "counters").absolute()
@@ -154,6 +160,11 @@ class Settings(BaseSettings):
     def mlflow_is_server(self) -> bool:
         """Whether that is a server somewhere, and no database that is opened from here."""
         return self.mlflow_uri.startswith("http")
+
+    @property
+    def mlflow_artifacts(self) -> Path | None:
+        """Folder of MLflow's artifacts; None where a server keeps them."""
+        return None if self.mlflow_is_server else self.lake.artifacts
 
 
 def _is_loopback(host: str) -> bool:

@@ -4,7 +4,6 @@ from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
 
-from footprint_pipeline.lake import Lake
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.areas import SYNTHETIC_URI, Aoi
 from footprint_pipeline.spacenet.catalog import BUILT_IN, load_catalog
@@ -15,7 +14,7 @@ _HEADER = ("NAME", "TITLE", "GSD", "DOWNLOAD", "LICENCE", "PREPARED", "FROM")
 def aois(settings: Settings) -> dict[str, Any]:
     """The catalogue: names, titles, ground sample distances, sizes, licences, sources, and what is prepared."""
     catalog = load_catalog(settings.home)
-    prepared = set(Lake(settings.home.absolute()).prepared())
+    prepared = set(settings.lake.prepared())
     rows = [_HEADER, *(_row(aoi, prepared=name in prepared) for name, aoi in catalog.items())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

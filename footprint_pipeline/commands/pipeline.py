@@ -40,7 +40,7 @@ def run(
     for area in areas:
         _materialize_dataset(settings, area, data)
     names = sorted(area.name for area in areas)
-    check_all_splits(Lake(settings.home.absolute()), names)
+    check_all_splits(settings.lake, names)
     config = {"trained_unet": {"aois": names, **training}, "tolerance_sweep": sweep}
     records = run_job("model", settings, config=config)
     evaluation, registered = records["test_evaluation"], records["registered_model"]
@@ -90,7 +90,7 @@ def prepare(
     settings: Settings, *, sources: tuple[str, ...], aois: tuple[str, ...], data: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Prepare every source and say what its splits hold."""
-    lake = Lake(settings.home.absolute())
+    lake = settings.lake
     prepared, lines = {}, []
     for area in _areas(settings, sources, aois, data):
         _materialize_dataset(settings, area, data)

@@ -20,7 +20,6 @@ from footprint_pipeline.footprints.regularize import Outline
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.tables import BY_SUFFIX, as_file
 from footprint_pipeline.footprints.writers import feature_collection, out_of_domain
-from footprint_pipeline.lake import Lake
 from footprint_pipeline.local_service import on_signals, running_service, start_service
 from footprint_pipeline.registry import CHAMPION, Registry
 from footprint_pipeline.settings import Settings, load_settings
@@ -45,9 +44,9 @@ def predict(
     """Footprints around a coordinate, by the registered model."""
     latitude, longitude = _coordinate(coordinate)
     form = _form(out) if out is not None else None
-    registry = Registry(settings.mlflow_uri, settings.model_name)
+    registry = Registry.of(settings)
     found = registry.resolve(alias=alias or CHAMPION)
-    runtime = Runtime(registry.pull(version=found.version, into=settings.home.absolute() / "pulled"))
+    runtime = Runtime(registry.pull(version=found.version, into=settings.lake.pulled))
     source = open_imagery(with_imagery(settings, imagery))
     bounds = tile_at(longitude, latitude, zoom).bounds_3857
     extraction = extract(runtime, source, bounds, tolerance=tolerance, outline=outline)
@@ -133,7 +132,7 @@ def with_imagery(settings: Settings, imagery: str | None) -> Settings:
         return load_settings(home=settings.home, imagery=imagery).model_copy(update={"imagery_sources": None})
     if {"imagery", "imagery_sources"} & settings.model_fields_set or settings.mapbox_access_token is not None:
         return settings
-    layout = fetched(Lake(settings.home.absolute()).aoi(SYNTHETIC))
+    layout = fetched(settings.lake.aoi(SYNTHETIC))
     if layout is None or not (mosaic := layout.folder / "mosaic.tif").exists():
         raise SettingsError(
             "No imagery is set.",

@@ -14,7 +14,7 @@ from footprint_pipeline.stages import promotion
 
 def promote(settings: Settings, *, version: str, force: bool) -> dict[str, Any]:
     """Make a version the champion when it beats the present one on the test splits, or whatever it scores."""
-    registry = Registry(settings.mlflow_uri, settings.model_name)
+    registry = Registry.of(settings)
     found, former = registry.resolve(version=version), registry.champion()
     if former is not None and former.version == found.version:
         promoted, reason = True, "it is so already"
@@ -49,10 +49,8 @@ def rollback(settings: Settings) -> dict[str, Any]:
 
 def compare(settings: Settings, *, first: str, second: str, out: Path | None) -> dict[str, Any]:
     """Score two versions on the test splits, and draw the tiles on which they differ most."""
-    registry = Registry(settings.mlflow_uri, settings.model_name)
-    one, other = (
-        registry.resolve(version=name) if name.isdecimal() else registry.resolve(alias=name) for name in (first, second)
-    )
+    registry = Registry.of(settings)
+    one, other = registry.named(first), registry.named(second)
     if one.version == other.version:
         raise SettingsError(f"{first} and {second} are the same version, {one.version}.", fix="Name two versions.")
     tiles = promotion.held_out(settings, one.version, other.version)

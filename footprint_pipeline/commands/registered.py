@@ -13,7 +13,6 @@ from footprint_pipeline.evaluation.bootstrap import intervals
 from footprint_pipeline.files import copy_file
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.spec import SPEC_FILE
-from footprint_pipeline.lake import Lake
 from footprint_pipeline.registry import CHAMPION, Registered, Registry, learned_beside
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.sources import resolve_sources
@@ -25,14 +24,14 @@ log = logging.getLogger(__name__)
 
 def export(settings: Settings, *, kind: str, alias: str | None, version: str | None, out: Path) -> dict[str, Any]:
     """Write a registered model to a folder, as `openvino`, `onnx` or `keras`."""
-    registry = Registry(settings.mlflow_uri, settings.model_name)
+    registry = Registry.of(settings)
     found = _resolved(registry, alias, version)
     out.mkdir(parents=True, exist_ok=True)
     if kind == "keras":
         written = [path := registry.pull_keras(version=found.version, into=out)]
         written += [learned for learned in [learned_beside(path)] if learned.exists()]
     else:
-        pulled = registry.pull(version=found.version, into=settings.home.absolute() / "pulled")
+        pulled = registry.pull(version=found.version, into=settings.lake.pulled)
         if (out / SPEC_FILE).exists() and not cmp(out / SPEC_FILE, pulled / SPEC_FILE, shallow=False):
             raise SettingsError(f"{out} holds another model.", fix="Give another folder (--out), or empty this one.")
         if kind == "openvino":
@@ -63,9 +62,9 @@ def score(
             "--skip-bad-labels is of a --source; what is prepared has its labels.",
             fix="Give the --source, or prepare it so: footprint prepare --skip-bad-labels.",
         )
-    registry = Registry(settings.mlflow_uri, settings.model_name)
+    registry = Registry.of(settings)
     found = _resolved(registry, alias, version)
-    model = registry.pull(version=found.version, into=settings.home.absolute() / "pulled")
+    model = registry.pull(version=found.version, into=settings.lake.pulled)
     as_told: dict[str, Any] = {"tolerance": tolerance, "flips": int(flips) if flips else None}
     taken: dict[str, Taken] = {}
     if sources:
@@ -105,7 +104,7 @@ def _resolved(registry: Registry, alias: str | None, version: str | None) -> Reg
 
 def _held_out(settings: Settings, version: str, aois: tuple[str, ...]) -> Tiles:
     """The test tiles that a version has not learned from, of some AOIs where these are named."""
-    lake = Lake(settings.home.absolute())
+    lake = settings.lake
     prepared = lake.prepared()
     for aoi in aois:
         require_passed(lake.aoi(aoi))

@@ -142,7 +142,7 @@ def build_sensors(aois: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
         passed_over: dict[str, str] = {}  # written first, so looked at first the next time
         requests: list[dg.RunRequest] = []
         end = time.monotonic() + _LONGEST_LOOK_S
-        prepared = Lake(workplace.settings.home.absolute()).prepared()
+        prepared = workplace.settings.lake.prepared()
         for name in sorted(prepared, key=lambda name: order.get(name, -1)):
             if time.monotonic() > end:
                 log.warning("%s: there was no time left to look at its source; it comes first the next time", name)
@@ -290,7 +290,7 @@ def _training(
 def _serving(settings: Settings) -> str:
     from footprint_pipeline.registry import Registry  # MLflow takes its time
 
-    return Registry(settings.mlflow_uri, settings.model_name).version(settings.alias)
+    return Registry.of(settings).version(settings.alias)
 
 
 def _record(home: Path, asset: str, kind: type[Record]) -> Record | None:

@@ -69,7 +69,7 @@ def run_ui(settings: Settings, *, host: str, port: int, mlflow_port: int) -> int
         [programs / "dagster", "dev", "-w", ROOT / "workspace.yaml", "--host", host, "--port", str(port)],
         [
             programs / "mlflow", "server", "--host", host, "--port", str(mlflow_port), "--workers", "1",
-            "--default-artifact-root", (settings.home.absolute() / "artifacts").as_uri(),
+            "--default-artifact-root", settings.lake.artifacts.as_uri(),
         ],
     ]  # fmt: skip
     if settings.mlflow_is_server:

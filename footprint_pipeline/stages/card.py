@@ -8,7 +8,6 @@ from footprint_pipeline.evaluation.bootstrap import Interval
 from footprint_pipeline.evaluation.card import CardFacts, render_card
 from footprint_pipeline.evaluation.scoring import TestScores, TilePrediction
 from footprint_pipeline.handover import ToleranceSweep, TrainedUnet
-from footprint_pipeline.lake import Lake
 from footprint_pipeline.model import tracking
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.catalog import load_catalog
@@ -38,7 +37,7 @@ def model_card(
         ranges: of the scores.
         ends: the worst of these tiles and the best ones, worst to best.
     """
-    manifest = load_manifest(Lake(settings.home.absolute()), list(trained.aois))
+    manifest = load_manifest(settings.lake, list(trained.aois))
     licences = {name: area.licence for name, area in load_catalog(settings.home).items()}
     counts = manifest.groupby("aoi")["split"].value_counts().unstack(fill_value=0)
     splits = [name for name in SPLITS if name in counts]

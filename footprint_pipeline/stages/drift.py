@@ -87,9 +87,9 @@ def report_drift(settings: Settings, spec: DriftSpec = _SPEC, *, version: str | 
     from footprint_pipeline.footprints.spec import ModelSpec
     from footprint_pipeline.registry import Registry
 
-    registry = Registry(settings.mlflow_uri, settings.model_name)
+    registry = Registry.of(settings)
     found = registry.resolve(version=version) if version else registry.resolve(alias=settings.alias)
-    model = ModelSpec.read(registry.pull(version=found.version, into=settings.home.absolute() / "pulled"))
+    model = ModelSpec.read(registry.pull(version=found.version, into=settings.lake.pulled))
     if model.domain is None:
         raise ModelError(
             f"{found.name} version {found.version} was registered before models said what they were trained on.",

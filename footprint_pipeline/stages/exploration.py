@@ -145,8 +145,7 @@ def log_report(settings: Settings, report: DatasetReport) -> tuple[str, str] | N
     uri = settings.mlflow_uri
     try:
         client = mlflow.MlflowClient(tracking_uri=uri)
-        artifacts = None if settings.mlflow_is_server else Lake(settings.home.absolute()).artifacts
-        made_in = experiment_id(client, f"{settings.experiment}-data", artifacts=artifacts)
+        made_in = experiment_id(client, f"{settings.experiment}-data", artifacts=settings.mlflow_artifacts)
         run_id: str = client.create_run(made_in, run_name=f"dataset {aoi}").info.run_id
         ended = "FAILED"
         try:

@@ -31,7 +31,6 @@ from footprint_pipeline.evaluation.spec import SweepSpec
 from footprint_pipeline.evaluation.tolerance import THRESHOLDS, SweepTable, Tiles, from_claims, sweep, sweep_stream
 from footprint_pipeline.footprints.predict import Infer
 from footprint_pipeline.handover import TestEvaluation, ToleranceSweep, TrainedUnet
-from footprint_pipeline.lake import Lake
 from footprint_pipeline.many import spread
 from footprint_pipeline.model import tracking
 from footprint_pipeline.model.devices import accelerated
@@ -57,7 +56,7 @@ def sweep_tolerance(
 ) -> tuple[ToleranceSweep, dict[str, bytes]]:
     """Choose tolerance, seed level and minimum area on the validation split; pictures come along as PNG, by name."""
     manifest = of_split(settings, trained, "validation")
-    polygons = load_polygons(Lake(settings.home.absolute()), manifest)
+    polygons = load_polygons(settings.lake, manifest)
     buildings_of = tile_buildings(polygons)
     measured = set(spread(len(manifest), spec.tiles).tolist())
     tile_ids, aois, sample = [], [], []
@@ -153,7 +152,7 @@ def evaluate_test(
 
     scores = score_tiles(
         predictions,
-        load_polygons(Lake(settings.home.absolute()), manifest),
+        load_polygons(settings.lake, manifest),
         tolerance=swept.tolerance,
         own_tolerances=swept.own_tolerances,
         seed_level=swept.seed_level,
@@ -256,7 +255,7 @@ def of_one_training(trained: TrainedUnet, swept: ToleranceSweep, evaluation: Tes
 
 def prepared_now(settings: Settings, trained: TrainedUnet) -> str:
     """`data_digest` of the AOIs that a network was trained on, as they are prepared now."""
-    lake = Lake(settings.home.absolute())
+    lake = settings.lake
     return data_digest(lake, load_manifest(lake, list(trained.aois)))
 
 
@@ -268,7 +267,7 @@ def of_split(settings: Settings, trained: TrainedUnet, split: str) -> pd.DataFra
     Raises:
         DatasetError: the split has changed since, or no test tile is left.
     """
-    manifest = load_manifest(Lake(settings.home.absolute()), list(trained.aois))
+    manifest = load_manifest(settings.lake, list(trained.aois))
     if digest(manifest) != trained.split_digest:
         raise DatasetError(
             f"The split has changed since run {trained.run_id} was trained: its test tiles may be training tiles now.",

@@ -21,7 +21,6 @@ from footprint_pipeline.evaluation.scoring import TestScores, summarize
 from footprint_pipeline.evaluation.spec import PromotionSpec
 from footprint_pipeline.files import locked
 from footprint_pipeline.footprints.runtime import Runtime
-from footprint_pipeline.lake import Lake
 from footprint_pipeline.registry import CHALLENGER, CHAMPION, LEARNED, Registered, Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.scoring import load_manifest, load_polygons, predict_exported, score_exported
@@ -70,7 +69,7 @@ def held_out(settings: Settings, *versions: str, aois: Sequence[str] = ()) -> Ti
     Raises:
         DatasetError: no AOI is prepared, or nothing is left.
     """
-    lake = Lake(settings.home.absolute())
+    lake = settings.lake
     manifest = load_manifest(lake, list(aois))
     manifest = manifest[manifest["split"] == "test"]
     tiles = Tiles(manifest, load_polygons(lake, manifest))
@@ -115,7 +114,7 @@ def promote_if_better(
         tiles: to score the champion on.
         spec: the rule.
     """
-    registry = Registry(settings.mlflow_uri, settings.model_name)
+    registry = Registry.of(settings)
     with _alone(settings):
         while True:
             champion = registry.champion()
@@ -139,7 +138,7 @@ def promote_if_better(
 
 def promote_by_hand(settings: Settings, version: str) -> Registered | None:
     """Make a version the champion, whatever it scores, and return the former one."""
-    registry = Registry(settings.mlflow_uri, settings.model_name)
+    registry = Registry.of(settings)
     with _alone(settings):
         champion = registry.champion()
         _write_down(registry, version, Verdict(True, "by hand"))
@@ -156,7 +155,7 @@ def roll_back(settings: Settings) -> tuple[Registered, Registered]:
     Raises:
         RegistryError: there is no champion, it took nobody's place, or that version is gone.
     """
-    registry = Registry(settings.mlflow_uri, settings.model_name)
+    registry = Registry.of(settings)
     with _alone(settings):
         champion = registry.resolve(alias=CHAMPION)
         former = champion.tags.get(FORMER, "none")
@@ -280,5 +279,5 @@ def _alone(settings: Settings) -> AbstractContextManager[bool]:
 
 
 def _pulled(settings: Settings, version: str) -> Path:
-    registry = Registry(settings.mlflow_uri, settings.model_name)
-    return registry.pull(version=version, into=settings.home.absolute() / "pulled")
+    registry = Registry.of(settings)
+    return registry.pull(version=version, into=settings.lake.pulled)

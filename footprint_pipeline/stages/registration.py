@@ -23,7 +23,6 @@ from footprint_pipeline.footprints.places import boxes_around
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.handover import RegisteredModel, TestEvaluation, ToleranceSweep, TrainedUnet
-from footprint_pipeline.lake import Lake
 from footprint_pipeline.many import spread
 from footprint_pipeline.model import tracking
 from footprint_pipeline.model.export import export_onnx, export_openvino, load_keras
@@ -70,7 +69,7 @@ def register_model(
             f"{', '.join(trained.aois)}: prepared anew, all or some, since run {trained.run_id} was scored.",
             fix="Materialize test_evaluation again (footprint evaluate).",
         )
-    lake, registry = Lake(settings.home.absolute()), Registry(settings.mlflow_uri, settings.model_name)
+    lake, registry = settings.lake, Registry.of(settings)
     exports = f"{EXPORTS}/{uuid4().hex[:8]}"
     taught = of_split(settings, trained, "train")
     spec = ModelSpec(

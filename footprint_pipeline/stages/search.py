@@ -18,7 +18,6 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from footprint_pipeline.errors import FootprintError, SettingsError, TrainingError
-from footprint_pipeline.lake import Lake
 from footprint_pipeline.model.checkpoints import alone_in
 from footprint_pipeline.model.search_space import OBJECTIVES, Choices, Range, SearchSpec, own_point, recipe_at
 from footprint_pipeline.model.spec_fields import plain
@@ -61,7 +60,7 @@ def search(
         TrainingError: not one trial has succeeded, or the study is under way in another process.
         RegistryError: MLflow cannot be reached.
     """
-    lake = Lake(settings.home.absolute())
+    lake = settings.lake
     manifest = load_manifest(lake, aois)
     aois = sorted(set(manifest["aoi"]))  # what is prepared meanwhile is not searched on
     made_from = _digest(spec, data_digest(lake, manifest))
@@ -73,7 +72,7 @@ def search(
         with alone_in(folder, what=f"The study {study}"):
             opened = _opened(folder, study, spec, made_from)
             tags = {**tags, "search.study": study}
-            run = SearchRun(settings, lake, opened, spec, {**tags, "aois": ",".join(aois)})
+            run = SearchRun(settings, opened, spec, {**tags, "aois": ",".join(aois)})
             with run.going():
                 result = run.report()
                 while len(ended(opened)) < trials:

@@ -14,7 +14,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from footprint_pipeline.files import atomic_path
 from footprint_pipeline.handover import SearchedRecipe
-from footprint_pipeline.lake import Lake
 from footprint_pipeline.model.search_space import OBJECTIVES, SearchSpec, recipe_at
 from footprint_pipeline.model.spec_files import to_yaml
 from footprint_pipeline.registry import experiment_id  # sets MLflow up before it is imported
@@ -52,15 +51,12 @@ class SearchResult:
 class SearchRun:
     """The MLflow run of a search, and the folder of its study: both hold the same files."""
 
-    def __init__(
-        self, settings: Settings, lake: Lake, study: optuna.Study, spec: SearchSpec, tags: dict[str, str]
-    ) -> None:
-        self.study, self.spec, self.folder = study, spec, lake.home / "search" / study.study_name
+    def __init__(self, settings: Settings, study: optuna.Study, spec: SearchSpec, tags: dict[str, str]) -> None:
+        self.study, self.spec, self.folder = study, spec, settings.lake.home / "search" / study.study_name
         self.client = MlflowClient(settings.mlflow_uri)
         run = self._known(study.user_attrs.get("mlflow_run"))
         if run is None:
-            artifacts = None if settings.mlflow_is_server else lake.artifacts
-            made_in = experiment_id(self.client, settings.experiment, artifacts=artifacts)
+            made_in = experiment_id(self.client, settings.experiment, artifacts=settings.mlflow_artifacts)
             run = self.client.create_run(made_in, run_name=study.study_name, tags={**tags, "stage": "search"})
             for name, axis in {"objective": spec.objective, **{f"space.{n}": a for n, a in spec.space.items()}}.items():
                 self.client.log_param(run.info.run_id, name, axis)

@@ -27,7 +27,6 @@ from footprint_pipeline.errors import TrainingError
 from footprint_pipeline.evaluation import reports
 from footprint_pipeline.footprints.normalization import Normalization
 from footprint_pipeline.handover import TrainedUnet
-from footprint_pipeline.lake import Lake
 from footprint_pipeline.model import tracking
 from footprint_pipeline.model.checkpoints import (
     alone_in,
@@ -87,7 +86,7 @@ def train_unet(
             training is running in another process.
         RegistryError: MLflow cannot be reached.
     """
-    lake = Lake(settings.home.absolute())
+    lake = settings.lake
     for name in aois or lake.prepared():
         require_passed(lake.aoi(name))
     if not aois and (left_out := sorted(lake.failed() - set(lake.prepared()))):
@@ -126,7 +125,7 @@ def train_unet(
         with tracking.start_run(
             settings.mlflow_uri,
             settings.experiment,
-            artifacts=None if settings.mlflow_is_server else lake.artifacts,
+            artifacts=settings.mlflow_artifacts,
             params=params,
             tags={**tags, "aois": ",".join(names), "split_digest": stamp},
             run_id=remembered_run(folder),

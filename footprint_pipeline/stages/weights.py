@@ -39,9 +39,8 @@ def find_weights(settings: Settings, weights: str) -> Path:
         return path
     from footprint_pipeline.registry import Registry  # MLflow takes a second, and most trainings need none of it
 
-    registry = Registry(settings.mlflow_uri, settings.model_name)
-    found = registry.resolve(version=weights) if weights.isdecimal() else registry.resolve(alias=weights)
-    return registry.pull_keras(version=found.version, into=settings.home.absolute() / "pulled")
+    registry = Registry.of(settings)
+    return registry.pull_keras(version=registry.named(weights).version, into=settings.lake.pulled)
 
 
 def learned_by_weights(weights: Path, manifest: pd.DataFrame) -> pd.DataFrame:

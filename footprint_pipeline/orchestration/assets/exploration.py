@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from footprint_pipeline.lake import Lake
 from footprint_pipeline.orchestration.resources import Workplace
 
 
@@ -21,7 +20,7 @@ def exploration_assets(aois: dg.PartitionsDefinition) -> list[dg.AssetsDefinitio
         from footprint_pipeline.stages.exploration import log_report, write_report
 
         name = context.partition_key
-        report = write_report(Lake(workplace.settings.home.absolute()), [name])
+        report = write_report(workplace.settings.lake, [name])
         logged = log_report(workplace.settings, report)
         return dg.MaterializeResult(
             metadata={

@@ -8,7 +8,6 @@ import dagster as dg
 from pydantic import Field
 
 from footprint_pipeline.handover import TrainedUnet
-from footprint_pipeline.lake import Lake
 from footprint_pipeline.model.spec import TrainingSpec
 from footprint_pipeline.model.spec_fields import change, plain
 from footprint_pipeline.model.spec_files import read_spec
@@ -73,9 +72,7 @@ def trained_unet(
         tags={"dagster.run_id": context.run_id},
         resume=config.resume,
         weights=find_weights(settings, config.weights) if config.weights else None,
-        handed_on=partial(
-            was_taken, context.instance, Lake(settings.home.absolute()).records, context.asset_key.to_user_string()
-        ),
+        handed_on=partial(was_taken, context.instance, settings.lake.records, context.asset_key.to_user_string()),
     )
     seen = last_validation_picture(settings, trained.run_id)
     return dg.Output(

@@ -32,7 +32,7 @@ from rasterio.errors import RasterioError
 from footprint_pipeline.dataset.geotiff import encode
 from footprint_pipeline.dataset.rasterize import covered_pixels, rasterize_polygons
 from footprint_pipeline.dataset.spec import MaskSpec
-from footprint_pipeline.errors import DatasetError
+from footprint_pipeline.errors import DatasetError, first_line
 from footprint_pipeline.files import atomic_path, write_if_other
 from footprint_pipeline.many import each_in_threads
 
@@ -221,5 +221,6 @@ def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), rasterio.open(path) as source:
             yield source
     except RasterioError as error:
-        reason = str(error).partition("\n")[0]
-        raise DatasetError(f"{path.name}: cannot be read ({reason}).", fix="Materialize mask_tiles again.") from None
+        raise DatasetError(
+            f"{path.name}: cannot be read ({first_line(error)}).", fix="Materialize mask_tiles again."
+        ) from None

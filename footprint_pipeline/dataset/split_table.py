@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from footprint_pipeline.dataset.spec import GUARD, SPLITS
-from footprint_pipeline.errors import DatasetError
+from footprint_pipeline.errors import DatasetError, first_line
 
 _FIX = "Give a CSV, with commas, of the columns tile_id and split, and aoi where it is of several AOIs."
 
@@ -34,7 +34,7 @@ def read_split_table(path: Path, *, aoi: str, several: bool = False) -> dict[str
             warnings.simplefilter("ignore", pd.errors.ParserWarning)
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except (OSError, ValueError) as error:  # ValueError: empty, not a table, or not UTF-8
-        raise DatasetError(f"{path}: cannot be read as CSV ({str(error).partition(chr(10))[0]}).", fix=_FIX) from None
+        raise DatasetError(f"{path}: cannot be read as CSV ({first_line(error)}).", fix=_FIX) from None
     table = table.rename(columns=str.strip)
     if twice := [name for name in ("tile_id", "split", "aoi") if (table.columns == name).sum() > 1]:
         raise DatasetError(f"{path}: has the column {twice[0]} twice.", fix="Leave one of them.")

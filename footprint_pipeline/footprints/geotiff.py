@@ -20,7 +20,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
-from footprint_pipeline.errors import ImageryError, SettingsError
+from footprint_pipeline.errors import ImageryError, SettingsError, first_line
 from footprint_pipeline.footprints.bands import rgb_bands
 from footprint_pipeline.footprints.discretion import be_discreet
 from footprint_pipeline.footprints.mercator import Bounds, ground_scale, tile_at, to_wgs84
@@ -143,7 +143,7 @@ class GeoTiffImagery:
                 down, across = (np.float32(side / own) for side, own in zip(source.shape, self._shape, strict=True))
                 read = self._read(source, x * across, y * down)
         except RasterioError as error:
-            reason = type(error).__name__ if self._environment else str(error).splitlines()[0]
+            reason = type(error).__name__ if self._environment else first_line(error)
             raise ImageryError(
                 f"{self.name}: cannot be read ({reason}).", fix="Check that the file is whole and can be reached."
             ) from None

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from footprint_pipeline.errors import ModelError
+from footprint_pipeline.errors import ModelError, first_line
 from footprint_pipeline.footprints.runtime import INT8_FILE, MODEL_FILE
 
 log = logging.getLogger(__name__)
@@ -55,8 +55,9 @@ def quantize(folder: Path, chips: Sequence[np.ndarray]) -> Path:
             )
     except Exception as error:  # NNCF's own kinds, OpenVINO's, and any of Python's from deep inside
         log.debug("NNCF failed", exc_info=True)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise QuantizationError(f"NNCF cannot quantise the network ({reason}).", fix="Serve it in f32.") from None
+        raise QuantizationError(
+            f"NNCF cannot quantise the network ({first_line(error)}).", fix="Serve it in f32."
+        ) from None
     path = folder / INT8_FILE
     ov.save_model(quantized, path, compress_to_fp16=False)
     return path

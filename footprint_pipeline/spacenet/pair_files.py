@@ -15,7 +15,7 @@ import rasterio
 from rasterio.enums import ColorInterp, Compression
 from rasterio.errors import CRSError, RasterioError
 
-from footprint_pipeline.errors import SourceError
+from footprint_pipeline.errors import SourceError, first_line
 from footprint_pipeline.footprints.bands import is_palette, looked_up, read_rgb
 
 Bounds = tuple[float, float, float, float]
@@ -188,8 +188,9 @@ def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
         with rasterio.open(path) as source:
             yield source
     except (RasterioError, ValueError) as error:  # ValueError: bands of several types, or none
-        reason = str(error).partition("\n")[0]
-        raise SourceError(f"{path}: cannot be read ({reason}).", fix="Fetch it again, or remove it.") from None
+        raise SourceError(
+            f"{path}: cannot be read ({first_line(error)}).", fix="Fetch it again, or remove it."
+        ) from None
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

@@ -29,6 +29,8 @@ from footprint_pipeline.footprints.tiff import ALONE
 from footprint_pipeline.footprints.warp import darkest, footsteps, spread_out, warp
 
 WEB_MERCATOR = "EPSG:3857"
+GdalError = CPLE_BaseError
+"""What GDAL and PROJ find wrong. It is no `RasterioError`, and rasterio has no public name for it."""
 _KNOT_PX = 32
 """How far apart the pixels are whose places are projected; in between, they lie on straight lines."""
 _NOWHERE = -1e6
@@ -259,7 +261,7 @@ def _turn(crs: rasterio.CRS, longitude: float) -> float | None:
     if crs.is_geographic:
         return 360.0
     meridians, parallels = longitude + np.arange(-20.0, 21.0, 10.0), np.array([0.0, 40.0])
-    with suppress(CPLE_BaseError), np.errstate(invalid="ignore"):  # there is no such place in it
+    with suppress(GdalError), np.errstate(invalid="ignore"):  # there is no such place in it
         x, y = (np.reshape(along, (2, 5)) for along in
                 transform("EPSG:4326", crs, np.tile(meridians, 2), parallels.repeat(5)))  # fmt: skip
         step = float(np.median(np.diff(x[0])))  # the antimeridian of the CRS may lie between two of them

@@ -20,7 +20,7 @@ from benchmarks.noise_tiles import open_cache
 from footprint_pipeline.dataset.batches import FixedChips, TrainingChips
 from footprint_pipeline.model.devices import choose_devices, choose_precision, compile_step
 from footprint_pipeline.model.losses import build_loss
-from footprint_pipeline.model.metrics import building_metrics
+from footprint_pipeline.model.metrics import PixelF1
 from footprint_pipeline.model.schedule import build_optimizer
 from footprint_pipeline.model.spec import TrainingSpec
 from footprint_pipeline.model.training import steps_per_epoch, train
@@ -104,7 +104,7 @@ class Fit:
         self._model.compile(
             optimizer,
             build_loss(spec.loss, head_weights=spec.head_weights),
-            metrics=building_metrics(),
+            metrics=[PixelF1()],
             jit_compile=compile_step(xla=spec.xla, devices=devices),
         )
         self._held, self._validation, self._batch_size = held, validation, spec.batch_size

@@ -80,9 +80,7 @@ def import_masks(settings: Settings, **options: Any) -> dict[str, Any]:
     """Make an area of one's own of images and masks, as public building sets come."""
     from footprint_pipeline.commands import import_masks as command_module
 
-    return command_module.import_masks(
-        settings, **{name: value for name, value in options.items() if value is not None}
-    )
+    return command_module.import_masks(settings, **options)
 
 
 @command

@@ -14,17 +14,17 @@ from footprint_pipeline.orchestration.assets.training import trained_unet
 from footprint_pipeline.orchestration.checks import data_checks
 from footprint_pipeline.orchestration.io_managers import JsonRecords
 from footprint_pipeline.orchestration.jobs import build_jobs
-from footprint_pipeline.orchestration.partitions import aoi_partitions
 from footprint_pipeline.orchestration.resources import Workplace
 from footprint_pipeline.orchestration.retraining import build_schedules, build_sensors
 from footprint_pipeline.settings import Settings, load_settings
+from footprint_pipeline.spacenet.catalog import load_catalog
 
 
 def build_definitions(settings: Settings | None = None) -> dg.Definitions:
     """The graph, its jobs and its resources; state lives where the settings, or the environment, say."""
     settings = settings or load_settings()
     home = settings.home.absolute()
-    aois = aoi_partitions(home)
+    aois = dg.StaticPartitionsDefinition(list(load_catalog(home)))  # one added later appears with the next reload
     return dg.Definitions(
         assets=[
             *ingest_assets(aois),

@@ -27,6 +27,14 @@ class FootprintError(Exception):
         return f"{self.problem}\n  {self.fix}" if self.fix else self.problem
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of others says, short enough for a message of ours; its kind where it says nothing.
+
+    Where addresses may hold a password, `registry.safe_line` is the one to take.
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class SettingsError(FootprintError):
     """A setting or an option is missing or makes no sense."""
 

@@ -88,30 +88,37 @@ def _swap(folder: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, waiting: str) -> Iterator[bool]:
+def locked(path: Path, *, waiting: str | None) -> Iterator[bool]:
     """Hold the lock of a file, made if need be, once nobody else does; whoever dies lets go of it.
 
     Args:
         path: of the lock; the file stays, empty.
-        waiting: line to log when somebody else holds it.
+        waiting: line to log when somebody else holds it; not waited for when None.
 
     Yields:
         Whether it is held; not where there is no such thing (Windows, some network disks).
+
+    Raises:
+        BlockingIOError: somebody else holds it, and `waiting` is None.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as handle:
         yield _lock(handle.fileno(), waiting)
 
 
-def _lock(handle: int, waiting: str) -> bool:
+def _lock(handle: int, waiting: str | None) -> bool:
     if sys.platform == "win32":
         return False
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if waiting is None:
+                raise
             _log.info(waiting)
             fcntl.flock(handle, fcntl.LOCK_EX)
+    except BlockingIOError:
+        raise
     except OSError:
         return False
     return True

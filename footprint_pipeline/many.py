@@ -4,7 +4,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -37,6 +37,12 @@ def collector_paused() -> Iterator[None]:
 def spread(count: int, most: int) -> np.ndarray:
     """At most `most` positions of `count`, evenly from the first to the last: int, ascending, each once."""
     return np.linspace(0, count - 1, min(most, count)).round().astype(int)
+
+
+def listed(names: Iterable[object], *, shown: int = 3) -> str:
+    """The first few of some names, and how many more there are."""
+    told = [str(name) for name in names]
+    return ", ".join(told[:shown]) + (f" and {len(told) - shown} more" if len(told) > shown else "")
 
 
 def in_threads(function: Callable[[np.ndarray], np.ndarray], geometry: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from footprint_pipeline.errors import NoSuchVersionError, RegistryError
+from footprint_pipeline.errors import NoSuchVersionError, RegistryError, first_line
 from footprint_pipeline.files import atomic_folder, copy_file
 from footprint_pipeline.footprints.spec import ONNX_FILE, SPEC_FILE, ModelSpec
 from footprint_pipeline.settings import Settings
@@ -165,7 +165,7 @@ class Registry:
             except (MlflowException, OSError) as error:
                 raise RegistryError(
                     f"{self.model_name} version {found.version}: its exported model cannot be pulled "
-                    f"({first_line(error)}).",
+                    f"({safe_line(error)}).",
                     fix="Check that the registry's artifact store is reachable, or register the model again.",
                 ) from None
         return target
@@ -212,7 +212,7 @@ class Registry:
                 fetched = next(fetched.glob("*.keras")) if fetched.is_dir() else fetched
             except (MlflowException, OSError, StopIteration) as error:
                 raise RegistryError(
-                    f"{self.model_name} version {found.version}: its {what} cannot be pulled ({first_line(error)}).",
+                    f"{self.model_name} version {found.version}: its {what} cannot be pulled ({safe_line(error)}).",
                     fix="Check that the registry's artifact store is reachable, or register the model again.",
                 ) from None
             copy_file(fetched, target)
@@ -302,7 +302,7 @@ class Registry:
 def unanswered(uri: str, error: Exception, *, what: str = "MLflow", fix: str = _CHECK) -> RegistryError:
     """The error for an address that does not answer, without its password."""
     where = without_credentials(uri)
-    return RegistryError(f"{what} at {where} does not answer as it should ({first_line(error)}).", fix=fix)
+    return RegistryError(f"{what} at {where} does not answer as it should ({safe_line(error)}).", fix=fix)
 
 
 def learned_beside(weights: Path) -> Path:
@@ -353,6 +353,6 @@ def without_credentials(text: str) -> str:
     return re.sub(r"(?<=://)[^/\s]*@", "", text)
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, short enough for a message of ours and without credentials."""
-    return without_credentials(str(error).splitlines()[0]) if str(error) else type(error).__name__
+def safe_line(error: Exception) -> str:
+    """`errors.first_line` without credentials."""
+    return without_credentials(first_line(error))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from footprint_pipeline.errors import SourceError
-from footprint_pipeline.files import atomic_folder, atomic_path, require_room
+from footprint_pipeline.files import atomic_folder, atomic_path, locked, require_room
 
 
 def names(folder: Path) -> list[str]:
@@ -78,6 +78,16 @@ def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert names(target) == ["old.txt"]
     assert names(tmp_path) == ["model"]
+
+
+def test_who_does_not_wait_is_told_that_somebody_else_holds_a_lock(tmp_path: Path) -> None:
+    lock = tmp_path / "new" / "lock"
+    with locked(lock, waiting=None) as held:
+        assert held
+        with pytest.raises(BlockingIOError), locked(lock, waiting=None):
+            pass
+    with locked(lock, waiting=None) as held:
+        assert held
 
 
 def test_room_is_asked_for_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

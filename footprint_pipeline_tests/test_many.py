@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import shapely
 
-from footprint_pipeline.many import collector_paused, in_threads, spread
+from footprint_pipeline.many import collector_paused, in_threads, listed, spread
 
 
 @pytest.mark.parametrize("count", [0, 1, 8193, 30_000])
@@ -31,3 +31,8 @@ def test_the_collector_is_left_as_it_was() -> None:
 )
 def test_a_few_of_many_are_spread_from_the_first_to_the_last(count: int, most: int, positions: list[int]) -> None:
     assert spread(count, most).tolist() == positions
+
+
+def test_the_first_few_names_are_listed_and_how_many_more_there_are() -> None:
+    assert [listed(range(count)) for count in (0, 1, 3, 4)] == ["", "0", "0, 1, 2", "0, 1, 2 and 1 more"]
+    assert listed("abc", shown=1) == "a and 2 more"

@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from affine import TransformNotInvertibleError
 from flask import Request
 from rasterio import MemoryFile
-from rasterio._err import CPLE_BaseError
 from rasterio.errors import CRSError
 
 from footprint_pipeline.errors import RequestError, SettingsError
-from footprint_pipeline.footprints.geotiff import GeoTiffImagery
+from footprint_pipeline.footprints.geotiff import GdalError, GeoTiffImagery
 from footprint_pipeline.footprints.mercator import MAX_LATITUDE
 from footprint_pipeline.footprints.patch import Patch
 from serving.encoded_image import check_image, decode
@@ -64,7 +63,7 @@ def _placed() -> Iterator[None]:
     """Whatever GDAL and PROJ find wrong with a georeference is the sender's to put right."""
     try:
         yield
-    except (CPLE_BaseError, CRSError, TransformNotInvertibleError):
+    except (GdalError, CRSError, TransformNotInvertibleError):
         raise _nowhere() from None
 
 

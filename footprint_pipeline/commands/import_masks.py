@@ -1,40 +1,28 @@
 """The command that makes an area of one's own of images and masks: import-masks."""
 
 import shlex
-from pathlib import Path
 from typing import Any
 
 from footprint_pipeline.commands.lines import next_commands
 from footprint_pipeline.settings import Settings
-from footprint_pipeline.spacenet.mask_pairs import MIN_AREA_PX, import_pairs
+from footprint_pipeline.spacenet.mask_pairs import import_pairs
 
 
-def import_masks(
-    settings: Settings,
-    *,
-    images: Path,
-    masks: Path,
-    out: Path,
-    aoi: str,
-    bounds: Path | None = None,
-    crs: str | None = None,
-    min_area_px: float = MIN_AREA_PX,
-) -> dict[str, Any]:
+def import_masks(settings: Settings, **options: Any) -> dict[str, Any]:
     """Write images and masks of the same names as tiles and labels that `footprint prepare --source` reads.
 
-    As options: `--images DIR`, `--masks DIR`, `--out DIR` and `--aoi NAME` are needed; `--bounds CSV`, `--crs TEXT`
-    and `--min-area-px NUMBER` may be left out. What they mean, and what fails, is said in `mask_pairs.import_pairs`.
+    The options, and what fails, are those of `mask_pairs.import_pairs`.
 
     Returns:
         The answer as JSON prints it (`aoi`, `source`, `tiles`, `kept`, `buildings`, `slivers`, `without_mask`,
-        `without_image`), and `_lines` for people.
+        `without_image`, `others`), and `_lines` for people.
     """
-    made = import_pairs(images, masks, out, aoi=aoi, bounds=bounds, crs=crs, min_area_px=min_area_px)
+    made = import_pairs(**options)
     notes = [
         f"  {count:,} {what}"
         for count, what in (
             (made.kept, "tiles were there already"),
-            (made.slivers, f"parts of fewer than {min_area_px:g} pixels left out"),
+            (made.slivers, f"parts of fewer than {made.min_area_px:g} pixels left out"),
             (len(made.without_mask), "images left out, which have no mask"),
             (len(made.without_image), "masks left out, which have no image"),
             (len(made.others), "tiles of other pairs stay, which were imported before; remove there what is to go"),

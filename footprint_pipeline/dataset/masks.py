@@ -15,10 +15,8 @@ Beside the masks lies `masks.parquet`, one row a tile, written last: where it is
 where the masks have these bands.
 """
 
-import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,10 +32,9 @@ from rasterio.errors import RasterioError
 from footprint_pipeline.dataset.geotiff import encode
 from footprint_pipeline.dataset.rasterize import covered_pixels, rasterize_polygons
 from footprint_pipeline.dataset.spec import MaskSpec
-from footprint_pipeline.errors import DatasetError
+from footprint_pipeline.errors import DatasetError, first_line
 from footprint_pipeline.files import atomic_path, write_if_other
-
-log = logging.getLogger(__name__)
+from footprint_pipeline.many import each_in_threads
 
 INDEX_NAME = "masks.parquet"
 CUT_PX = 0.01
@@ -92,13 +89,7 @@ def draw_mask(polygons_px: np.ndarray, tile: _TileRow, *, spec: MaskSpec) -> np.
 
 
 def write_masks(
-    polygons: gpd.GeoDataFrame,
-    tiles: gpd.GeoDataFrame,
-    folder: Path,
-    *,
-    spec: MaskSpec = MaskSpec(),
-    threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    polygons: gpd.GeoDataFrame, tiles: gpd.GeoDataFrame, folder: Path, *, spec: MaskSpec = MaskSpec()
 ) -> MaskSummary:
     """Write `<folder>/<tile_id>.tif` for every tile, also for those without a building, and then the index.
 
@@ -110,8 +101,6 @@ def write_masks(
         tiles: the tile index.
         folder: where masks go.
         spec: which bands.
-        threads: tiles at a time; by default one a core, eight at most.
-        progress: called with (done, total).
     """
     folder.mkdir(parents=True, exist_ok=True)
     disown_masks(folder)
@@ -125,12 +114,8 @@ def write_masks(
         write_if_other(mask_path(folder, tile.tile_id), content)
         return [int(np.count_nonzero(band)) for band in mask]
 
-    counts = []
-    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
-        for done, count in enumerate(pool.map(write, tiles.itertuples(index=False)), start=1):
-            counts.append(count)
-            if progress is not None:
-                progress(done, len(tiles))
+    rows, what = list(tiles.itertuples(index=False)), f"{', '.join(tiles['aoi'].unique())} masks"
+    counts = list(each_in_threads(write, rows, what, threads=min(8, os.cpu_count() or 1)))
     wanted = {mask_path(folder, tile_id).name for tile_id in tiles["tile_id"]}
     for path in folder.glob("*.tif"):
         if path.name not in wanted:
@@ -236,5 +221,6 @@ def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), rasterio.open(path) as source:
             yield source
     except RasterioError as error:
-        reason = str(error).partition("\n")[0]
-        raise DatasetError(f"{path.name}: cannot be read ({reason}).", fix="Materialize mask_tiles again.") from None
+        raise DatasetError(
+            f"{path.name}: cannot be read ({first_line(error)}).", fix="Materialize mask_tiles again."
+        ) from None

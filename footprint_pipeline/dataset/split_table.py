@@ -6,14 +6,14 @@ What belongs here: reading such a table and holding it against the tiles. What d
 
 import warnings
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from footprint_pipeline.dataset.spec import GUARD, SPLITS
-from footprint_pipeline.errors import DatasetError
+from footprint_pipeline.errors import DatasetError, first_line
+from footprint_pipeline.many import listed
 
 _FIX = "Give a CSV, with commas, of the columns tile_id and split, and aoi where it is of several AOIs."
 
@@ -34,7 +34,7 @@ def read_split_table(path: Path, *, aoi: str, several: bool = False) -> dict[str
             warnings.simplefilter("ignore", pd.errors.ParserWarning)
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except (OSError, ValueError) as error:  # ValueError: empty, not a table, or not UTF-8
-        raise DatasetError(f"{path}: cannot be read as CSV ({str(error).partition(chr(10))[0]}).", fix=_FIX) from None
+        raise DatasetError(f"{path}: cannot be read as CSV ({first_line(error)}).", fix=_FIX) from None
     table = table.rename(columns=str.strip)
     if twice := [name for name in ("tile_id", "split", "aoi") if (table.columns == name).sum() > 1]:
         raise DatasetError(f"{path}: has the column {twice[0]} twice.", fix="Leave one of them.")
@@ -45,7 +45,7 @@ def read_split_table(path: Path, *, aoi: str, several: bool = False) -> dict[str
     if several and "aoi" not in table:
         raise DatasetError(f"{path}: has no column aoi, but is of several AOIs.", fix=_FIX)
     if "aoi" in table:
-        others = _some(table["aoi"].unique())
+        others = listed(table["aoi"].unique())
         table = table[table["aoi"] == aoi]
         if table.empty and others:
             raise DatasetError(
@@ -63,7 +63,7 @@ def read_split_table(path: Path, *, aoi: str, several: bool = False) -> dict[str
         )
     twice = table["tile_id"][table["tile_id"].duplicated()]
     if len(twice):
-        raise DatasetError(f"{path}: names {_some(twice)} more than once.", fix="Write each tile once.")
+        raise DatasetError(f"{path}: names {listed(twice)} more than once.", fix="Write each tile once.")
     return dict(zip(table["tile_id"], table["split"], strict=True))
 
 
@@ -78,12 +78,7 @@ def splits_of(tile_ids: Iterable[str], assigned: Mapping[str, str]) -> np.ndarra
     if unknown:
         raise DatasetError(
             f"{len(unknown)} of the {len(assigned)} tiles that are assigned to a split are not there: "
-            f"{_some(sorted(unknown))}.",
-            fix=f"Name tiles as the tile index does, such as {_some(sorted(ids))}.",
+            f"{listed(sorted(unknown))}.",
+            fix=f"Name tiles as the tile index does, such as {listed(sorted(ids))}.",
         )
     return np.array([assigned.get(tile_id, GUARD) for tile_id in ids], object)
-
-
-def _some(names: Iterable[str], *, shown: int = 3) -> str:
-    names = list(names)
-    return ", ".join(islice(names, shown)) + (f" and {len(names) - shown} more" if len(names) > shown else "")

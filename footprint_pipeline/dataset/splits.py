@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
 from footprint_pipeline.dataset.assignment import assign_splits, draw
+from footprint_pipeline.dataset.masks import mask_path
 from footprint_pipeline.dataset.spec import GUARD, SPLITS, SplitSpec
 from footprint_pipeline.dataset.split_table import splits_of
 from footprint_pipeline.errors import DatasetError
@@ -60,7 +61,7 @@ def build_manifest(
     tiles = tiles.assign(
         buildings=tiles["tile_id"].map(buildings).fillna(0).astype(int),
         coverage=tiles["tile_id"].map(coverage).astype(float),
-        mask_path=[str(mask_folder / f"{tile_id}.tif") for tile_id in tiles["tile_id"]],
+        mask_path=[str(mask_path(mask_folder, tile_id)) for tile_id in tiles["tile_id"]],
     )
     if assigned is not None:
         return _rows(tiles, splits_of(tiles["tile_id"], assigned), tiles["tile_id"] + _ASSIGNED)

@@ -21,7 +21,7 @@ from pyproj.exceptions import ProjError
 from rasterio.errors import RasterioError
 
 from footprint_pipeline.dataset.stretch import Stretches
-from footprint_pipeline.errors import DatasetError, TileError
+from footprint_pipeline.errors import DatasetError, TileError, first_line
 from footprint_pipeline.files import atomic_path
 from footprint_pipeline.footprints.area import WGS84
 from footprint_pipeline.footprints.bands import rgb_bands
@@ -222,7 +222,7 @@ def _open(path: Path) -> _Tile:
                 fix="Bring it back, or prepare its AOI again from where it is now: footprint prepare --source …",
             ) from None
         raise TileError(
-            f"{path.name}: cannot be read as an image ({_first_line(error)}).",
+            f"{path.name}: cannot be read as an image ({first_line(error)}).",
             fix="Fetch the file again, or prepare its AOI without it: footprint prepare --on-bad-tile skip.",
         ) from None
     if np.iscomplexobj(bands):
@@ -248,7 +248,7 @@ def _describe(path: Path, tile: _Tile) -> dict[str, object]:
         lon, lat = _to_wgs84(tile.crs.to_wkt()).transform(*(tile.transform @ (x, y)))
     except ProjError as error:
         raise TileError(
-            f"{path.name}: its CRS leads nowhere ({_first_line(error)}).",
+            f"{path.name}: its CRS leads nowhere ({first_line(error)}).",
             fix="Use tiles in a CRS that the EPSG list knows.",
         ) from None
     if not np.isfinite([lon, lat]).all():
@@ -271,7 +271,3 @@ def _describe(path: Path, tile: _Tile) -> dict[str, object]:
 @lru_cache(maxsize=64)
 def _to_wgs84(crs_wkt: str) -> Transformer:
     return Transformer.from_crs(crs_wkt, "EPSG:4326", always_xy=True)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -133,32 +133,27 @@ class Pairs:
     there: np.ndarray
 
 
-def match_buildings(
-    scenes: Sequence[Scene], *, iou_threshold: float = IOU_THRESHOLD, min_area_px: float = MIN_AREA_PX
-) -> list[Matches]:
+def match_buildings(scenes: Sequence[Scene], *, min_area_px: float = MIN_AREA_PX) -> list[Matches]:
     """Match the proposals of every image with its buildings.
 
     Args:
         scenes: the images.
-        iou_threshold: least intersection over union of a match.
         min_area_px: smaller polygons on either side are left out.
     """
-    pairs = pair_up(scenes, iou_threshold=iou_threshold, min_area_px=min_area_px)
+    pairs = pair_up(scenes, min_area_px=min_area_px)
     return [assign(each, scene.confidence) for each, scene in zip(pairs, scenes, strict=True)]
 
 
-def pair_up(
-    scenes: Sequence[Scene], *, iou_threshold: float = IOU_THRESHOLD, min_area_px: float = MIN_AREA_PX
-) -> list[Pairs]:
+def pair_up(scenes: Sequence[Scene], *, min_area_px: float = MIN_AREA_PX) -> list[Pairs]:
     """The pairs that could be matches, of every image; arguments as of `match_buildings`."""
     return [
         pairs
         for first in range(0, len(scenes), _AT_ONCE)
-        for pairs in _pair_up(scenes[first : first + _AT_ONCE], iou_threshold, min_area_px)
+        for pairs in _pair_up(scenes[first : first + _AT_ONCE], min_area_px)
     ]
 
 
-def _pair_up(scenes: Sequence[Scene], iou_threshold: float, min_area_px: float) -> list[Pairs]:
+def _pair_up(scenes: Sequence[Scene], min_area_px: float) -> list[Pairs]:
     """`pair_up` of so few images that their polygons may stand in one row."""
     first = np.cumsum([0, *(len(scene.proposals) for scene in scenes)])
     first_true = np.cumsum([0, *(len(scene.truth) for scene in scenes)])
@@ -172,13 +167,13 @@ def _pair_up(scenes: Sequence[Scene], iou_threshold: float, min_area_px: float) 
     counted = large[left] & there[right]
     left, right = left[counted], right[counted]
     most = _most_iou(shapely.bounds(proposals)[left], shapely.bounds(truth)[right], area[left], true_area[right])
-    likely = most >= iou_threshold - _ROUNDING
+    likely = most >= IOU_THRESHOLD - _ROUNDING
     left, right = left[likely], right[likely]
     either = area[left], true_area[right]
     iou = _iou(overlap_area(proposals[left], truth[right]), *either)
-    close = _close(left, iou, iou_threshold)
+    close = _close(left, iou)
     iou[close] = _iou(geos_overlap_area(proposals[left[close]], truth[right[close]]), *(each[close] for each in either))
-    enough = iou >= iou_threshold
+    enough = iou >= IOU_THRESHOLD
     left, right, iou = left[enough], right[enough], iou[enough]
     ends = np.searchsorted(left, first)
     return [
@@ -212,15 +207,14 @@ def assign(pairs: Pairs, confidence: np.ndarray, *, counts: np.ndarray | None = 
     return Matches(partner, iou, proposed, pairs.there)
 
 
-def _close(left: np.ndarray, iou: np.ndarray, threshold: float) -> np.ndarray:
+def _close(left: np.ndarray, iou: np.ndarray) -> np.ndarray:
     """bool, shape (K,): pairs whose IoU is the threshold, or that of another pair of the proposal, but for rounding.
 
     Args:
         left: the proposal of every pair, shape (K,).
         iou: of the pairs, the same.
-        threshold: least IoU of a match.
     """
-    close = np.abs(iou - threshold) <= _ROUNDING
+    close = np.abs(iou - IOU_THRESHOLD) <= _ROUNDING
     order = np.lexsort((iou, left))
     alike = (np.diff(left[order]) == 0) & (np.diff(iou[order]) <= _ROUNDING)
     close[order[1:][alike]] = close[order[:-1][alike]] = True

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from footprint_pipeline.errors import LabelError
+from footprint_pipeline.errors import LabelError, first_line
 from footprint_pipeline.evaluation.buildings import BuildingScore, Scene, by_size, match_buildings
 from footprint_pipeline.evaluation.spec import MIN_AREA_PX
 from footprint_pipeline.spacenet.wkt import polygons_from_wkt
@@ -62,7 +62,7 @@ def read_submission(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except (OSError, ValueError) as error:  # ValueError: empty, not a table, or not UTF-8
-        raise LabelError(f"{path}: cannot be read as CSV ({str(error).partition(chr(10))[0]}).", fix=fix) from None
+        raise LabelError(f"{path}: cannot be read as CSV ({first_line(error)}).", fix=fix) from None
     if not isinstance(table.index, pd.RangeIndex):
         raise LabelError(f"{path}: its rows have more fields than its header.", fix=f"{fix} Put polygons in quotes.")
     table = table.rename(columns=str.strip)

@@ -20,7 +20,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
-from footprint_pipeline.errors import ImageryError, SettingsError
+from footprint_pipeline.errors import ImageryError, SettingsError, first_line
 from footprint_pipeline.footprints.bands import rgb_bands
 from footprint_pipeline.footprints.discretion import be_discreet
 from footprint_pipeline.footprints.mercator import Bounds, ground_scale, tile_at, to_wgs84
@@ -29,6 +29,8 @@ from footprint_pipeline.footprints.tiff import ALONE
 from footprint_pipeline.footprints.warp import darkest, footsteps, spread_out, warp
 
 WEB_MERCATOR = "EPSG:3857"
+GdalError = CPLE_BaseError
+"""What GDAL and PROJ find wrong. It is no `RasterioError`, and rasterio has no public name for it."""
 _KNOT_PX = 32
 """How far apart the pixels are whose places are projected; in between, they lie on straight lines."""
 _NOWHERE = -1e6
@@ -143,7 +145,7 @@ class GeoTiffImagery:
                 down, across = (np.float32(side / own) for side, own in zip(source.shape, self._shape, strict=True))
                 read = self._read(source, x * across, y * down)
         except RasterioError as error:
-            reason = type(error).__name__ if self._environment else str(error).splitlines()[0]
+            reason = type(error).__name__ if self._environment else first_line(error)
             raise ImageryError(
                 f"{self.name}: cannot be read ({reason}).", fix="Check that the file is whole and can be reached."
             ) from None
@@ -259,7 +261,7 @@ def _turn(crs: rasterio.CRS, longitude: float) -> float | None:
     if crs.is_geographic:
         return 360.0
     meridians, parallels = longitude + np.arange(-20.0, 21.0, 10.0), np.array([0.0, 40.0])
-    with suppress(CPLE_BaseError), np.errstate(invalid="ignore"):  # there is no such place in it
+    with suppress(GdalError), np.errstate(invalid="ignore"):  # there is no such place in it
         x, y = (np.reshape(along, (2, 5)) for along in
                 transform("EPSG:4326", crs, np.tile(meridians, 2), parallels.repeat(5)))  # fmt: skip
         step = float(np.median(np.diff(x[0])))  # the antimeridian of the CRS may lie between two of them

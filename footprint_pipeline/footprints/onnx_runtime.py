@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from footprint_pipeline.errors import ModelError
+from footprint_pipeline.errors import ModelError, first_line
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.spec import ONNX_FILE, ModelSpec
 
@@ -58,7 +58,7 @@ class OnnxRuntime(Runtime):
             self._session = onnxruntime.InferenceSession(folder / ONNX_FILE, providers=[provider])
         except Exception as error:  # its own kinds have no common parent
             raise ModelError(
-                f"{folder}: ONNX Runtime cannot load {ONNX_FILE} ({(str(error) or 'no reason').splitlines()[0]}).",
+                f"{folder}: ONNX Runtime cannot load {ONNX_FILE} ({first_line(error)}).",
                 fix="Export the model again: footprint export --format onnx.",
             ) from None
         if provider not in self._session.get_providers():  # it falls back without an error

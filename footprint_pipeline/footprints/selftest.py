@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from footprint_pipeline.errors import ModelError
+from footprint_pipeline.errors import ModelError, first_line
 from footprint_pipeline.files import atomic_path
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.spec import Precision
@@ -48,7 +48,7 @@ def run_selftest(runtime: Runtime, folder: Path) -> None:
     try:
         answer = runtime(_as_floats(image))
     except RuntimeError as error:
-        raise _failed(folder, f"it cannot compute ({(str(error) or 'no reason').splitlines()[0]})") from None
+        raise _failed(folder, f"it cannot compute ({first_line(error)})") from None
     shape = (*image.shape[:3], len(runtime.spec.heads))
     if answer.shape != shape:
         raise _failed(folder, f"its answer has shape {answer.shape}, not {shape}")

@@ -13,14 +13,14 @@ from datetime import date as Date  # noqa: N812 - a source has a field of that n
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from footprint_pipeline.errors import RequestError, SettingsError
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.patch import Imagery
 from footprint_pipeline.footprints.tile_cache import TileCache
 from footprint_pipeline.footprints.tile_urls import names_a_secret
-from footprint_pipeline.footprints.xyz import MAPBOX_ATTRIBUTION, MapboxImagery, XyzImagery
+from footprint_pipeline.footprints.xyz import MAPBOX, MAPBOX_ATTRIBUTION, XyzImagery
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
@@ -86,12 +86,13 @@ class SourceSpec(BaseModel):
             SettingsError: a variable is not set, the file is missing, or the template makes no sense.
         """
         if self.mapbox is not None:
-            return MapboxImagery(
-                SecretStr(_expanded(self.mapbox)),
+            return XyzImagery(
+                MAPBOX + _expanded(self.mapbox),
                 min_zoom=self.min_zoom,
                 max_zoom=self.max_zoom,
                 attribution=self.attribution or MAPBOX_ATTRIBUTION,
                 name=name or "Mapbox satellite",
+                tile_px=512,
                 date=self.date,
                 cache=cache,
             )

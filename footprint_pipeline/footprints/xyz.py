@@ -1,4 +1,4 @@
-"""Imagery from slippy-map tiles: any template of `tile_urls`, and Mapbox satellite.
+"""Imagery from slippy-map tiles: any template of `tile_urls`, of which that of Mapbox satellite is one.
 
 What belongs here: which tiles a grid needs, and how they are put together. How one is had is `tile_client`'s business.
 """
@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import cv2
 import numpy as np
-from pydantic import SecretStr
 
 from footprint_pipeline.errors import ImageryError, SettingsError
 from footprint_pipeline.footprints.mercator import (
@@ -28,6 +27,7 @@ from footprint_pipeline.footprints.tile_urls import TileTemplate, without_secret
 from footprint_pipeline.footprints.warp import warp
 
 MAPBOX = "https://api.mapbox.com/v4/mapbox.satellite/{z}/{x}/{y}@2x.png?access_token="
+"""And then a token. Its tiles have 512 px."""
 MAPBOX_ATTRIBUTION = "© Mapbox © OpenStreetMap © Maxar"
 PATIENCE_S = 40.0
 """For all tiles of a rectangle; who waits for them has a turn that others wait for."""
@@ -184,45 +184,6 @@ class XyzImagery:
     def _image(self, tile: Tile) -> np.ndarray | None:
         """RGBA uint8 of a tile, shape (S, S, 4), or None where there is no imagery."""
         return self._client.image(_on_earth(tile)) if 0 <= tile.y < 2**tile.z else None
-
-
-class MapboxImagery(XyzImagery):
-    """Mapbox satellite, in 512-px tiles.
-
-    Args:
-        token: access token; stays secret.
-        min_zoom: coarsest zoom to ask for.
-        max_zoom: finest zoom to ask for.
-        retries: see `XyzImagery`.
-        attribution: whom to credit.
-        name: what to call it.
-        date: when the imagery was taken, where that is known.
-        cache: see `XyzImagery`.
-    """
-
-    def __init__(
-        self,
-        token: SecretStr,
-        *,
-        min_zoom: int = 0,
-        max_zoom: int = 19,
-        retries: int = 3,
-        attribution: str = MAPBOX_ATTRIBUTION,
-        name: str = "Mapbox satellite",
-        date: str | None = None,
-        cache: TileCache | None = None,
-    ) -> None:
-        super().__init__(
-            MAPBOX + token.get_secret_value(),
-            min_zoom=min_zoom,
-            max_zoom=max_zoom,
-            attribution=attribution,
-            name=name,
-            tile_px=512,
-            retries=retries,
-            date=date,
-            cache=cache,
-        )
 
 
 def _on_earth(tile: Tile) -> Tile:

@@ -12,7 +12,7 @@ import logging
 import shutil
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,7 @@ from typing import Any
 import numpy as np
 
 from footprint_pipeline.errors import TrainingError
-from footprint_pipeline.files import atomic_path
-
-try:
-    import fcntl
-except ImportError:  # Windows: nobody is kept out
-    fcntl = None  # type: ignore[assignment]
+from footprint_pipeline.files import atomic_path, locked
 
 log = logging.getLogger(__name__)
 
@@ -119,17 +114,13 @@ def alone_in(folder: Path, *, what: str = "Just this training") -> Iterator[None
     Raises:
         TrainingError: another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("a") as lock:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise TrainingError(
-                    f"{what} is running already, in another process ({folder}).", fix="Wait for it, or end it."
-                ) from None
-            except OSError:
-                pass
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / _LOCK, waiting=None))
+        except BlockingIOError:
+            raise TrainingError(
+                f"{what} is running already, in another process ({folder}).", fix="Wait for it, or end it."
+            ) from None
         for half_written in folder.glob(f".*-{_FILE}"):
             half_written.unlink()
         yield

@@ -8,13 +8,14 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import keras
 import numpy as np
 
 from footprint_pipeline.dataset.batches import FixedChips, TrainingChips
 from footprint_pipeline.errors import TrainingError
+from footprint_pipeline.many import listed
 from footprint_pipeline.model.checkpoints import Checkpoint, save_checkpoint
 from footprint_pipeline.model.learner import Learner, arrays
 from footprint_pipeline.model.schedule import Schedule
@@ -209,9 +210,9 @@ class Conductor(keras.callbacks.CallbackList):  # type: ignore[misc]  # keras ha
     def _fail(self) -> NoReturn:
         self._sync()
         epoch, step = divmod(int(keras.ops.convert_to_numpy(self._learner.sound_steps)), self._steps)
-        tiles = list(dict.fromkeys(self._chips.tiles_of(epoch, step)))
+        tiles = listed(dict.fromkeys(self._chips.tiles_of(epoch, step)), shown=6)
         raise TrainingError(
-            f"The loss is not a number in epoch {epoch + 1}, step {step + 1}, whose chips are of {_some(tiles)}.",
+            f"The loss is not a number in epoch {epoch + 1}, step {step + 1}, whose chips are of {tiles}.",
             fix=self._way_out(),
         )
 
@@ -223,8 +224,3 @@ class Conductor(keras.callbacks.CallbackList):  # type: ignore[misc]  # keras ha
         """JAX computes on copies of the variables; have them back for a moment."""
         if keras.config.backend() == "jax":
             self._learner.jax_state_sync()
-
-
-def _some(names: list[Any]) -> str:
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return ", ".join(names[:6]) + more

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.errors import SettingsError, first_line
 from footprint_pipeline.model.spec import UNetSpec
 
 _PROBE = 256
@@ -89,8 +89,7 @@ def _network(application: ModuleType, name: str, weights: str, **where: Any) -> 
             warnings.filterwarnings("ignore", message="`input_shape` is undefined", category=UserWarning)
             return build(include_top=False, weights="imagenet", **where)
     except Exception as error:  # Keras raises a bare Exception when a download fails
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SettingsError(
-            f"{name}'s ImageNet weights cannot be fetched ({reason}).",
+            f"{name}'s ImageNet weights cannot be fetched ({first_line(error)}).",
             fix="Connect to the internet, put the file into ~/.keras/models, or choose encoder_weights: random.",
         ) from None

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import openvino as ov
 
-from footprint_pipeline.errors import FootprintError, ModelError
+from footprint_pipeline.errors import FootprintError, ModelError, first_line
 from footprint_pipeline.files import atomic_path
 from footprint_pipeline.footprints.runtime import MODEL_FILE
 from footprint_pipeline.footprints.selftest import write_selftest
@@ -41,8 +41,9 @@ def load_keras(path: Path) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{path.name}: cannot be loaded ({reason}).", fix="Fetch it again, or train again.") from None
+        raise ModelError(
+            f"{path.name}: cannot be loaded ({first_line(error)}).", fix="Fetch it again, or train again."
+        ) from None
 
 
 def export_openvino(model: keras.Model, folder: Path, *, chip_size: int = _PROBE) -> Path:

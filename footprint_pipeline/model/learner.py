@@ -13,7 +13,7 @@ from keras import ops
 
 from footprint_pipeline.model.devices import choose_precision, compile_step
 from footprint_pipeline.model.losses import Loss, build_loss
-from footprint_pipeline.model.metrics import building_metrics
+from footprint_pipeline.model.metrics import PixelF1
 from footprint_pipeline.model.schedule import Schedule, build_optimizer
 from footprint_pipeline.model.spec import TrainingSpec
 from footprint_pipeline.model.unet import build_unet
@@ -130,7 +130,7 @@ def build_learner(spec: TrainingSpec, *, devices: tuple[str, ...], total_steps: 
     learner.compile(
         optimizer,
         _OfBatch(build_loss(spec.loss, head_weights=spec.head_weights), name=spec.loss),
-        metrics=building_metrics(),
+        metrics=[PixelF1()],
         jit_compile=compile_step(xla=spec.xla, devices=devices),
     )
     learner.optimizer.build(learner.trainable_variables)  # so that its state can be restored before the first step

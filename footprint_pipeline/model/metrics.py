@@ -6,13 +6,8 @@ import keras
 from keras import ops
 
 
-def building_metrics() -> list[keras.metrics.Metric]:
-    """Pooled pixel F1 of the first head, the buildings, at a threshold of one half, as `f1`."""
-    return [PixelF1()]
-
-
 class PixelF1(keras.metrics.Metric):  # type: ignore[misc]  # keras has no types
-    """F1 of building pixels over everything seen since the last reset, at probability > 0.5."""
+    """F1 of the first head's pixels, the buildings', over all seen since the last reset, at probability > 0.5."""
 
     def __init__(self, name: str = "f1") -> None:
         super().__init__(name=name, dtype="float32")

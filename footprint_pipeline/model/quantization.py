@@ -14,14 +14,10 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from footprint_pipeline.errors import ModelError
+from footprint_pipeline.errors import ModelError, first_line
 from footprint_pipeline.footprints.runtime import INT8_FILE, MODEL_FILE
 
 log = logging.getLogger(__name__)
-
-
-class QuantizationError(ModelError):
-    """A network cannot be had in 8-bit integers."""
 
 
 def quantize(folder: Path, chips: Sequence[np.ndarray]) -> Path:
@@ -35,14 +31,14 @@ def quantize(folder: Path, chips: Sequence[np.ndarray]) -> Path:
         The path of `model_int8.xml`.
 
     Raises:
-        QuantizationError: there are no chips, NNCF is not installed, or it cannot do it.
+        ModelError: there are no chips, NNCF is not installed, or it cannot do it.
     """
     if not chips:
-        raise QuantizationError("There are no chips to calibrate on.", fix="Prepare tiles of the validation split.")
+        raise ModelError("There are no chips to calibrate on.", fix="Prepare tiles of the validation split.")
     try:
         import nncf  # type: ignore[import-untyped]
     except ImportError as error:
-        raise QuantizationError(f"NNCF cannot be imported ({error}).", fix="Install the package nncf.") from None
+        raise ModelError(f"NNCF cannot be imported ({error}).", fix="Install the package nncf.") from None
     logging.getLogger("nncf").setLevel(logging.ERROR)  # its own way sets the level of whatever handlers there are
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
@@ -55,8 +51,7 @@ def quantize(folder: Path, chips: Sequence[np.ndarray]) -> Path:
             )
     except Exception as error:  # NNCF's own kinds, OpenVINO's, and any of Python's from deep inside
         log.debug("NNCF failed", exc_info=True)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise QuantizationError(f"NNCF cannot quantise the network ({reason}).", fix="Serve it in f32.") from None
+        raise ModelError(f"NNCF cannot quantise the network ({first_line(error)}).", fix="Serve it in f32.") from None
     path = folder / INT8_FILE
     ov.save_model(quantized, path, compress_to_fp16=False)
     return path

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from footprint_pipeline.errors import SettingsError
+from footprint_pipeline import yaml_files
 from footprint_pipeline.model.spec import TrainingSpec
 from footprint_pipeline.model.spec_fields import change, plain
 
@@ -26,41 +26,13 @@ def to_yaml(spec: TrainingSpec) -> str:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Names and values of a YAML file, not looked into; nothing when the file is empty.
-
-    Raises:
-        SettingsError: the file is missing or is not YAML with names and values.
-    """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except OSError as error:
-        raise SettingsError(
-            f"{path} cannot be read ({error.strerror}).", fix="Check the path; configs/ holds recipes to start from."
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or "not text"
-        raise SettingsError(
-            f"{path}{at} cannot be read as YAML ({reason}).", fix="Write lines such as epochs: 30."
-        ) from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise SettingsError(f"{path} holds no names with values.", fix="Write lines such as epochs: 30.")
-    return content
+    """`yaml_files.read_mapping` of what holds fields of recipes."""
+    fix = "Give a file with lines such as epochs: 30; configs/ holds recipes to start from."
+    return yaml_files.read_mapping(path, fix=fix, loader=_Loader)
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
-    """YAML as people write it: 2e-3 is a number, and a name that stands twice is a mistake."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        names: list[Any] = []
-        for key, _ in node.value:
-            names.append(self.construct_object(key, deep=True))
-            if names[-1] in names[:-1]:
-                raise yaml.MarkedYAMLError(problem=f"{names[-1]} stands twice", problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep)
+class _Loader(yaml_files.Loader):
+    """To which 2e-3 is a number."""
 
 
 _Loader.add_implicit_resolver(

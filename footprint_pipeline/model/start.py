@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from footprint_pipeline.errors import TrainingError
+from footprint_pipeline.errors import TrainingError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +41,8 @@ def take_weights(network: keras.Model, path: Path) -> tuple[int, int]:
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         for layer, values in zip(layers, former, strict=True):
             layer.set_weights(values)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TrainingError(
-            f"{path} holds no weights that can be read ({reason}).", fix="Give a .keras or .weights.h5 file."
+            f"{path} holds no weights that can be read ({first_line(error)}).", fix="Give a .keras or .weights.h5 file."
         ) from None
     fitting = 0
     for layer, values in zip(layers, former, strict=True):

@@ -24,7 +24,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from footprint_pipeline.errors import RegistryError
-from footprint_pipeline.registry import experiment_id, first_line, unanswered
+from footprint_pipeline.registry import experiment_id, safe_line, unanswered
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +61,14 @@ class TrainingRun:
                     self._logged[epoch] = loss
                 del self._due[epoch]
         except MlflowException as error:
-            log.warning("MLflow lacks %d epochs for now: %s", len(self._due), first_line(error))
+            log.warning("MLflow lacks %d epochs for now: %s", len(self._due), safe_line(error))
 
     def try_picture(self, name: str, png: bytes) -> None:
         """A PNG as an artifact, or a line in the log when it cannot be had there."""
         try:
             self.log_picture(name, png)
         except (RegistryError, OSError) as error:
-            log.warning("%s is missing in MLflow: %s", name, first_line(error))
+            log.warning("%s is missing in MLflow: %s", name, safe_line(error))
 
     def log_picture(self, name: str, png: bytes) -> None:
         """A PNG as an artifact."""
@@ -171,7 +171,7 @@ def _end(status: str) -> None:
     try:
         mlflow.end_run(status)
     except MlflowException as error:
-        log.warning("MLflow cannot be told that the run is %s: %s", status, first_line(error))
+        log.warning("MLflow cannot be told that the run is %s: %s", status, safe_line(error))
 
 
 def _is_unfinished(run_id: str, experiment_id: str) -> bool:
@@ -239,7 +239,7 @@ def download_keras(tracking_uri: str, model_id: str, into: Path) -> Path:
         return next(folder.glob("data/*.keras"))
     except (MlflowException, OSError, StopIteration) as error:
         raise RegistryError(
-            f"Logged model {model_id} cannot be fetched ({first_line(error)}).",
+            f"Logged model {model_id} cannot be fetched ({safe_line(error)}).",
             fix="Train again, or check MLFLOW_TRACKING_URI.",
         ) from None
 

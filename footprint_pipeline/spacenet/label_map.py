@@ -8,7 +8,7 @@ import pandas as pd
 import pyogrio
 import shapely
 
-from footprint_pipeline.errors import LabelError
+from footprint_pipeline.errors import LabelError, first_line
 
 _WGS84 = "EPSG:4326"
 _LEAST_SHARE = 1e-6
@@ -37,9 +37,8 @@ def read_map(path: Path, outlines: gpd.GeoSeries) -> tuple[pd.DataFrame, set[str
     except LabelError:
         raise
     except Exception as error:  # GDAL, Arrow, GEOS and PROJ each have errors of their own
-        reason = str(error).strip().split("\n")[0]
         raise LabelError(
-            f"{path.name}: cannot be read as a vector file ({reason}).",
+            f"{path.name}: cannot be read as a vector file ({first_line(error)}).",
             fix="Give a GeoJSON, GeoPackage, FlatGeobuf or GeoParquet of the buildings, as QGIS or ogr2ogr writes it.",
         ) from error
     if geometry.crs is None:

@@ -58,6 +58,7 @@ class ImportedPairs:
         kept: how many of them were there before.
         buildings: outlines in all.
         slivers: parts of masks left out as too small, of the pairs that were made now.
+        min_area_px: how many pixels would have been enough.
         without_mask: names of images left out for want of a mask.
         without_image: names of masks left out for want of an image.
         others: tiles that lie there besides, of other pairs imported before.
@@ -69,6 +70,7 @@ class ImportedPairs:
     kept: int
     buildings: int
     slivers: int
+    min_area_px: float
     without_mask: tuple[str, ...]
     without_image: tuple[str, ...]
     others: tuple[str, ...]
@@ -114,7 +116,7 @@ def import_pairs(
     aoi: str,
     bounds: Path | None = None,
     crs: str | None = None,
-    min_area_px: float = MIN_AREA_PX,
+    min_area_px: float | None = None,
     threads: int | None = None,
 ) -> ImportedPairs:
     """Write pairs of image and mask as tiles and labels of an AOI.
@@ -130,7 +132,7 @@ def import_pairs(
         bounds: CSV with the columns file, west, south, east, north (degrees), for images without a georeference of
             their own (or a wrong one); other columns are passed over.
         crs: of images with a world file, such as `EPSG:32630`.
-        min_area_px: parts of a mask of fewer pixels are left out.
+        min_area_px: parts of a mask of fewer pixels are left out; `MIN_AREA_PX` when None.
         threads: pairs at a time; as many as there are cores when None.
 
     Raises:
@@ -139,6 +141,7 @@ def import_pairs(
             the next run.
     """
     spelt = _spelt(aoi)
+    min_area_px = MIN_AREA_PX if min_area_px is None else min_area_px
     if crs is not None:
         read_crs(crs)
     pairs = find_pairs(images, masks)
@@ -171,6 +174,7 @@ def import_pairs(
         kept=sum(one.kept for one in made),
         buildings=sum(one.buildings for one in made),
         slivers=sum(one.slivers for one in made),
+        min_area_px=min_area_px,
         without_mask=pairs.without_mask,
         without_image=pairs.without_image,
         others=tuple(sorted(path.name for path in folder.glob("3band/*.tif") if path.name not in of_these)),

@@ -21,7 +21,7 @@ AOI_11_Packed:
   md5: 0123456789abcdef0123456789abcdef
   images: "imagery/{tile}.tif"
   summary: labels.csv         # instead of labels: one table of all tiles, with SpaceNet's columns, or one vector
-                              # file (.geojson, .gpkg, .fgb, .parquet), in any CRS
+                              # file (.geojson, .json, .gpkg, .fgb, .parquet), in any CRS
 
 AOI_12_Mirrored:
   bucket: my-bucket
@@ -45,6 +45,7 @@ import yaml
 from footprint_pipeline.errors import MissingKeyError, SettingsError
 from footprint_pipeline.files import atomic_path, locked
 from footprint_pipeline.spacenet.areas import MAPS, Aoi, Part, Patterns, Source, is_archive, is_valid_name, normal_uri
+from footprint_pipeline.yaml_files import Loader, read_mapping
 
 USER_FILE = "aois.yaml"
 _SOURCE = {"source", "bucket", "key", "prefix", "size", "md5", "unpacked"}
@@ -142,21 +143,9 @@ def _dumped(entries: dict[str, Any]) -> str:
 
 def _parsed(text: str) -> object:
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - it is a safe one
+        return yaml.load(text, Loader)  # noqa: S506 - a safe one
     except yaml.YAMLError:
         return None
-
-
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
-    """Refuses a key that stands twice, of which the first would be lost."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = set()
-        for key, _ in node.value:
-            if key.value in keys:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
-            keys.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def _told(source: Source) -> dict[str, Any]:
@@ -168,20 +157,7 @@ def _told(source: Source) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, object]:
     fix = f"Correct {path}: each entry is NAME: {{source: FOLDER, ARCHIVE or s3:// URI}}."
-    try:
-        entries = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a safe one
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or type(error).__name__
-        raise SettingsError(f"{path}{where}: cannot be read as YAML ({reason}).", fix=fix) from error
-    if entries is None:
-        return {}
-    if not isinstance(entries, dict):
-        raise SettingsError(f"{path}: holds a {type(entries).__name__}, not a mapping of AOIs.", fix=fix)
-    return {str(name): entry for name, entry in entries.items()}
+    return {str(name): entry for name, entry in read_mapping(path, fix=fix, missing_ok=True).items()}
 
 
 class _Entry:

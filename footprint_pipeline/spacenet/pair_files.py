@@ -15,8 +15,9 @@ import rasterio
 from rasterio.enums import ColorInterp, Compression
 from rasterio.errors import CRSError, RasterioError
 
-from footprint_pipeline.errors import SourceError
+from footprint_pipeline.errors import SourceError, first_line
 from footprint_pipeline.footprints.bands import is_palette, looked_up, read_rgb
+from footprint_pipeline.many import listed
 
 Bounds = tuple[float, float, float, float]
 """West, south, east, north, degrees."""
@@ -66,8 +67,9 @@ def find_pairs(images: Path, masks: Path) -> Pairs:
     image_of, mask_of = _by_stem(images), _by_stem(masks)
     both = sorted(image_of.keys() & mask_of.keys())
     if not both:
+        seen, drawn = (listed(path.name for path in files.values()) or "none" for files in (image_of, mask_of))
         raise SourceError(
-            f"No image of {images} ({_some(image_of)}) has a mask in {masks} ({_some(mask_of)}).",
+            f"No image of {images} ({seen}) has a mask in {masks} ({drawn}).",
             fix=f"An image and its mask have the same name, up to the suffix: {', '.join(sorted(_SUFFIXES))}.",
         )
     return Pairs(
@@ -188,8 +190,9 @@ def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
         with rasterio.open(path) as source:
             yield source
     except (RasterioError, ValueError) as error:  # ValueError: bands of several types, or none
-        reason = str(error).partition("\n")[0]
-        raise SourceError(f"{path}: cannot be read ({reason}).", fix="Fetch it again, or remove it.") from None
+        raise SourceError(
+            f"{path}: cannot be read ({first_line(error)}).", fix="Fetch it again, or remove it."
+        ) from None
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
@@ -205,8 +208,3 @@ def _by_stem(folder: Path) -> dict[str, Path]:
                 )
             found[path.stem] = path
     return found
-
-
-def _some(files: dict[str, Path]) -> str:
-    names = [path.name for path in files.values()]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "none"

@@ -115,8 +115,8 @@ def _told_apart(uri: str, aoi: Aoi, s3: S3, *, whole: bool) -> list[str]:
     ]  # fmt: skip
 
 
-def resolve_source(text: str | Sequence[str], home: Path) -> Aoi:
-    """The AOI that a user means: a name of the catalogue, a folder, archives (one or several), or an s3:// URI.
+def resolve_source(text: str, home: Path) -> Aoi:
+    """The AOI that a user means: a name of the catalogue, a folder, an archive, or an s3:// URI.
 
     The name of an AOI that is not in the catalogue is read off its folders, tiles or file name.
 
@@ -125,22 +125,19 @@ def resolve_source(text: str | Sequence[str], home: Path) -> Aoi:
         SettingsError: the user's catalogue is broken.
     """
     catalog = load_catalog(home)
-    texts = (text,) if isinstance(text, str) else tuple(text)
-    if len(texts) == 1 and texts[0] in catalog:
-        return catalog[texts[0]]
-    uris = tuple(normal_uri(given, Path.cwd()) for given in texts)
+    if text in catalog:
+        return catalog[text]
+    uri = normal_uri(text, Path.cwd())
     for known in catalog.values():
         for source in known.sources:
-            if source.uris == uris:
+            if source.uris == (uri,):
                 return known if source == known.sources[0] else replace(known, sources=(source,))
-    for given, uri in zip(texts, uris, strict=True):
-        _check_exists(given, uri, list(catalog))
-    first = uris[0]
-    if not first.startswith("s3://") and Path(first).is_dir():
-        name = discover(Path(first)).aoi
+    _check_exists(text, uri, list(catalog))
+    if not uri.startswith("s3://") and Path(uri).is_dir():
+        name = discover(Path(uri)).aoi
     else:
-        name = aoi_name([uris[0]]) or _plain_name(first)
-    return Aoi(name, name, (Source(tuple(Part(uri) for uri in uris)),))
+        name = aoi_name([uri]) or _plain_name(uri)
+    return Aoi(name, name, (Source((Part(uri),)),))
 
 
 def resolve_sources(sources: Sequence[str], names: Sequence[str], home: Path) -> list[Aoi]:

@@ -119,14 +119,7 @@ def collect_polygons(
 
 def draw_masks(folder: AoiFolder, spec: MaskSpec = MaskSpec()) -> MaskSummary:
     """Write a mask for every tile of an AOI."""
-
-    def progress(done: int, total: int) -> None:
-        if done == total or done % 500 == 0:
-            log.info("%s: %d of %d masks", folder.folder.name, done, total)
-
-    return write_masks(
-        read_polygon_table(folder.polygons), read_tile_index(folder.tiles), folder.masks, spec=spec, progress=progress
-    )
+    return write_masks(read_polygon_table(folder.polygons), read_tile_index(folder.tiles), folder.masks, spec=spec)
 
 
 def split_tiles(folder: AoiFolder, spec: SplitSpec, *, assigned: Path | None = None) -> tuple[pd.DataFrame, str]:

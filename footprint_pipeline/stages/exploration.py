@@ -134,7 +134,7 @@ def log_report(settings: Settings, report: DatasetReport) -> tuple[str, str] | N
         Ids of the experiment and of the run; None, with a warning in the log, when MLflow is away.
     """
     # MLflow is set up by the registry, so it comes first.
-    from footprint_pipeline.registry import experiment_id, first_line, without_credentials
+    from footprint_pipeline.registry import experiment_id, safe_line, without_credentials
 
     import mlflow  # isort: skip
     from mlflow.entities import Metric, RunTag
@@ -165,7 +165,7 @@ def log_report(settings: Settings, report: DatasetReport) -> tuple[str, str] | N
     except (MlflowException, RegistryError, OSError) as error:
         log.warning(
             "The report on %s is written, but MLflow at %s does not take it (%s).",
-            aoi, without_credentials(uri), first_line(error),
+            aoi, without_credentials(uri), safe_line(error),
         )  # fmt: skip
         return None
     return made_in, run_id

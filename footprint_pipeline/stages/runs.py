@@ -4,7 +4,7 @@ import logging
 import tempfile
 from pathlib import Path
 
-from footprint_pipeline.registry import first_line  # sets MLflow up before it is imported
+from footprint_pipeline.registry import safe_line  # sets MLflow up before it is imported
 from footprint_pipeline.settings import Settings
 
 from mlflow import MlflowClient  # isort: skip
@@ -26,5 +26,5 @@ def last_validation_picture(settings: Settings, run_id: str) -> bytes | None:
         with tempfile.TemporaryDirectory() as scratch:
             return Path(client.download_artifacts(run_id, max(found), scratch)).read_bytes()
     except (MlflowException, OSError) as error:
-        log.warning("No picture of run %s can be shown: %s", run_id, first_line(error))
+        log.warning("No picture of run %s can be shown: %s", run_id, safe_line(error))
         return None

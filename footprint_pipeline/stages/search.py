@@ -21,7 +21,7 @@ from footprint_pipeline.errors import FootprintError, SettingsError, TrainingErr
 from footprint_pipeline.model.checkpoints import alone_in
 from footprint_pipeline.model.search_space import OBJECTIVES, Choices, Range, SearchSpec, own_point, recipe_at
 from footprint_pipeline.model.spec_fields import plain
-from footprint_pipeline.registry import first_line, unanswered  # sets MLflow up before it is imported
+from footprint_pipeline.registry import safe_line, unanswered  # sets MLflow up before it is imported
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.data import data_digest
 from footprint_pipeline.stages.scoring import load_manifest
@@ -122,8 +122,8 @@ def _one_trial(
         of_the_point = isinstance(error, TrainingError | SettingsError)
         if not of_the_point and isinstance(error, FootprintError | MlflowException | OSError):
             raise  # the same trial is begun again when the search goes on
-        log.warning("Trial %d failed: %s", trial.number, first_line(error))
-        trial.set_user_attr("error", first_line(error))
+        log.warning("Trial %d failed: %s", trial.number, safe_line(error))
+        trial.set_user_attr("error", safe_line(error))
         study.tell(trial, state=TrialState.FAIL)
         if not of_the_point:
             raise

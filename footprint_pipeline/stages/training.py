@@ -43,7 +43,7 @@ from footprint_pipeline.model.spec_files import to_yaml
 from footprint_pipeline.model.tensorboard import EventFile
 from footprint_pipeline.model.training import train
 from footprint_pipeline.model.unet import describe
-from footprint_pipeline.registry import first_line
+from footprint_pipeline.registry import safe_line
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.data import data_digest
 from footprint_pipeline.stages.live import ToMlflow, ToTensorBoard, bar_or_lines
@@ -143,7 +143,7 @@ def train_unet(
                         raise
                     raise TrainingError(
                         f"There is not enough memory for {spec.batch_size} chips of {spec.chip_size} px a step "
-                        f"({first_line(error)}).",
+                        f"({safe_line(error)}).",
                         fix="Lower batch_size or chip_size, or take a smaller network.",
                     ) from error
             run.log_picture("training/learning_curves.png", reports.learning_curves(result.history))

@@ -1,4 +1,5 @@
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import shapely
 from rasterio.features import rasterize
 from shapely import affinity
 
+from footprint_pipeline.dataset import masks
 from footprint_pipeline.dataset.masks import (
     MaskSpec,
     draw_mask,
@@ -22,6 +24,7 @@ from footprint_pipeline.dataset.masks import (
 from footprint_pipeline.dataset.polygons import build_polygon_table
 from footprint_pipeline.dataset.tiles import index_tiles
 from footprint_pipeline.errors import DatasetError
+from footprint_pipeline.files import write_if_other
 from footprint_pipeline_tests.dataset.conftest import UTM, degrees, labels, metres, on_ground, write_image
 
 HEIGHT, WIDTH = 90, 110
@@ -63,13 +66,8 @@ def test_masks_are_gdals_own_of_the_labels_on_the_ground(tmp_path: Path, crs: st
         for i, shape in enumerate(scattered(tile))
     ]
     table = labels(rows)
-    seen: list[tuple[int, int]] = []
     summary = write_masks(
-        build_polygon_table(table, tiles).table,
-        tiles,
-        tmp_path / "masks",
-        spec=MaskSpec(border_m=0, contact_m=0),
-        progress=lambda *at: seen.append(at),
+        build_polygon_table(table, tiles).table, tiles, tmp_path / "masks", spec=MaskSpec(border_m=0, contact_m=0)
     )
     total = 0
     for tile, name in enumerate(names):
@@ -89,7 +87,6 @@ def test_masks_are_gdals_own_of_the_labels_on_the_ground(tmp_path: Path, crs: st
             assert source.descriptions == ("building",)
     assert total > 1000
     assert (summary.tiles, summary.pixels, summary.building_pixels) == (4, 4 * HEIGHT * WIDTH, total)
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     index = read_mask_index(tmp_path / "masks")
     assert list(index.columns) == ["tile_id", "building_pixels", "building_share"]
     assert list(index["tile_id"]) == names
@@ -216,28 +213,39 @@ def test_a_band_needs_a_distance(metres: float) -> None:
         MaskSpec(contact_m=metres)
 
 
-def test_a_run_that_was_interrupted_leaves_whole_masks_and_no_index_and_the_next_completes(tmp_path: Path) -> None:
+def test_a_run_that_was_interrupted_leaves_whole_masks_and_no_index_and_the_next_completes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = np.full((20, 20, 3), 80, np.uint8)
-    names = [f"t{number}" for number in range(6)]
+    names = [f"t{number:02}" for number in range(40)]
     tiles = index_tiles([(name, write_image(tmp_path / f"{name}.tif", image)) for name in names], aoi="Rio").table
     table = build_polygon_table(
         labels([(name, 1, on_ground(shapely.box(2, 2, 5, 5), degrees())) for name in names]), tiles
     ).table
     folder = tmp_path / "masks"
-    write_masks(table, tiles, folder)
+    write_masks(gpd.GeoDataFrame(table.iloc[:0]), tiles, folder)
+    begun: list[Path] = []
 
-    def stop(done: int, total: int) -> None:
-        if done == 3:
+    def write(target: Path, content: bytes) -> None:
+        begun.append(target)
+        if target.stem == names[3]:
             raise KeyboardInterrupt
+        write_if_other(target, content)
+        if target.stem > names[3]:
+            time.sleep(0.1)
 
-    with pytest.raises(KeyboardInterrupt):
-        write_masks(table, tiles, folder, progress=stop)
+    with monkeypatch.context() as patched:
+        patched.setattr(masks, "write_if_other", write)
+        with pytest.raises(KeyboardInterrupt):
+            write_masks(table, tiles, folder)
     with pytest.raises(DatasetError, match=r"masks\.parquet: there is no index .* not complete\.\n.*Materialize"):
         read_mask_index(folder)
     assert {path.name for path in folder.iterdir()} == {f"{name}.tif" for name in names}
-    assert all(read_mask(folder / f"{name}.tif").sum() == 9 for name in names)
+    left = {name: read_mask(folder / f"{name}.tif").sum() for name in names}
+    assert {name for name, pixels in left.items() if pixels == 9} == {path.stem for path in begun} - {names[3]}
+    assert len(begun) < len(names)
     write_masks(table, tiles, folder)
-    assert read_mask_index(folder)["building_pixels"].tolist() == [9] * 6
+    assert read_mask_index(folder)["building_pixels"].tolist() == [9] * len(names)
 
 
 def test_an_index_of_other_masks_is_refused(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_no_champion_in_the_registry(tmp_path: Path, city: CitySummary, footprin
         (("predict", "--at", "here"), 1, "not LAT,LON"),
         (("predict", "--at", "5,5", "--tolerance", "2"), 2, "tolerance"),
         (("run", "--epochs", "0"), 1, "epochs is 0"),
-        (("run", "--spec", "nowhere.yaml"), 1, "nowhere.yaml cannot be read"),
+        (("run", "--spec", "nowhere.yaml"), 1, "nowhere.yaml: cannot be read"),
         (("run", "--source", "AOI_1_Rio", "--aoi", "A", "--aoi", "B"), 1, "1 sources, but 2 names"),
         (("run", "--aoi", "AOI_1_Ryo"), 1, "Did you mean AOI_1_Rio?"),
         (("run", "--size", "100"), 1, "Chip size 100 is no multiple"),

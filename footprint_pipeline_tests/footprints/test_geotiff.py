@@ -1,11 +1,13 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import rasterio
 from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
 from rasterio.transform import Affine, from_bounds, from_origin
 from rasterio.warp import calculate_default_transform, reproject, transform
 
@@ -297,11 +299,14 @@ def test_files_that_cannot_serve_are_refused_at_the_start(tmp_path: Path) -> Non
         GeoTiffImagery(tmp_path / "lost.tif")
 
 
-def test_a_file_that_breaks_later_is_the_providers_failure(tmp_path: Path) -> None:
+def test_a_file_that_breaks_later_is_the_providers_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_city(tmp_path / "city.tif", Bounds(-43.2, -22.9, -43.198, -22.898), [])
     imagery = GeoTiffImagery(path)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ImageryError, match=r"city\.tif: cannot be read"):
+        imagery.read(tile_at(-43.199, -22.899, 18).bounds_3857, 64, 64)
+    monkeypatch.setattr(imagery, "_read", Mock(side_effect=RasterioError))
+    with pytest.raises(ImageryError, match=r"city\.tif: cannot be read \(RasterioError\)"):
         imagery.read(tile_at(-43.199, -22.899, 18).bounds_3857, 64, 64)
 
 

@@ -11,7 +11,7 @@ from footprint_pipeline.footprints.imagery import open_imagery, open_sources
 from footprint_pipeline.footprints.mercator import Bounds, tile_at
 from footprint_pipeline.footprints.sources import ImagerySources, SourceSpec
 from footprint_pipeline.footprints.tile_cache import FILE
-from footprint_pipeline.footprints.xyz import MapboxImagery, XyzImagery
+from footprint_pipeline.footprints.xyz import XyzImagery
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import TileServer, http_server, write_city
 
@@ -61,9 +61,9 @@ def test_a_file_names_sources_of_every_kind(tmp_path: Path, monkeypatch: pytest.
     city, world = found.choose("city"), found.choose("world")
     assert isinstance(city, GeoTiffImagery)
     assert (city.name, city.attribution, city.date) == ("city", "© the city", "2024-05-01")
-    assert isinstance(world, MapboxImagery)
+    assert isinstance(world, XyzImagery)
     assert "Mapbox" in world.attribution
-    assert TOKEN not in repr([found, dict(found), vars(found.default)])
+    assert TOKEN not in repr([found, dict(found), vars(found.default), vars(world)])
 
 
 def test_the_first_is_the_default_and_an_unknown_one_is_the_askers_mistake(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
+import openvino as ov
 import pytest
 
 from footprint_pipeline.errors import ModelError
@@ -101,8 +103,11 @@ def test_a_spec_from_before_there_were_precisions_heads_and_seeds_is_served_as_e
     assert old(np.zeros((1, 16, 16, 3), np.float32)).shape == (1, 16, 16, 1)
 
 
-def test_a_broken_model_names_its_folder(tmp_path: Path) -> None:
+def test_a_broken_model_names_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_model(tmp_path)
     (tmp_path / "model.xml").write_text("<net")
     with pytest.raises(ModelError, match=r"OpenVINO cannot load model\.xml"):
+        Runtime(tmp_path)
+    monkeypatch.setattr(ov.Core, "read_model", Mock(side_effect=RuntimeError))
+    with pytest.raises(ModelError, match=r"OpenVINO cannot load model\.xml \(RuntimeError\)"):
         Runtime(tmp_path)

@@ -4,19 +4,22 @@ import time
 import traceback
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import SecretStr
 
 from footprint_pipeline.errors import ImageryError, NoImageryError, RequestError, SettingsError
-from footprint_pipeline.footprints import xyz
+from footprint_pipeline.footprints import sources, xyz
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.imagery import open_imagery
 from footprint_pipeline.footprints.mercator import Bounds, Tile, tile_at, to_wgs84
 from footprint_pipeline.footprints.patch import TooCoarseError, check_resolution
+from footprint_pipeline.footprints.sources import SourceSpec
+from footprint_pipeline.footprints.tile_cache import TileCache
 from footprint_pipeline.footprints.tile_client import PARALLEL, TileClient
-from footprint_pipeline.footprints.xyz import MapboxImagery, XyzImagery
+from footprint_pipeline.footprints.xyz import XyzImagery
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import Answers, TileServer, http_server, png, write_city
 
@@ -264,7 +267,7 @@ def test_a_patch_tells_the_resolution_it_was_read_at_and_its_date() -> None:
 
 
 def test_mapbox_is_asked_as_it_wants_and_the_token_stays_secret(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     spoken: list[str] = []
@@ -277,8 +280,8 @@ def test_mapbox_is_asked_as_it_wants_and_the_token_stays_secret(
 
     server = Mapbox([], side=512)
     with http_server(server):
-        monkeypatch.setattr(xyz, "MAPBOX", xyz.MAPBOX.replace("https://api.mapbox.com", server.address))
-        imagery = MapboxImagery(SecretStr(TOKEN), retries=1)
+        monkeypatch.setattr(sources, "MAPBOX", xyz.MAPBOX.replace("https://api.mapbox.com", server.address))
+        imagery = SourceSpec(mapbox=TOKEN).open(cache=TileCache(tmp_path, limit_bytes=1 << 20))
         patch = imagery.read(AREA, 512, 512)
         assert server.asked[0][0] == f"/v4/mapbox.satellite/18/{HERE.x}/{HERE.y}@2x.png?access_token={TOKEN}"
         server.side = 0
@@ -295,6 +298,9 @@ def test_mapbox_is_asked_as_it_wants_and_the_token_stays_secret(
     logged = [record.getMessage() for record in caplog.records]
     assert any('"GET /… HTTP/1.1" 401' in line for line in logged)
     assert not [text for text in spoken + logged if TOKEN in text]
+    renewed = SourceSpec(mapbox="pk.renewed").open(cache=TileCache(tmp_path))
+    assert renewed.read(AREA, 512, 512).source == patch.source  # what is kept is not called by the token
+    assert not any(TOKEN.encode() in file.read_bytes() for file in tmp_path.iterdir())
 
 
 def test_the_settings_open_the_imagery_they_name(tmp_path) -> None:
@@ -305,7 +311,9 @@ def test_the_settings_open_the_imagery_they_name(tmp_path) -> None:
     tiles = open_imagery(Settings(imagery="https://user:pw@tiles.example.com/key/{z}/{x}/{y}", imagery_attribution="©"))
     assert isinstance(tiles, XyzImagery)
     assert tiles.name == "tiles.example.com"
-    assert isinstance(open_imagery(Settings(imagery="mapbox", mapbox_access_token=SecretStr(TOKEN))), MapboxImagery)
+    mapbox = open_imagery(Settings(imagery="mapbox", mapbox_access_token=SecretStr(TOKEN)))
+    assert (repr(mapbox), mapbox.zooms) == ("XyzImagery('Mapbox satellite')", (0, 20))
+    assert "Mapbox" in mapbox.attribution
     with pytest.raises(SettingsError, match="MAPBOX_ACCESS_TOKEN"):
         open_imagery(Settings(imagery="mapbox", mapbox_access_token=None))
     with pytest.raises(SettingsError, match=r"gone\.tif"):

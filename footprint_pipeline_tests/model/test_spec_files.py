@@ -66,9 +66,9 @@ def test_what_a_recipe_leaves_out_has_its_default(tmp_path: Path) -> None:
         ("augmentation: {scale: [1, 2, 3]}", "augmentation.scale is [1, 2, 3]"),
         ("loss: mse", "No loss is called 'mse'.\n  Choose one of bce"),
         ("epochs: 0", "epochs is 0"),
-        ("epochs: 1\nbatch_size: 2\nepochs: 3", "line 3 cannot be read as YAML (epochs stands twice)"),
+        ("epochs: 1\nbatch_size: 2\nepochs: 3", ", line 3: cannot be read as YAML (epochs stands twice)"),
         ("epochs: [1", "cannot be read as YAML"),
-        ("- epochs", "holds no names with values"),
+        ("- epochs", "holds a list, not names with values"),
         ("1: 2", "nothing is called 1"),
     ],
 )
@@ -82,7 +82,7 @@ def test_a_recipe_that_cannot_be_is_named_with_field_and_way_out(tmp_path: Path,
 
 
 def test_a_recipe_that_is_missing_or_no_text(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"nowhere.yaml cannot be read \(No such file") as caught:
+    with pytest.raises(SettingsError, match=r"nowhere.yaml: cannot be read \(No such file") as caught:
         read_spec(tmp_path / "nowhere.yaml")
     assert "configs/" in caught.value.fix
     (tmp_path / "model.keras").write_bytes(b"PK\x03\x04\xff\xfe\x00")

@@ -118,7 +118,7 @@ def test_ones_own_copy_takes_the_place_of_a_built_in_area(tmp_path: Path) -> Non
     ("text", "message"),
     [
         ("mine: {source: [", "line 1: cannot be read as YAML"),
-        ("- a\n- b\n", "holds a list, not a mapping"),
+        ("- a\n- b\n", "holds a list, not names with values"),
         ("mine: 3", "AOI 'mine': must be a mapping"),
         ("mine: {title: x}", "AOI 'mine': 'source' is missing"),
         ("mine: {source: 4}", "AOI 'mine': 'source' is missing or not text"),

@@ -18,10 +18,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from footprint_pipeline.dataset import masks
 from footprint_pipeline.dataset.augmentation import AugmentationSpec
 from footprint_pipeline.dataset.caching import build_cache
-from footprint_pipeline.dataset.masks import write_masks
-from footprint_pipeline.dataset.polygons import read_polygon_table
 from footprint_pipeline.dataset.spec import MaskSpec, PolygonSpec, SplitSpec
 from footprint_pipeline.dataset.splits import read_manifests
 from footprint_pipeline.dataset.tiles import TileIndex, changed_images, read_tile_index, write_tile_index
@@ -71,15 +70,14 @@ def nobody_minds_sigterm() -> Iterator[None]:
     signal.signal(signal.SIGTERM, former)
 
 
-def test_masks_that_are_not_those_of_the_labels_are_not_learned(tmp_path: Path) -> None:
+def test_masks_that_are_not_those_of_the_labels_are_not_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = prepare_city(tmp_path)
-
-    def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
-    polygons, tiles = read_polygon_table(folder.polygons), read_tile_index(folder.tiles)
-    with pytest.raises(KeyboardInterrupt):
-        write_masks(polygons, tiles, folder.masks, spec=MaskSpec(border_m=2.0), progress=stop)
+    with monkeypatch.context() as patched:
+        patched.setattr(masks, "write_if_other", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            draw_masks(folder, MaskSpec(border_m=2.0))
     with pytest.raises(DatasetError, match="not complete"):
         train_unet(Settings(home=tmp_path), SPEC, [], tags={})
     draw_masks(folder)

@@ -18,6 +18,7 @@ from footprint_pipeline.dataset.splits import read_manifests
 from footprint_pipeline.dataset.tiles import read_tile_index
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.lake import AoiFolder
+from footprint_pipeline.many import listed
 
 
 @dataclass(frozen=True)
@@ -157,9 +158,7 @@ class PreparedAoi:
 
 def named(ids: Iterable[object], *, shown: int = 3) -> str:
     """The first few of some names, as Markdown, and how many more there are."""
-    names = [f"`{name}`" for name in ids]
-    more = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
+    return listed((f"`{name}`" for name in ids), shown=shown)
 
 
 def counted(ids: Iterable[object], thing: str = "tile") -> str:

@@ -3,13 +3,13 @@
 import dagster as dg
 import pandas as pd
 
-from footprint_pipeline.evaluation.spec import SweepSpec
+from footprint_pipeline.evaluation.spec import RULES, SweepSpec
 from footprint_pipeline.handover import TestEvaluation, ToleranceSweep, TrainedUnet
 from footprint_pipeline.orchestration.configs import config_of
 from footprint_pipeline.orchestration.resources import Workplace
 
 
-class SweepConfig(config_of(SweepSpec())):  # type: ignore[misc]
+class SweepConfig(config_of(SweepSpec(), choices={"rule": RULES})):  # type: ignore[misc]
     """How the tolerance and the seed level are chosen."""
 
 

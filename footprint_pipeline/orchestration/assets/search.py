@@ -1,6 +1,7 @@
 """The best recipe of many: a search of hyperparameters."""
 
 from pathlib import Path
+from typing import Literal
 
 import dagster as dg
 from pydantic import Field
@@ -24,7 +25,9 @@ class SearchConfig(dg.Config):
     trials: int = Field(
         20, description="How many trials the study holds at the end, those of earlier runs included.", ge=1
     )
-    objective: str = Field(_DEFAULT.objective, description=_SAYS["objective"] + f" One of {', '.join(OBJECTIVES)}.")
+    objective: Literal[tuple(OBJECTIVES)] = Field(  # type: ignore[valid-type]
+        _DEFAULT.objective, description=_SAYS["objective"]
+    )
     max_minutes_per_trial: float | None = Field(None, description=_SAYS["max_minutes_per_trial"])
     seed: int = Field(_DEFAULT.seed, description=_SAYS["seed"])
     study: str | None = Field(

@@ -24,14 +24,13 @@ from rasterio import Affine
 
 from footprint_pipeline.errors import SettingsError, SourceError
 from footprint_pipeline.files import atomic_folder
+from footprint_pipeline.spacenet.catalog import SYNTHETIC
 from footprint_pipeline.spacenet.synthetic.blocks import lay_out
 from footprint_pipeline.spacenet.synthetic.files import spacenet_wkt, to_wgs84, write_geojson, write_image
 from footprint_pipeline.spacenet.synthetic.render import render
 
-AOI_NAME = "AOI_0_Synthetic"
-
 _FORMAT = 1  # raise it when the same spec gives another city
-_PREFIX = AOI_NAME.upper()
+_PREFIX = SYNTHETIC.upper()
 _WGS84 = Geod(ellps="WGS84")
 _SMALLEST_PART_PX = 1.0
 _NEAR_PX = 150.0

@@ -295,7 +295,7 @@ def _check_size(bounds_3857: Bounds, pixel: float, gsd_m: float) -> None:
         coarsest = math.ceil(math.log2(tile_side(0) / side))
         largest_km2 = math.floor(MAX_PIXELS * gsd_m**2 / 1e4) / 100
         raise AreaTooLargeError(
-            f"The area is {width:,} × {height:,} px at the model's {gsd_m:g} m a pixel; one request may ask for "
+            f"The area is {width:,} × {height:,} px at the model's {gsd_m:.3g} m a pixel; one request may ask for "
             f"{MAX_PIXELS:,} px at most, {MAX_SIDE_PX:,} px to a side.",
             fix=f"Ask for zoom {coarsest} or finer."
             if _is_tile(bounds_3857)

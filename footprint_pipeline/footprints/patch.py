@@ -103,7 +103,7 @@ def check_resolution(source: str, seen_m: float | None, gsd_m: float) -> None:
     if seen_m is not None and seen_m > COARSEST * gsd_m:
         raise TooCoarseError(
             f"{source}: pixels of {seen_m:.2f} m on the ground are too coarse for this model, which works "
-            f"at {gsd_m:g} m and takes up to {COARSEST * gsd_m:g} m.",
+            f"at {gsd_m:.3g} m and takes up to {COARSEST * gsd_m:.3g} m.",
             fix="Ask a source with finer imagery, or raise its finest zoom (max_zoom, FOOTPRINT_IMAGERY_MAX_ZOOM) if "
             "it has finer tiles.",
         )

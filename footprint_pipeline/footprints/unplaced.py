@@ -119,7 +119,7 @@ def _resampled(patch: Patch, gsd_m: float) -> Patch:
     height, width = (max(1, round(side * patch.gsd_m / gsd_m)) for side in patch.valid.shape)
     if height * width > MAX_PIXELS:
         raise RequestError(
-            f"The image is {width:,} × {height:,} px at the model's {gsd_m:g} m a pixel; {MAX_PIXELS:,} px are the "
+            f"The image is {width:,} × {height:,} px at the model's {gsd_m:.3g} m a pixel; {MAX_PIXELS:,} px are the "
             "most that one request may ask for.",
             fix="Give a part of it.",
         )

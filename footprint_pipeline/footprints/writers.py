@@ -20,6 +20,8 @@ from footprint_pipeline.footprints.unplaced import UnplacedExtraction
 DECIMALS = 7
 _PX_DECIMALS = 2
 PIXELS = "pixels, x to the right and y down from the upper left corner"
+_LEAST_PART = 0.01
+"""Of a building, a part that falls off it by rounding: a smaller one is a splinter, not a building."""
 _PLACE_DEG, _PLACE_PX = 2e-5, 8.0
 """Side of the cells that ids tell the places of centroids by: degrees, two metres of latitude, and pixels."""
 
@@ -106,7 +108,7 @@ def out_of_domain(profile: InputProfile) -> dict[str, float]:
 def rounded(polygons: np.ndarray, *, decimals: int = DECIMALS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The polygons on a grid, as a rule of 1e-7 degrees (a centimetre), valid and right-handed.
 
-    Where one is narrower than the grid it may fall apart into several; slivers vanish.
+    Where one is narrower than the grid it may fall apart into several; parts under a hundredth of it vanish.
 
     Returns:
         Polygons, of which one each was made, int, and whether it is less than that one, bool; all of shape (M,).
@@ -126,7 +128,7 @@ def rounded(polygons: np.ndarray, *, decimals: int = DECIMALS) -> tuple[np.ndarr
         return shapely.orient_polygons(snapped), given, broken
     # Seldom: two walls have met.
     parts, of = shapely.get_parts(shapely.set_precision(polygons[broken], 10.0**-decimals), return_index=True)
-    drawn = shapely.area(parts) > 0
+    drawn = shapely.area(parts) > _LEAST_PART * shapely.area(polygons[broken])[of]
     parts, of = round_all(parts[drawn]), given[broken][of[drawn]]
     snapped, given = np.concatenate([snapped[~broken], parts]), np.concatenate([given[~broken], of])
     order = np.argsort(given, kind="stable")

@@ -98,6 +98,7 @@ def start_run(
     artifacts: Path | None,
     params: dict[str, object],
     tags: dict[str, str],
+    name: str | None = None,
     run_id: str | None = None,
     parent_run_id: str | None = None,
 ) -> Iterator[TrainingRun]:
@@ -111,6 +112,7 @@ def start_run(
         artifacts: folder for artifacts when the URI is a database; None leaves it to the server.
         params: what to log at once.
         tags: the same.
+        name: what the run is called, made up by MLflow when empty; one that goes on keeps its own.
         run_id: go on with this run, unless it is gone or finished.
         parent_run_id: run that it is a child of.
 
@@ -123,6 +125,7 @@ def start_run(
         unfinished = run_id if run_id and _is_unfinished(run_id, made_in) else None
         run = mlflow.start_run(
             run_id=unfinished,
+            run_name=None if unfinished else name,
             experiment_id=made_in,
             nested=parent_run_id is not None,
             parent_run_id=parent_run_id,

@@ -52,6 +52,9 @@ from footprint_pipeline.stages.weights import LEARNED_BEFORE, NOTHING_LEARNED, l
 
 log = logging.getLogger(__name__)
 
+_LONGEST_NAME = 100
+"""Of a run; an experiment may be on many areas."""
+
 
 def train_unet(
     settings: Settings,
@@ -128,6 +131,7 @@ def train_unet(
             artifacts=settings.mlflow_artifacts,
             params=params,
             tags={**tags, "aois": ",".join(names), "split_digest": stamp},
+            name=f"training on {', '.join(names)}"[:_LONGEST_NAME],
             run_id=remembered_run(folder),
             parent_run_id=parent_run_id,
         ) as run:

@@ -28,6 +28,7 @@ from serving.model_store import ModelStore
 
 FOUND = "2 buildings"
 GROUND = f"{Y + 0.0009}/{X + 0.0009}"
+AIM = "getComputedStyle(document.querySelector('#map'), '::after').content"
 MASK_PIXELS = """() => [...document.querySelectorAll('.leaflet-mask-pane canvas')].map(canvas => {
   const rgba = canvas.getContext('2d', {willReadFrequently: true}).getImageData(0, 0, 256, 256).data;
   return rgba.filter((value, at) => at % 4 === 3 && value).length;
@@ -465,6 +466,25 @@ def test_it_fits_a_phone(browser: Browser, service: str) -> None:
         found(page, "2 buildings,")
 
 
+def test_what_enter_asks_about_is_shown_to_those_who_use_keys(page: Page) -> None:
+    click_map(page)
+    found(page)
+    assert page.evaluate("document.activeElement.id") == "map"
+    assert page.evaluate(AIM) == "none"
+
+
+def test_the_view_is_asked_about_where_it_has_imagery(page: Page) -> None:
+    for _ in range(6):
+        page.get_by_role("button", name="Zoom out").click()
+        page.wait_for_timeout(300)
+    with page.expect_request("**/v1/footprints") as asked:
+        page.get_by_role("button", name="Find buildings in view").click()
+    west, south, east, north = asked.value.post_data_json["bbox"]
+    assert box(*ROOF).within(box(west, south, east, north))
+    assert max(east - west, north - south) * DEGREE_M < 500
+    found(page)
+
+
 def test_the_keyboard_is_enough(page: Page) -> None:
     def tab_to(selector: str) -> None:
         for _ in range(40):
@@ -478,6 +498,7 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     before = page.url
     page.keyboard.press("ArrowLeft")
     until(page, f"location.href !== {before!r}")
+    assert page.evaluate(AIM) == '""'
     page.keyboard.press("Enter")
     found(page)
     tab_to("#view")

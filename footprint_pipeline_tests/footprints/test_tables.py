@@ -144,7 +144,9 @@ def test_the_command_writes_the_form_that_the_file_is_named_for(
     suffix: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class OneVersion:
-        def __init__(self, *_: object) -> None: ...
+        @classmethod
+        def of(cls, settings: Settings) -> "OneVersion":
+            return cls()
 
         def resolve(self, *, alias: str) -> SimpleNamespace:
             return SimpleNamespace(version="3")

@@ -135,6 +135,19 @@ def test_a_footprint_that_rounding_splits_is_several_with_an_area_each(runtime: 
     assert [each["properties"]["area_px"] for each in found] == pytest.approx([100.0, 200.0])
 
 
+def test_a_splinter_that_rounding_breaks_off_is_no_building(runtime: Runtime) -> None:
+    splintered = shapely.union_all(
+        [
+            shapely.box(10.0, 50.0, 10.0001, 50.0001),
+            shapely.box(10.0001, 50.00005, 10.0002, 50.00005 + 2e-9),  # a neck far narrower than the grid
+            shapely.box(10.0002, 50.00004, 10.000204, 50.00006),
+        ]
+    )
+    assert len(shapely.get_parts(shapely.set_precision(splintered, 1e-7))) == 2
+    features = feature_collection(extraction(splintered), runtime.spec, model_version="1")["features"]
+    assert [shape(feature["geometry"]) for feature in features] == [shapely.box(10.0, 50.0, 10.0001, 50.0001)]
+
+
 def test_a_hole_that_shrinks_to_a_point_is_closed(runtime: Runtime) -> None:
     speck = [(10.05, 50.05), (10.05 + 1e-9, 50.05), (10.05, 50.05 + 1e-9)]
     house = shapely.Polygon(shapely.box(10, 50, 10.1, 50.1).exterior, [speck])

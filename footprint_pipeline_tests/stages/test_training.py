@@ -238,7 +238,7 @@ def test_a_terminated_training_goes_on_in_the_same_run(
     assert go(handed_on=lambda run_id: False) == (trained, history)
 
     run = mlflow.get_run(trained.run_id)
-    assert run.info.status == "FINISHED"
+    assert (run.info.status, run.info.run_name) == ("FINISHED", f"training on {AOI}")
     client = mlflow.MlflowClient()
     for name in ("loss", "val_f1", "learning_rate"):
         logged = client.get_metric_history(trained.run_id, name)

@@ -13,6 +13,14 @@ export function turnToMeet(bounds, others) {
   return [0, -360, 360].find((degrees) => turned(bounds, degrees).intersects(others));
 }
 
+// What two bounds that meet have in common.
+export function common(one, other) {
+  return L.latLngBounds(
+    [Math.max(one.getSouth(), other.getSouth()), Math.max(one.getWest(), other.getWest())],
+    [Math.min(one.getNorth(), other.getNorth()), Math.min(one.getEast(), other.getEast())],
+  );
+}
+
 // Bounds of Leaflet → what the service takes: within the world, to a centimetre.
 export function boxOf(bounds) {
   const [low, high] = [WORLD.getSouthWest(), WORLD.getNorthEast()];

@@ -1,6 +1,6 @@
 // The page: what is asked, when, and how it is told. Parts of it are in the other modules.
 
-import { boundsOf, boxOf, extentOf, turned, turnToMeet, WORLD } from "./bounds.js";
+import { boundsOf, boxOf, common, extentOf, turned, turnToMeet, WORLD } from "./bounds.js";
 import { drawing } from "./draw.js";
 import { CLASSES, Footprints, metres, summary } from "./footprints.js";
 import { credit, ImageryLayer, MaskLayer, maskZoom } from "./layers.js";
@@ -14,6 +14,7 @@ const LISTED = 200; // at first, and more of each time that is asked for
 
 const view = { area: null, tolerance: 0.5, min_area: 0, opacity: 0.35, outline: "raw", imagery: null };
 let sources = [];
+const shownSource = () => sources.find(({ name }) => name === view.imagery);
 let gsd = 0.5;
 const chosen = new Set(); // which sliders, by a person or a link; otherwise the tolerance is the model's at each place
 let imageryLayer = null;
@@ -89,8 +90,15 @@ function question(minArea) {
 }
 
 function around(latlng) {
-  const bounds = latlng.toBounds(CLICK_PX * gsd);
-  return askAbout(bounds);
+  return askAbout(latlng.toBounds(CLICK_PX * gsd));
+}
+
+// That of some bounds of which there is imagery; null where there is none.
+function withImagery(bounds) {
+  const whole = extentOf(shownSource());
+  if (!whole) return bounds;
+  const turn = turnToMeet(whole, bounds);
+  return turn === undefined ? null : common(bounds, turned(whole, turn));
 }
 
 function askAbout(asked) {
@@ -116,8 +124,7 @@ async function askAgain() {
   tell("Looking for buildings …");
   $("panel").setAttribute("aria-busy", "true");
   try {
-    const response = await ask("v1/footprints", { body: question(0), signal: mine.signal });
-    const collection = await response.json();
+    const collection = await (await ask("v1/footprints", { body: question(0), signal: mine.signal })).json();
     if (mine !== asking) return;
     footprints.show(collection, view.min_area);
     if (!chosen.has("tolerance")) { // it may have been chosen meanwhile
@@ -129,7 +136,7 @@ async function askAgain() {
     if (mine !== asking || problem.name === "AbortError") return;
     footprints.clear();
     tell(problem.kind === "no-imagery" ? "There is no imagery here." : "No answer.");
-    tellProblem(problem, askAgain);
+    tellProblem(problem, problem.status === 422 ? null : askAgain); // the same would be refused again
   }
   $("panel").removeAttribute("aria-busy");
   tellFootprints();
@@ -163,15 +170,8 @@ function forget() {
 }
 
 function showMask() {
-  const area = areaLayer.getBounds();
-  const whole = extentOf(sources.find(({ name }) => name === view.imagery)) || area;
-  const turn = turnToMeet(whole, area);
-  if (turn === undefined) return;
-  const extent = turned(whole, turn);
-  const bounds = L.latLngBounds(
-    [Math.max(area.getSouth(), extent.getSouth()), Math.max(area.getWest(), extent.getWest())],
-    [Math.min(area.getNorth(), extent.getNorth()), Math.min(area.getEast(), extent.getEast())],
-  );
+  const bounds = withImagery(areaLayer.getBounds());
+  if (!bounds) return;
   const zoom = maskZoom(bounds, gsd);
   maskLayer = new MaskLayer({
     bounds, imagery: view.imagery, tolerance: view.tolerance, opacity: view.opacity, pane: "mask", noWrap: true,
@@ -203,7 +203,7 @@ async function download(button) {
 // ---- imagery ----
 
 function showImagery() {
-  const source = sources.find(({ name }) => name === view.imagery);
+  const source = shownSource();
   for (const layer of [imageryLayer, extentLayer]) layer?.remove();
   extentLayer = null;
   const bounds = extentOf(source);
@@ -222,7 +222,7 @@ function showImagery() {
 }
 
 function tellImagery() {
-  const source = sources.find(({ name }) => name === view.imagery);
+  const source = shownSource();
   const bounds = extentOf(source);
   if (map.getZoom() < source.min_zoom) note("imagery", "Zoom in to see the imagery.");
   else if ((bounds && turnToMeet(bounds, map.getBounds()) === undefined) || !imageryLayer.shows()) note("imagery", "There is no imagery in view.");
@@ -260,7 +260,7 @@ function follow(fragment) {
   Object.assign(view, told);
   for (const name of Object.keys(told)) chosen.add(name);
   if (!sources.some(({ name }) => name === view.imagery)) view.imagery = sources[0].name;
-  const extent = extentOf(sources.find(({ name }) => name === view.imagery));
+  const extent = extentOf(shownSource());
   if (at) map.setView([at[1], at[2]], at[0], { animate: false });
   else if (area) map.fitBounds([[area[1], area[0]], [area[3], area[2]]], { animate: false });
   else if (extent) map.fitBounds(extent, { animate: false });
@@ -325,9 +325,13 @@ map.on("moveend", () => {
 map.getContainer().addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target === map.getContainer() && ready) around(map.getCenter());
 });
+// Leaflet gives the map the focus at every click; what Enter asks about is shown to those who use keys.
+for (const [event, keyed] of [["keyup", true], ["pointerdown", false]]) {
+  map.getContainer().addEventListener(event, ({ currentTarget }) => currentTarget.classList.toggle("keyed", keyed));
+}
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") pen.stop(); });
 $("draw").addEventListener("click", () => pen.toggle());
-$("view").addEventListener("click", () => { if (ready) askAbout(map.getBounds()); });
+$("view").addEventListener("click", () => { if (ready) askAbout(withImagery(map.getBounds()) ?? map.getBounds()); });
 
 function slider(id, name, act) {
   $(id).addEventListener("input", () => {
@@ -350,7 +354,7 @@ $("square").addEventListener("change", () => {
 $("imagery").addEventListener("change", () => {
   view.imagery = $("imagery").value;
   showImagery();
-  const extent = extentOf(sources.find(({ name }) => name === view.imagery));
+  const extent = extentOf(shownSource());
   if (extent && turnToMeet(extent, map.getBounds()) === undefined) map.fitBounds(extent);
   remember();
   if (view.area) askAbout(areaLayer.getBounds());

@@ -281,3 +281,12 @@ def test_a_look_leaves_its_input_alone() -> None:
     for seed in range(20):
         jitter_look(np.random.default_rng(seed), replace(AugmentationSpec(), blur_share=0.5), image)
     assert np.array_equal(image, before)
+
+
+def test_chips_are_softened_by_more_or_less() -> None:
+    rng, image = np.random.default_rng(0), np.full((33, 33, 3), 1, np.uint8)
+    image[16, 16] = 255
+    spec = replace(NONE, blur=2.0, blur_share=1.0)
+    peaks = {int(jitter_look(rng, spec, image.copy())[16, 16, 0]) for _ in range(40)}
+    assert min(peaks) < 20
+    assert max(peaks) > 150

@@ -370,3 +370,28 @@ def test_a_label_that_crosses_itself_only_in_pixels_is_repaired(tmp_path: Path) 
     assert placed.area == pytest.approx(
         touching.area / shapely.box(*touching.bounds).area * shapely.box(*placed.bounds).area, rel=0.01
     )
+
+
+def test_a_label_is_clipped_at_each_side_of_a_tile_that_is_wider_than_high(tmp_path: Path) -> None:
+    around = on_ground(shapely.box(-5, -5, WIDTH + 5, HEIGHT + 5), degrees())
+    made = build_polygon_table(labels([("a", 1, around)]), tile_index(tmp_path, "a"))
+    assert made.table["geometry_px"].iloc[0].bounds == pytest.approx((0, 0, WIDTH, HEIGHT), abs=1e-5)
+
+
+def test_pixels_are_held_against_degrees_within_a_tile_that_is_wider_than_high(tmp_path: Path) -> None:
+    beyond = shapely.box(52, 10, 60, 20)  # farther right than the tile is high
+    sample = pd.DataFrame(
+        [("a", on_ground(beyond, degrees()), shapely.box(55, 10, 63, 20))],
+        columns=["tile_id", "geometry", "geometry_px"],
+    )
+    found = pixel_shift(sample, tile_index(tmp_path, "a"))
+    assert found is not None
+    assert found.worst_px == pytest.approx(3, abs=1e-6)
+
+
+def test_all_parts_that_a_clip_leaves_are_kept(tmp_path: Path) -> None:
+    # Two teeth reach into the tile, and between them the comb runs along its edge.
+    comb = shapely.Polygon([(-5, 5), (6, 5), (6, 10), (0, 10), (0, 20), (4, 20), (4, 25), (-5, 25)])
+    made = build_polygon_table(labels([("a", 1, on_ground(comb, degrees()))]), tile_index(tmp_path, "a"))
+    (left,) = made.table["geometry_px"]
+    assert left.area == pytest.approx(6 * 5 + 4 * 5, abs=1e-2)

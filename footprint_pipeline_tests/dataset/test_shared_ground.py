@@ -9,6 +9,7 @@ import shapely
 from footprint_pipeline.dataset.shared_ground import warn_of_shared_ground
 from footprint_pipeline.dataset.tiles import TileIndex, write_tile_index
 from footprint_pipeline.lake import Lake
+from footprint_pipeline_tests.dataset import test_shared_ground
 
 SIDE = 0.002
 
@@ -50,3 +51,15 @@ def test_ground_that_one_area_teaches_and_another_judges_on_is_told(
     caplog.clear()
     warn_of_shared_ground(lake, pd.concat([far]))
     assert caplog.messages == []
+
+
+def test_a_small_tile_on_a_large_one_of_another_area_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake(tmp_path)
+    south = prepare(lake, "South", ["train"], west=0.0)
+    monkeypatch.setattr(test_shared_ground, "SIDE", SIDE / 15)
+    north = prepare(lake, "North", ["test"], west=SIDE / 2)
+    with caplog.at_level(logging.WARNING):
+        warn_of_shared_ground(lake, pd.concat([south, north]))
+    assert "South/t0 (train) on North/t0 (test)" in caplog.text

@@ -460,3 +460,30 @@ def test_a_city_of_one_street_is_split_and_said(city: City, caplog: pytest.LogCa
     assert manifest.equals(city.manifest)
     assert caplog.records
     assert all(record.message.startswith("Town: ") for record in caplog.records)
+
+
+@pytest.mark.parametrize("latitude", [0.0, 60.0, -75.0])
+def test_a_hair_is_as_wide_on_the_ground_at_every_latitude(latitude: float) -> None:
+    blocks, degree_m = Blocks(1000), METRES_PER_DEGREE * math.cos(math.radians(latitude))
+    here = blocks.at(12.0, latitude)
+    low, high = 12.0, 12.0 + 2000 / degree_m  # where the block ends
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if blocks.at(middle, latitude) == here else (low, middle)
+
+    def reached(gap_m: float) -> int:
+        east = high - gap_m / degree_m
+        return len({name.partition("c")[2] for name in blocks.reached((east - 1e-5, latitude, east, latitude + 1e-7))})
+
+    assert (reached(0.9), reached(1.2)) == (2, 1)
+
+
+def test_tiles_without_a_building_go_to_every_split_however_few_are_kept() -> None:
+    tiles = scattered(2000).assign(path="", valid_share=1.0, low=0, high=255, gamma=1.0)
+    buildings = pd.Series(2, index=tiles["tile_id"][:500])
+    coverage = pd.Series(0.1, index=tiles["tile_id"])
+    manifest = build_manifest(tiles, buildings, coverage, Path("masks"), SplitSpec(by="tile", empty_share=0.4))
+    empty = manifest[manifest["buildings"] == 0]["split"].value_counts(normalize=True)
+    for split in SPLITS:
+        low, high = BY_TILE.interval(split)
+        assert empty[split] == pytest.approx(high - low, abs=0.06)

@@ -3,7 +3,15 @@ import pandas as pd
 import pytest
 
 from footprint_pipeline.errors import ShapeMismatchError
-from footprint_pipeline.evaluation.bootstrap import FIGURES, Interval, differences, interval, intervals, resampled
+from footprint_pipeline.evaluation.bootstrap import (
+    FIGURES,
+    Interval,
+    _median,
+    differences,
+    interval,
+    intervals,
+    resampled,
+)
 from footprint_pipeline.evaluation.scoring import summarize
 from footprint_pipeline.evaluation.tolerance import pixel_f1
 
@@ -99,3 +107,18 @@ def test_nothing_anywhere_scores_as_the_summary_does() -> None:
     tiles = scored(6).assign(**{f"{what}_{kind}": 0 for what in ("pixel", "building") for kind in ("tp", "fp", "fn")})
     assert intervals(tiles)["median_tile_f1"].median == summarize(tiles).median_tile_f1 == 0
     assert intervals(tiles)["building_f1"].high == 0
+
+
+def test_few_tiles_beside_an_area_of_many_are_drawn_with_the_smallest_of_these() -> None:
+    tiles = scored(3).assign(aoi=["A"] * 25 + ["B"] * 12 + ["C"] * 3)
+    one = tiles.assign(**{f"building_{kind}": 0 for kind in ("tp", "fp", "fn")})
+    lonely = tiles.index[-1]
+    one = one.assign(aoi=["A"] * 25 + ["B"] * 14 + ["C"])
+    one.loc[lonely, ["building_tp", "building_fn"]] = 5, 5
+    found = intervals(one)["building_f1"]
+    assert found.low < found.high  # drawn each time it would be as if there could be no other
+
+
+def test_the_median_of_an_even_number_of_tiles_is_the_mean_of_the_middle_two() -> None:
+    f1, times = np.array([0.1, 0.4, 0.8]), np.array([[1, 1, 0], [1, 1, 1], [0, 2, 2], [2, 0, 2]])
+    assert _median(f1, times) == pytest.approx([np.median(np.repeat(f1, each)) for each in times])

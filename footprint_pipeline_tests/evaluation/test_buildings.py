@@ -168,3 +168,14 @@ def test_scores_add_up_and_their_ratios_never_divide_by_zero() -> None:
     assert (score.precision, score.recall, score.f1) == pytest.approx((4 / 5, 4 / 9, 8 / 14))
     nothing = BuildingScore()
     assert (nothing.precision, nothing.recall, nothing.f1) == (0, 0, 0)
+
+
+def test_what_is_too_small_counts_for_nothing_whoever_is_left_out() -> None:
+    proposals = np.array([shapely.box(0, 0, 10, 10), shapely.box(20, 0, 22, 2)], object)
+    (pairs,) = pair_up([Scene(proposals, np.ones(2), proposals[:1])], min_area_px=20)
+    for counts, score in (
+        (None, BuildingScore(1, 0, 0)),
+        (np.array([True, True]), BuildingScore(1, 0, 0)),
+        (np.array([False, True]), BuildingScore(0, 0, 1)),
+    ):
+        assert assign(pairs, np.ones(2), counts=counts).score == score

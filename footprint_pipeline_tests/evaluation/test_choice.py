@@ -272,3 +272,14 @@ def test_the_curve_is_of_the_footprints_at_each_city_s_own_tolerance() -> None:
     assert one_for_all.choice.tolerance == 0.4
     assert np.array(own.calibration) == pytest.approx(np.array([(0.7, 1 / 62), (0.95, 61 / 62)]))
     assert np.array(one_for_all.calibration) == pytest.approx(np.array([(0.7, 1 / 74), (0.95, 73 / 74)]))
+
+
+def test_an_area_counts_by_the_root_of_its_building_pixels() -> None:
+    few, many = (100, 0), (10_000, 10_000)  # what is found of 100 and of 10,000 pixels at two tolerances
+    found = np.array([few, many])
+    table = SweepTable(
+        np.array([0.3, 0.6]), found, np.array([(0, 0), (1053, 0)]), np.array([[100], [10_000]]) - found, ("A", "B")
+    )
+    # Roots of 10 and 100: (10 · 1 + 100 · 0.95) / 110 at the first, 100 / 110 at the second.
+    assert harmless(table, slack=0.0).tolist() == [0]
+    assert harmless(table, slack=0.0, say={"A": 0.0, "B": 1.0}).tolist() == [1]

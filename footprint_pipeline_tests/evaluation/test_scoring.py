@@ -230,3 +230,16 @@ def test_what_is_labelled_where_there_is_no_imagery_cannot_be_missed(tmp_path: P
     whole = scoring.score_tiles(predict(build_city(tmp_path / "whole", count=4)), city.polygons, tolerance=0.5)
     assert (first["building_tp"], whole.tiles["building_tp"][0]) == (2, 3)
     assert 0 < first["pixel_tp"] < whole.tiles["pixel_tp"][0]
+
+
+def test_areas_are_of_the_ground_whatever_the_network_sees(city: City) -> None:
+    scores = scoring.score_tiles(predict(city, gsd_m=0.25), city.polygons, tolerance=0.5)
+    for table in (scores.buildings, scores.proposals):
+        assert table["area_m2"].to_numpy() == pytest.approx(10 * 12 * 0.5**2, rel=0.05)
+
+
+def test_footprints_that_are_too_small_are_no_proposals(city: City) -> None:
+    scores = [
+        scoring.score_tiles(predict(city), city.polygons, tolerance=0.5, min_area_m2=least) for least in (25.0, 35.0)
+    ]
+    assert [each.by_aoi[["proposals", "buildings"]].values.tolist() for each in scores] == [[[21, 21]], [[0, 21]]]

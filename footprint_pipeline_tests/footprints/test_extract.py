@@ -8,8 +8,18 @@ from pyproj import Geod
 from rasterio.transform import from_origin
 
 from footprint_pipeline.errors import ImageryError, ModelError, NoImageryError, RequestError
-from footprint_pipeline.footprints.domain import DomainReference, brightness_counts
-from footprint_pipeline.footprints.extract import AreaTooLargeError, Extraction, extract, predict_patch, predict_raster
+from footprint_pipeline.footprints import extract as extracting
+from footprint_pipeline.footprints.domain import LEVELS, DomainReference, InputProfile, brightness_counts
+from footprint_pipeline.footprints.extract import (
+    HALOS_PX,
+    AreaTooLargeError,
+    Extraction,
+    Raster,
+    Stages,
+    extract,
+    predict_patch,
+    predict_raster,
+)
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.mercator import Bounds, Tile, project, tile_at, to_wgs84
 from footprint_pipeline.footprints.normalization import Normalization
@@ -27,6 +37,7 @@ from footprint_pipeline_tests.footprints.red_city import (
     write_model,
     write_raster,
 )
+from footprint_pipeline_tests.overheard import overhear
 
 PLACE = (-43.2, -22.9)
 TILE = tile_at(*PLACE, 18)
@@ -398,3 +409,38 @@ def test_footprints_beyond_the_antimeridian_are_on_the_maps_other_side(runtime: 
         imagery = XyzImagery(server.address + "/{z}/{x}/{y}.png")
         found = extract(runtime, imagery, Bounds(last.left + side / 2, last.bottom, last.right + side / 2, last.top))
     assert distance_m(only(found), painted) < PIXEL_M
+
+
+def test_a_point_on_an_edge_belongs_to_one_of_the_two_areas() -> None:
+    def raster(left: float, top: float) -> Raster:
+        area = Bounds(left, top - 8.0, left + 8.0, top)
+        padded = Bounds(-16.0, -16.0, 16.0, 16.0)
+        return Raster(
+            np.zeros((32, 32, 1), np.float32), padded, area, "", Stages(), InputProfile(np.zeros((3, LEVELS), int))
+        )
+
+    corner = np.array([shapely.Point(16.0, 16.0)])
+    owners = [bool(extracting._owned(corner, raster(left, top))[0]) for left in (-8.0, 0.0) for top in (0.0, 8.0)]
+    assert sum(owners) == 1
+
+
+def test_no_one_looks_farther_around_than_it_takes(runtime: Runtime, tmp_path: Path) -> None:
+    looked = []
+
+    def predict(*asked: object, halo_px: int, **more: object) -> Raster:
+        looked.append(halo_px)
+        return predict_raster(*asked, halo_px=halo_px, **more)
+
+    extract(runtime, city(tmp_path, roof(*MIDDLE, 24, 15)), TILE.bounds_3857, predict=predict)
+    assert looked == [HALOS_PX[0]]
+
+
+def test_a_regularised_outline_gives_way_to_neighbours_beyond_the_area_as_well(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = overhear(monkeypatch, extracting, "vectorize")
+    shown = city(tmp_path, roof(*MIDDLE, 24, 15))
+    extract(runtime, shown, TILE.bounds_3857, outline="regularised")
+    assert told["reaching_into"] is None
+    extract(runtime, shown, TILE.bounds_3857)
+    assert told["reaching_into"] is not None

@@ -186,3 +186,9 @@ def test_an_outline_that_is_not_valid_in_the_map_is_drawn_as_far_as_it_is() -> N
     line = shapely.LineString([(0, 0), (9, 9)])
     assert _areas(shapely.GeometryCollection([line, shapely.box(0, 0, 1, 1)])).area == 1.0
     assert _areas(line).is_empty
+
+
+def test_a_centroid_on_an_edge_is_on_one_tile() -> None:
+    tiles = [Tile(1, x, y) for x in (0, 1) for y in (0, 1)]
+    around = np.array([shapely.box(-1, -1, 1, 1)])  # its centroid is where the four meet
+    assert sum(bool(centred_in(around, tile)[0]) for tile in tiles) == 1

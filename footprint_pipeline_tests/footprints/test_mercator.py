@@ -71,3 +71,15 @@ def test_covering_a_tile_takes_that_tile_alone_or_its_four_children() -> None:
 def test_ground_scale_is_the_cosine_of_the_latitude() -> None:
     _, y = mercator.project(np.array([(0.0, 60.0)]))[0]
     assert mercator.ground_scale(Bounds(-1, y - 1, 1, y + 1)) == pytest.approx(math.cos(math.radians(60.0)))
+
+
+def test_what_shares_an_edge_or_a_corner_does_not_overlap() -> None:
+    here = Bounds(0.0, 0.0, 2.0, 1.0)
+    beside = [
+        Bounds(2.0, 0.0, 3.0, 1.0),
+        Bounds(-1.0, 0.0, 0.0, 1.0),
+        Bounds(0.0, 1.0, 2.0, 2.0),
+        Bounds(2.0, 1.0, 3.0, 2.0),
+    ]
+    assert not any(here.overlaps(other) or other.overlaps(here) for other in beside)
+    assert here.overlaps(Bounds(1.9, 0.9, 3.0, 2.0))

@@ -119,3 +119,14 @@ def test_what_leans_to_one_side_is_evened_out() -> None:
 def test_long_narrow_images_are_predicted(shape: tuple[int, int]) -> None:
     image = np.random.default_rng(1).random((*shape, 3), np.float32)
     assert predict_probability(image, red, stride=16) == pytest.approx(image[..., :1], abs=1e-6)
+
+
+def test_what_an_image_lacks_to_a_multiple_of_the_stride_is_mirrored_about_its_outermost_pixels() -> None:
+    image, seen = np.random.default_rng(0).random((20, 30, 3), np.float32), []
+
+    def watched(batch: np.ndarray) -> np.ndarray:
+        seen.extend(batch)
+        return batch[..., :1]
+
+    predict_probability(image, watched, stride=16)
+    assert np.array_equal(seen[0], np.pad(image, ((0, 12), (0, 2), (0, 0)), mode="reflect"))

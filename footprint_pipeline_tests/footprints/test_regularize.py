@@ -8,6 +8,7 @@ from shapely import affinity
 
 from footprint_pipeline.footprints import sides
 from footprint_pipeline.footprints.regularize import FARTHEST_PX, LEAST_IOU, _meeting, regularize
+from footprint_pipeline.footprints.squares import boxed
 from footprint_pipeline.footprints.vectorize import vectorize
 
 BOX = shapely.box
@@ -272,3 +273,12 @@ def test_turning_and_moving_a_town_turns_and_moves_its_outlines(seed: int) -> No
     apart = shapely.hausdorff_distance(back, found)
     assert np.mean(apart < 1e-6) >= 0.8
     assert np.median(apart) < 1e-9
+
+
+def test_a_box_is_as_large_as_what_it_stands_for() -> None:
+    outlines = np.array([shapely.Polygon([(0, 0), (20, 1), (19, 9), (1, 11)]), shapely.Point(0, 0).buffer(5)], object)
+    made = boxed(outlines)
+    assert shapely.area(made) == pytest.approx(shapely.area(outlines))
+    assert shapely.equals_exact(
+        shapely.centroid(shapely.minimum_rotated_rectangle(outlines)), shapely.centroid(made), 1e-9
+    ).all()

@@ -203,3 +203,25 @@ def test_seeds_of_sixteen_pixels_count(side: tuple[int, int], pieces: int) -> No
     interior = np.full((12, 30), 0.1, np.float32)
     interior[3 : 3 + side[0], 4 : 4 + side[1]] = interior[3:9, 18:26] = 0.9
     assert len(cut(shapely.box(0, 0, 30, 12), interior)) == pieces
+
+
+def test_a_piece_that_is_too_small_is_dropped() -> None:
+    heads = told(box(10, 10, 40, 30), box(10, 30, 40, 42))  # 600 and 360 pixels
+    building, interior = np.ascontiguousarray(heads[..., 0]), interior_of(heads, HEADS)
+    kept = [
+        shapely.area(vectorize(building, tolerance=0.5, interior=interior, seed_level=0.5, min_area_px=least).polygons)
+        for least in (300.0, 450.0)
+    ]
+    assert sorted(kept[0]) == pytest.approx([360, 600], rel=0.1)
+    assert kept[1] == pytest.approx([600], rel=0.1)
+
+
+def test_what_a_cut_leaves_of_less_than_a_seed_is_no_building() -> None:
+    interior = np.zeros((20, 40), np.float32)
+    interior[:, :19] = interior[:, 21:] = 1.0
+    whole = shapely.box(17, 4, 30, 8)  # of its two pieces one has some twelve square pixels
+    held = np.ones(interior.shape, np.int32)
+    pieces = separate(
+        np.array([whole], object), interior, built_up=np.ones(interior.shape, bool), held=held, seed_level=0.5
+    )
+    assert shapely.area(pieces) == pytest.approx([40], abs=6)

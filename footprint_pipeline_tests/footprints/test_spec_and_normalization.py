@@ -10,7 +10,7 @@ from footprint_pipeline.errors import ModelError
 from footprint_pipeline.footprints.domain import DomainReference
 from footprint_pipeline.footprints.normalization import PERCENTILES, UINT8, Normalization
 from footprint_pipeline.footprints.runtime import Runtime, has_bfloat16
-from footprint_pipeline.footprints.spec import ModelSpec
+from footprint_pipeline.footprints.spec import ModelSpec, calibrated
 from footprint_pipeline_tests.footprints.red_city import write_model
 
 
@@ -111,3 +111,11 @@ def test_a_broken_model_names_its_folder(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(ov.Core, "read_model", Mock(side_effect=RuntimeError))
     with pytest.raises(ModelError, match=r"OpenVINO cannot load model\.xml \(RuntimeError\)"):
         Runtime(tmp_path)
+
+
+def test_a_curve_leads_from_what_is_said_to_what_comes_true() -> None:
+    said = np.array([0.1, 0.5, 0.6, 0.95], np.float32)
+    told = calibrated(said, ((0.5, 0.2), (0.7, 0.4), (0.9, 0.8)))
+    assert told == pytest.approx([0.2, 0.2, 0.3, 0.8])
+    assert told.dtype == np.float32
+    assert calibrated(said, ()) is said

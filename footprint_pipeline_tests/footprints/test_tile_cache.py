@@ -1,3 +1,4 @@
+import contextlib
 import logging
 import sqlite3
 import subprocess
@@ -371,3 +372,12 @@ def test_a_cache_that_fails_later_fails_no_request(
         assert read(source)
     assert len(provider.asked) == 3
     assert len([record for record in caplog.records if "no such table" in record.getMessage()]) == 1
+
+
+def test_what_is_kept_does_not_tell_which_tiles_to_who_knows_the_source(tmp_path: Path) -> None:
+    keys = set()
+    for name in ("a", "b"):
+        TileCache(tmp_path / name).put("provider", Tile(18, 1, 2), Entry(b"image", 0.0, 60.0))
+        with contextlib.closing(sqlite3.connect(tmp_path / name / FILE)) as file:
+            keys |= set(file.execute("SELECT key FROM tiles").fetchall())
+    assert len(keys) == 2

@@ -134,3 +134,11 @@ def test_one_that_holds_no_pixel_is_as_sure_as_the_pixel_under_it() -> None:
     within_one = np.array([shapely.box(7.1, 3.1, 7.3, 3.3), shapely.box(7.6, 3.6, 7.9, 3.9)], object)
     held = pixels_of(within_one, among=np.zeros(values.shape, bool))
     assert mean_inside(values, within_one, held).tolist() == [values[3, 7]] * 2
+
+
+def test_a_pixel_of_just_what_is_to_be_exceeded_is_no_building() -> None:
+    probability = np.full((30, 30), 0.5, np.float32)
+    probability[5:15, 5:15] = 0.9
+    found = vectorize(probability, tolerance=0.5)
+    assert found.confidence == pytest.approx([0.9])
+    assert len(vectorize(np.full((8, 8), 0.5, np.float32), tolerance=0.5)) == 0

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from footprint_pipeline.footprints import warp as warping
 from footprint_pipeline.footprints.warp import footsteps, spread_out, warp
 
 
@@ -107,3 +108,31 @@ def test_more_pixels_than_opencv_can_count_are_looked_between_too(axis: int) -> 
         part, _ = warp(image[:, 29_900:30_200], np.ones((high, 300), bool), x[:, cut] - 29_900, y[:, cut])
         assert np.array_equal(whole[:, cut], part)
     assert there.mean() > 0.7
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32])
+def test_beside_what_is_missing_whole_numbers_are_rounded_and_not_cut_off(kind: type) -> None:
+    image = np.full((20, 20, 3), 7, kind)
+    there = np.ones((20, 20), bool)
+    there[::3, ::2] = False
+    pixels, valid = warp(image, there, *grid(33, 33, step=0.6))
+    assert (pixels[valid] == 7).all()
+
+
+def test_in_parts_the_last_columns_are_what_they_are_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (12, 80, 3)).astype(np.uint8)
+    places = grid(150, 20, step=0.5, start=1.3)
+    whole, _ = warp(image, np.ones((12, 80), bool), *places)
+    monkeypatch.setattr(warping, "_MOST_COUNTED", 40)
+    parts, _ = warp(image, np.ones((12, 80), bool), *places)
+    assert np.abs(whole.astype(int) - parts).max() <= 1
+
+
+def test_what_is_averaged_across_is_not_averaged_down() -> None:
+    rows = np.zeros((60, 60, 3), np.uint8)
+    rows[::2] = 200
+    x, y = np.meshgrid((np.arange(20, dtype=np.float32) + 0.5) * 3, np.arange(60, dtype=np.float32) + 0.5)
+    told, _ = warp(rows, np.ones((60, 60), bool), x, y)
+    assert np.array_equal(told, rows[:, :20])
+    told, _ = warp(rows.transpose(1, 0, 2).copy(), np.ones((60, 60), bool), y.T.copy(), x.T.copy())
+    assert np.array_equal(told, rows[:, :20].transpose(1, 0, 2))

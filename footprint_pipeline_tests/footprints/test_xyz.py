@@ -338,3 +338,12 @@ def test_a_tile_that_stands_for_none_tells_nothing_of_the_others_size() -> None:
             imagery.read(AREA, 256, 256)
         assert imagery.read(beside, 256, 256).source == "127.0.0.1, zoom 18"
     assert {path.split("/")[1] for path, _ in server.asked} == {"18"}
+
+
+def test_a_tile_that_is_not_square_is_none() -> None:
+    class Oblong(Answers):
+        def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+            return 200, png(np.full((128, 256, 3), 90, np.uint8)), {}
+
+    with http_server(Oblong()) as server, pytest.raises(ImageryError, match="is not a square 8-bit image"):
+        XyzImagery(server.address + "/{z}/{x}/{y}.png", retries=1).read(AREA, 64, 64)

@@ -203,3 +203,11 @@ def test_code_in_a_model_file_is_not_run(tmp_path: Path) -> None:
     model.save(tmp_path / "lambda.keras")
     with pytest.raises(ModelError, match=r"lambda\.keras: cannot be loaded"):
         load_keras(tmp_path / "lambda.keras")
+
+
+def test_a_network_that_answers_no_numbers_is_not_exported(tmp_path: Path) -> None:
+    network = build(FAMILY["narrow"])
+    head = network.layers[-1] if network.layers[-1].weights else [each for each in network.layers if each.weights][-1]
+    head.set_weights([np.full_like(each, np.nan) for each in head.get_weights()])
+    with pytest.raises(ModelError, match="differs from the Keras model by nan"):
+        export_onnx(network, tmp_path, chip_size=64)

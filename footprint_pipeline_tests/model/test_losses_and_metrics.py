@@ -76,3 +76,11 @@ def test_pixel_f1_pools_what_it_has_seen_until_it_is_reset() -> None:
     metric.reset_state()
     metric.update_state(truth, truth.astype(np.float32))
     assert value(metric.result()) == pytest.approx(1.0)
+
+
+def test_pixel_f1_is_that_of_the_first_head() -> None:
+    metric = PixelF1()
+    truth = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.uint8).reshape(1, 2, 2, 2)
+    said = np.array([[0.9, 0.9], [0.1, 0.9], [0.1, 0.1], [0.1, 0.1]], np.float32).reshape(1, 2, 2, 2)
+    metric.update_state(truth, said)
+    assert float(keras.ops.convert_to_numpy(metric.result())) == pytest.approx(2 / 3)

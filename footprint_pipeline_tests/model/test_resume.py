@@ -172,3 +172,9 @@ def test_where_a_disk_has_no_locks_a_training_is_let_in(tmp_path: Path, monkeypa
     with alone_in(tmp_path):
         save_checkpoint(tmp_path, checkpoint(1))
     assert load_checkpoint(tmp_path, [(2, 3), (), (2,)]) is not None
+
+
+def test_a_training_that_is_done_leaves_no_state_on_the_disk(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(2))
+    remember_done(tmp_path, "made")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["done.json"]

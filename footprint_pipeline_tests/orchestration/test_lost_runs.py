@@ -52,3 +52,17 @@ def test_a_killed_run_is_ended_and_lets_go_of_the_gpu_and_a_living_one_is_waited
         assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE
         assert not instance.event_log_storage.get_concurrency_info("gpu").claimed_slots
         assert end_lost_runs(instance) == 0
+
+
+def test_a_killed_run_that_nobody_waits_for_lets_go_of_the_gpu_too(tmp_path: Path) -> None:
+    folder = str(prepare_home(Settings(home=tmp_path)))
+    with (
+        dg.DagsterInstance.from_config(folder) as instance,
+        subprocess.Popen([sys.executable, "-c", RUN, folder], stdout=subprocess.PIPE, text=True) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "training\n"
+        process.kill()
+        process.wait()
+        assert end_lost_runs(instance) == 1
+        assert not instance.event_log_storage.get_concurrency_info("gpu").claimed_slots

@@ -240,3 +240,28 @@ def test_gunicorn_refuses_such_an_address_too_and_says_what_to_do() -> None:
     assert done.returncode != 0
     assert "FOOTPRINT_API_KEYS" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_who_is_told_to_wait_may_ask_when_that_is_over() -> None:
+    now = 0.0
+    limit = RateLimit(6, clock=lambda: now)
+    for _ in range(6):
+        limit.spend(0)
+    now = 2.5
+    with pytest.raises(TooManyRequestsError) as told:
+        limit.spend(0)
+    assert told.value.retry_after_s == 8
+    now += told.value.retry_after_s
+    limit.spend(0)
+
+
+def test_no_page_may_frame_ours(client: FlaskClient) -> None:
+    answer = client.get("/", headers={"Accept": "text/html"})
+    assert answer.mimetype == "text/html"
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"].split("; ")
+
+
+def test_an_origin_may_be_listed_with_a_slash(store: ModelStore, city: GeoTiffImagery) -> None:
+    client = create_app(Settings(cors_origins="http://localhost:3000/"), store=store, imagery=city).test_client()
+    answer = client.get("/healthz", headers={"Origin": "http://localhost:3000"})
+    assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"

@@ -1,5 +1,6 @@
 """What the service counts, and how it survives threads, restarts and folders that cannot be written to."""
 
+import atexit
 import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from footprint_pipeline.footprints.domain import DomainReference, InputProfile, brightness_counts
+from footprint_pipeline.footprints.domain import CounterFile, DomainReference, InputProfile, brightness_counts
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.drift import read_counters
-from footprint_pipeline_tests.footprints.red_city import write_model
+from footprint_pipeline_tests.footprints.red_city import png, write_model
 from footprint_pipeline_tests.serving.conftest import LATITUDE, LONGITUDE, ZOOM, FakeRegistry, started
 from serving.app import create_app
 from serving.counters import Counters
@@ -149,3 +150,18 @@ def test_what_is_written_names_no_place(tmp_path: Path, store: ModelStore, city:
     assert set(asked.counts.model_dump()) == {"answers", "brightness", "gsd_m", "out_of_domain"}
     for secret in (str(LONGITUDE), str(LATITUDE), "city.tif"):
         assert secret not in file.read_text()
+
+
+def test_a_service_that_ends_writes_down_what_it_counted(
+    store: ModelStore, city: GeoTiffImagery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_the_end: list = []
+    monkeypatch.setattr(atexit, "register", at_the_end.append)
+    client = create_app(Settings(counters=tmp_path), store=store, imagery=city).test_client()
+    for number in range(3):
+        image = np.full((64, 64, 3), 40 * number, np.uint8)
+        assert client.post("/v1/footprints/image", data=png(image), content_type="image/png").status_code == 200
+    for do in at_the_end:
+        do()
+    (written,) = tmp_path.glob("*.json")
+    assert [each.counts.answers for each in CounterFile.model_validate_json(written.read_text()).asked] == [3]

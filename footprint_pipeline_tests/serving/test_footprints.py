@@ -20,6 +20,7 @@ from footprint_pipeline_tests.footprints.red_city import DEGREE_M, roof, write_c
 from footprint_pipeline_tests.footprints.test_tables import assert_same, read_back
 from footprint_pipeline_tests.serving.conftest import AREA, CITY, LATITUDE, LONGITUDE, ROOF, ZOOM, FakeRegistry, started
 from footprint_pipeline_tests.serving.test_problems import assert_problem
+from footprint_pipeline_tests.serving.test_tiles import CENTRE, url
 from serving.app import create_app
 from serving.model_store import ModelStore
 
@@ -260,3 +261,9 @@ def test_what_does_not_fit_is_422_and_says_why(client: FlaskClient, body: dict, 
 )
 def test_query_strings_are_checked_alike(client: FlaskClient, query: str, words: str) -> None:
     assert_problem(client.get(f"{URL}?{query}"), 422, words)
+
+
+def test_a_credit_that_no_header_can_carry_is_told_as_far_as_it_can(store: ModelStore, city_path: Path) -> None:
+    imagery = GeoTiffImagery(city_path, attribution="© Maxar 日本")
+    answer = create_app(Settings(), store=store, imagery=imagery).test_client().get(url(CENTRE[0], "png"))
+    assert answer.headers["X-Imagery-Attribution"] == "© Maxar ??"

@@ -68,6 +68,8 @@ def test_it_is_off_unless_the_operator_lists_hosts(client: FlaskClient) -> None:
     [
         "https://elsewhere.example.com/a.png",
         "https://images.example.com.evil.org/a.png",
+        "https://evilimages.example.com/a.png",
+        "https://evil.images.example.com/a.png",
         "https://images.example.com@evil.org/a.png",
         "https://user:pw@images.example.com/a.png",
         "http://localhost/a.png",
@@ -99,6 +101,9 @@ def test_other_urls_are_forbidden(open_client: FlaskClient, url: str) -> None:
         "::10.0.0.1",
         "64:ff9b::a00:1",
         "2002:7f00:1::",
+        "100.64.0.1",
+        "224.0.0.1",
+        "ff0e::1",
     ],
 )
 def test_a_listed_host_must_be_public(open_client: FlaskClient, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
@@ -290,3 +295,18 @@ def test_a_failure_to_connect_keeps_nothing_of_the_request() -> None:
         remote_image.fetch_image(address, hosts=hosts)
     del hosts
     assert gone() is None
+
+
+def test_an_address_that_is_silent_leaves_time_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, float] = {}
+
+    def connect(address: tuple[str, int], timeout: float) -> object:
+        given[address[0]] = timeout
+        if len(given) < 3:
+            raise TimeoutError
+        return "connected"
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    addresses = ["93.184.215.14", "93.184.215.15", "93.184.215.16"]
+    assert remote_image._first_that_answers(addresses, 80, time.monotonic() + 12.0) == "connected"
+    assert list(given.values()) == pytest.approx([4.0, 6.0, 12.0], abs=0.1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.errors import RegistryError, SettingsError
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.versions import Pointed
@@ -157,3 +157,31 @@ def test_the_service_imports_nothing_of_the_pipelines_weight() -> None:
     code = f"import json, sys, serving.app; print(json.dumps([name for name in {heavy} if name in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert json.loads(done.stdout) == []
+
+
+def test_the_alias_that_is_set_is_the_one_that_is_followed(model_folder: Path, tmp_path: Path) -> None:
+    class Two(FakeRegistry):
+        def pointed(self, alias: str) -> Pointed:
+            version = {"champion": "3", "challenger": "4"}[alias]
+            return Pointed(version, version)
+
+    store = ModelStore(Two(model_folder), alias="challenger", cache=tmp_path, threads=1)
+    store.refresh()
+    assert store.current().version == "4"
+
+
+def test_a_version_that_the_registry_does_not_hand_over_is_not_refused(model_folder: Path, tmp_path: Path) -> None:
+    class Late(FakeRegistry):
+        pulls = 0
+
+        def pull(self, *, version: str, into: Path, onnx: bool = False) -> Path:
+            self.pulls += 1
+            if self.pulls < 3:
+                raise RegistryError("The registry hands over nothing.")
+            return super().pull(version=version, into=into, onnx=onnx)
+
+    store = ModelStore(Late(model_folder), alias="champion", cache=tmp_path, threads=1, retry_s=0.02)
+    store.load_in_background()
+    wait_for(lambda: store.status().model is not None)
+    store.stop()
+    assert store.status().refused is None

@@ -233,3 +233,15 @@ def test_zero_turns_it_off(store: ModelStore, counted: Counted) -> None:
     for _ in range(2):
         assert "predict;" in client.post(URL, json=PLACE).headers["Server-Timing"]
     assert counted.read_times == 2
+
+
+def test_where_nothing_is_kept_nobody_waits_for_what_others_make() -> None:
+    cache, both = PredictionCache(0), threading.Barrier(2, timeout=30)
+
+    def make() -> int:
+        both.wait()
+        return 1
+
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(cache.get, "key", make, size=lambda _: 1, stages=Stages()) for _ in range(2)]
+        assert [each.result() for each in asked] == [1, 1]

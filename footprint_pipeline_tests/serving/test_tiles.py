@@ -1,5 +1,6 @@
 """/v1/tiles: what is on a tile, that neighbours share a prediction, and that nothing is sent twice."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import DEGREE_M, GSD_M, roof, write_city
 from footprint_pipeline_tests.serving.conftest import AREA, CITY, ROOF, Counted, FakeRegistry, started
 from footprint_pipeline_tests.serving.test_problems import assert_problem
+from serving import tiles
 from serving.app import create_app
 from serving.model_store import ModelStore
 
@@ -227,3 +229,33 @@ def test_what_cannot_be_drawn_is_a_problem(client: FlaskClient, form: str) -> No
     assert_problem(client.get(f"/v1/tiles/18/-1/0.{form}"), 404)
     assert_problem(client.get(url(CENTRE[0], form, "?colour=red")), 422, "colour")
     assert_problem(client.get(url(CENTRE[0], form, "?tolerance=2")), 422, "tolerance")
+
+
+@pytest.mark.parametrize("form", ["png", "geojson", "mvt"])
+def test_a_tile_of_yesterday_is_drawn_anew(client: FlaskClient, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    etag = client.get(url(CENTRE[0], form)).headers["ETag"]
+    now = time.time()
+    monkeypatch.setattr(tiles.time, "time", lambda: now + 86_400)
+    answer = client.get(url(CENTRE[0], form), headers={"If-None-Match": etag})
+    assert answer.status_code == 200
+    assert answer.headers["ETag"] != etag
+
+
+def test_a_png_of_a_tolerance_is_opaque_where_a_building_is_at_that_tolerance(client: FlaskClient) -> None:
+    probability = alpha(client.get(url(CENTRE[0], "png"))) / 255
+    strict, lax = (alpha(client.get(url(CENTRE[0], "png", f"?tolerance={each}"))) for each in (0.1, 0.9))
+    sure = np.abs(probability - 0.9) > 0.01, np.abs(probability - 0.1) > 0.01
+    assert np.array_equal((strict > 0)[sure[0]], (probability > 0.9)[sure[0]])
+    assert np.array_equal((lax > 0)[sure[1]], (probability > 0.1)[sure[1]])
+    assert 0 < (strict > 0).sum() < (lax > 0).sum()
+
+
+def test_where_nothing_is_remembered_no_more_than_the_tile_is_predicted(
+    store: ModelStore, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths: list[int] = []
+    monkeypatch.setattr(counted, "read", lambda *at: widths.append(at[2]) or counted.imagery.read(*at))
+    for megabytes in (64, 0):
+        settings = Settings(prediction_cache_mb=megabytes)
+        create_app(settings, store=store, imagery=counted).test_client().get(url(CENTRE[0], "png"))
+    assert widths[0] > 1.5 * widths[1]

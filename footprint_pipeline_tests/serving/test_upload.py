@@ -22,6 +22,7 @@ from footprint_pipeline_tests.footprints.red_city import DEGREE_M, GREY, RED, pn
 from footprint_pipeline_tests.footprints.test_tables import assert_same, read_back
 from footprint_pipeline_tests.serving.conftest import ROOF
 from footprint_pipeline_tests.serving.test_problems import assert_problem
+from serving import encoded_image
 from serving.admission import Admission
 from serving.app import create_app
 from serving.encoded_image import check_image
@@ -316,3 +317,9 @@ def test_an_image_across_the_antimeridian_has_its_place(client: FlaskClient, tmp
     for feature in answer.json["features"]:
         assert all(-180 <= longitude <= 180 for longitude, _ in feature["geometry"]["coordinates"][0])
     assert answer.json["features"]
+
+
+def test_pixels_are_not_inflated_beyond_what_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoded_image, "_MAX_DECODED_BYTES", 2**20)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IDAT", zlib.compress(bytes(2**27)))
+    assert 2**20 < encoded_image._inflated(bomb) < 2**25

@@ -18,7 +18,7 @@ from footprint_pipeline.spacenet import archive as archive_module
 from footprint_pipeline.spacenet.archive import Archive, is_archive, unpack
 from footprint_pipeline.spacenet.areas import Patterns
 from footprint_pipeline.spacenet.layout import discover
-from footprint_pipeline.spacenet.safe_tar import Limits
+from footprint_pipeline.spacenet.safe_tar import Limits, Meter, plain_files
 from footprint_pipeline_tests.spacenet.conftest import noise_archive, write_spacenet1, write_tar
 
 
@@ -406,3 +406,28 @@ def test_which_names_are_archives() -> None:
     assert is_archive("a.tgz")
     assert not is_archive("a.zip")
     assert not is_archive("a/")
+
+
+def test_what_a_mac_writes_beside_an_archive_within_an_archive_is_passed_over(tmp_path: Path) -> None:
+    path, packed = nested_archive(tmp_path), tmp_path / "packed"
+    (packed / "processedBuildingLabels" / "._3band.tar.gz").write_bytes(b"\0\5\x16\7" * 8)
+    write_tar(path, packed, ["processedBuildingLabels"])
+    assert len(discover(unpack([path], tmp_path / "out").folder).tiles) == 3
+
+
+def test_a_bomb_goes_off_by_what_was_read_of_an_archive_and_not_by_what_follows() -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        bomb = tarfile.TarInfo("3band/3band_AOI_1_RIO_img1.tif")
+        bomb.size = 1 << 24
+        tar.addfile(bomb, io.BytesIO(bytes(bomb.size)))
+    packed.seek(0)
+    meter = Meter("town.tar.gz", 1 << 30, Limits(ratio=10, floor=1 << 20), lambda share: None)
+
+    def read_all() -> None:
+        for _, _, content in plain_files(meter.packed(packed), "town.tar.gz", meter):
+            while content.read(1 << 16):
+                pass
+
+    with pytest.raises(SourceError, match="a decompression bomb"):
+        read_all()

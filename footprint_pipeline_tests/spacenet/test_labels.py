@@ -446,3 +446,26 @@ def test_real_labels(real_data: Path, name: str, buildings: int, rows: int, empt
     assert abs(len(files.table) - buildings) <= 1  # one row of the table is a part of its own in the file, or not
     both = shapely.union_all(labels.table.geometry), shapely.union_all(files.table.geometry)
     assert shapely.intersection(*both).area / shapely.union(*both).area > 0.999
+
+
+def test_a_sample_has_every_building_of_a_tile_of_few(tmp_path: Path) -> None:
+    rows = [row(named(1), number, 1) for number in range(2500)] + [row(named(3), number, 3) for number in range(50)]
+    sample = read_labels(layout_of(tmp_path, rows)).pixel_sample
+    assert sample["tile_id"].value_counts().to_dict() == {named(1): 1950, named(3): 50}
+
+
+def test_a_shed_is_no_sliver(tmp_path: Path) -> None:
+    side = (0.1 / 0.25) ** 0.5  # of a pixel of half a metre: a tenth of a square metre
+    shed = wkt(at((0, 0), (side, 0), (side, side), (0, side)))
+    labels = read_labels(layout_of(tmp_path, [geo(named(1), 1, shed)]))
+    assert (len(labels.table), labels.slivers) == (1, 0)
+
+
+def test_pixels_of_a_turned_tile_end_up_where_it_says(tmp_path: Path) -> None:
+    layout = layout_of(tmp_path, [f'{named(1)},1,"{wkt(square_px())}",'], tiles=1)
+    turned = rasterio.Affine(3e-6, 1e-6, WEST, 2e-6, -4e-6, NORTH)
+    profile = {"driver": "GTiff", "width": 8, "height": 8, "count": 3, "dtype": "uint8", "crs": "EPSG:4326"}
+    with rasterio.open(layout.tiles[0].image, "w", transform=turned, **profile) as raster:
+        raster.write(np.zeros((3, 8, 8), np.uint8))
+    expected = shapely.Polygon([turned @ point for point in square_px()])
+    assert read_labels(layout).table.geometry[0].normalize().equals_exact(expected.normalize(), 1e-12)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from footprint_pipeline.errors import SettingsError
-from footprint_pipeline.footprints.domain import LEVELS, DomainReference, InputProfile
-from footprint_pipeline.stages.drift import DriftReport, DriftSpec, chart, gsd_table, hold_against
+from footprint_pipeline.footprints.domain import LEVELS, AskedCounts, DomainReference, InputProfile
+from footprint_pipeline.stages.drift import DriftReport, DriftSpec, chart, gsd_table, hold_against, judge
 from serving.counters import Counters
 
 TODAY = date(2025, 5, 28)
@@ -108,3 +108,17 @@ def test_no_counter_is_no_drift_and_a_broken_one_is_told(tmp_path: Path, caplog:
     with caplog.at_level(logging.WARNING):
         assert look(tmp_path).answers == 3
     assert "half.json is left out" in caplog.text
+
+
+def test_what_is_being_written_does_not_count_twice(tmp_path: Path) -> None:
+    ask(tmp_path, 5, times=3)
+    (written,) = tmp_path.glob("*.json")
+    (tmp_path / f".0123abcd-{written.name}").write_bytes(written.read_bytes())
+    assert look(tmp_path).answers == 3
+
+
+def test_one_channel_that_has_drifted_is_enough() -> None:
+    asked = AskedCounts(answers=500)
+    drifted, verdict = judge({"red": 0.02, "green": 0.31, "blue": 0.01}, asked, DriftSpec())
+    assert drifted
+    assert "0.310 (green)" in verdict

@@ -296,6 +296,11 @@ def test_what_taught_the_weights_that_a_training_began_from_does_not_judge_it(
     trained = log(settings, network, weights="former.keras")
     tracking.log_files(trained.run_id, {LEARNED_BEFORE: known.to_csv(index=False).encode()})
     assert of_split(settings, trained, "test")["tile_id"].tolist() == test[1:]
+    all_known = manifest[["aoi", "tile_id"]].to_csv(index=False).encode()
+    tracking.log_files(trained.run_id, {LEARNED_BEFORE: all_known})
+    for split in ("train", "validation"):  # what has taught may teach again
+        assert len(of_split(settings, trained, split)) == (manifest["split"] == split).sum() > 0
+    tracking.log_files(trained.run_id, {LEARNED_BEFORE: known.to_csv(index=False).encode()})
     version = register_as(settings, trained).version
     learned = learned_by(settings, version)
     assert {(AOI, test[0]), ("Elsewhere", "007")} < set(learned.itertuples(index=False, name=None))

@@ -1,3 +1,4 @@
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -6,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from footprint_pipeline.errors import SourceError
-from footprint_pipeline.files import atomic_folder, atomic_path, locked, require_room
+from footprint_pipeline.files import atomic_folder, atomic_path, locked, require_room, write_if_other
 
 
 def names(folder: Path) -> list[str]:
@@ -96,3 +97,26 @@ def test_room_is_asked_for_before_writing(tmp_path: Path, monkeypatch: pytest.Mo
     require_room(tmp_path, 1_000_000, "a little")
     with pytest.raises(SourceError, match=r"^a lot needs 10\.0 MB and 67 MB to spare; .* has room for 70\.0 MB"):
         require_room(tmp_path, 10_000_000, "a lot")
+
+
+def test_what_is_as_long_but_other_is_written(tmp_path: Path) -> None:
+    target = tmp_path / "mask.tif"
+    write_if_other(target, b"one")
+    before = target.stat()
+    write_if_other(target, b"one")
+    assert target.stat().st_ino == before.st_ino
+    write_if_other(target, b"two")
+    assert target.read_bytes() == b"two"
+
+
+def test_what_must_outlive_a_power_cut_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, there = tmp_path / "checkpoint", []
+    monkeypatch.setattr(os, "fsync", lambda handle: there.append(target.exists()))
+    with atomic_path(target, synced=True) as temporary:
+        temporary.write_text("state")
+    assert there == [False]
+    with atomic_path(target) as temporary:
+        temporary.write_text("state")
+    assert there == [False]

@@ -323,3 +323,13 @@ def test_a_cache_is_not_forgotten_between_being_found_and_being_opened(
             build_cache(manifest, tmp_path, gsd_m=gsd_m)
     assert len(again.result().tile_ids) == 8
     assert len(list(tmp_path.glob("*"))) == 3
+
+
+def test_a_band_is_there_only_when_all_masks_of_an_area_have_it(make_city, tmp_path: Path) -> None:  # test_cache.py
+    city = make_city(masks=MaskSpec(border_m=0.6, contact_m=0))
+    manifest = city.manifest.assign(split="train")
+    first = Path(manifest["mask_path"].iloc[0])
+    write_image(first, read_mask(first)[..., None])  # unnamed, so the band of buildings
+    build_cache(manifest, tmp_path / "cache", gsd_m=0.5, threads=1)
+    with pytest.raises(DatasetError, match="its masks have no band border"):
+        build_cache(manifest, tmp_path / "cache", gsd_m=0.5, channels=("building", "border"))

@@ -1,4 +1,5 @@
 import os
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from footprint_pipeline.dataset.tiles import index_tiles
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import write_if_other
 from footprint_pipeline_tests.dataset.conftest import UTM, degrees, labels, metres, on_ground, write_image
+from footprint_pipeline_tests.dataset.test_polygons import tile_index
 
 HEIGHT, WIDTH = 90, 110
 
@@ -268,3 +270,14 @@ def test_a_broken_mask_says_what_to_do(tmp_path: Path) -> None:
 def test_no_mask_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"t\.tif: there is no such mask.\n.*Materialize mask_tiles"):
         read_mask(tmp_path / "t.tif")
+
+
+def test_masks_that_are_not_listed_are_told(tmp_path: Path) -> None:
+    tiles = tile_index(tmp_path, "a")
+    write_masks(build_polygon_table(labels([]), tiles).table, tiles, tmp_path / "masks")
+    shutil.copy(tmp_path / "masks" / "a.tif", tmp_path / "masks" / "b.tif")
+    with pytest.raises(DatasetError, match="0 masks that it lists are gone and 1 are not in it"):
+        read_mask_index(tmp_path / "masks")
+    (tmp_path / "masks" / "a.tif").unlink()
+    with pytest.raises(DatasetError, match="1 masks that it lists are gone"):
+        read_mask_index(tmp_path / "masks")

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import rasterio
 import shapely
 import shapely.affinity
 from pyproj import CRS
 
 from benchmarks import full_rio
+from footprint_pipeline.dataset import polygons
 from footprint_pipeline.dataset.polygons import (
     ROW_GROUP,
     build_polygon_table,
@@ -395,3 +397,32 @@ def test_all_parts_that_a_clip_leaves_are_kept(tmp_path: Path) -> None:
     made = build_polygon_table(labels([("a", 1, on_ground(comb, degrees()))]), tile_index(tmp_path, "a"))
     (left,) = made.table["geometry_px"]
     assert left.area == pytest.approx(6 * 5 + 4 * 5, abs=1e-2)
+
+
+def test_a_table_that_cannot_be_written_whole_leaves_the_former(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = build_polygon_table(
+        labels([("a", 1, on_ground(shapely.box(1, 1, 9, 9), degrees()))]), tile_index(tmp_path, "a")
+    ).table
+    path = tmp_path / "polygons.parquet"
+    write_polygon_table(table, path)
+
+    def half(stored: object, target: Path, **_: object) -> None:
+        Path(target).write_bytes(b"PAR1")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(polygons.pq, "write_table", half)
+    with pytest.raises(OSError, match="No space left"):
+        write_polygon_table(table, path)
+    assert len(read_polygon_table(path)) == 1
+
+
+def test_tiles_of_several_systems_each_have_their_own(tmp_path: Path) -> None:
+    square = shapely.box(10, 12, 30, 40)
+    systems = {UTM: metres(), "EPSG:4326": degrees(), "EPSG:3857": rasterio.Affine(0.5, 0, -4.85e6, 0, -0.5, -2.62e6)}
+    tiles = pd.DataFrame({"crs": list(systems), "transform": [tuple(grid)[:6] for grid in systems.values()]})
+    placed = np.array([on_ground(square, grid, crs) for crs, grid in systems.items()], object)
+    for order in ([0, 1, 2], [2, 0, 1]):
+        for found in to_pixels(placed, tiles.iloc[order].reset_index(drop=True), np.argsort(order)):
+            assert found.bounds == pytest.approx(square.bounds, abs=1e-3)

@@ -487,3 +487,9 @@ def test_tiles_without_a_building_go_to_every_split_however_few_are_kept() -> No
     for split in SPLITS:
         low, high = BY_TILE.interval(split)
         assert empty[split] == pytest.approx(high - low, abs=0.06)
+
+
+def test_a_block_is_two_tiles_long_on_the_longer_side() -> None:
+    for long in ("width", "height"):
+        tiles = lattice(40, 40, west=12.0, south=-20.0, side_m=200, step_m=200).assign(**{long: 900})
+        assert assigned(tiles, SplitSpec(block_m=700)).block_m == 1400  # 450 m long tiles

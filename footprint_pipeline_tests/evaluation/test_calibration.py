@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from footprint_pipeline.evaluation.calibration import fit_curve, reliability
+from footprint_pipeline.evaluation.calibration import LEAST, fit_curve, reliability
 from footprint_pipeline.footprints.spec import calibrated
 
 
@@ -53,3 +53,14 @@ def test_what_teaches_nothing_changes_nothing(true: np.ndarray) -> None:
     said = np.linspace(0, 1, len(true))
     assert fit_curve(said, true) == ()
     assert calibrated(said, ()) is said
+
+
+def test_errors_of_two_bins_do_not_make_up_for_each_other() -> None:
+    said, true = np.array([0.2, 0.2, 0.8, 0.8]), np.array([1, 1, 0, 0])
+    assert reliability(said, true).expected_error == pytest.approx(0.8)
+
+
+def test_so_few_examples_teach_and_one_less_does_not() -> None:
+    said = np.linspace(0, 1, LEAST)
+    assert fit_curve(said, said > 0.5)
+    assert fit_curve(said[1:], said[1:] > 0.5) == ()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,3 +77,13 @@ def test_a_rule_by_which_nothing_can_be_decided_is_refused() -> None:
     for wrong in ({"margin": -0.1}, {"draws": 0}, {"min_building_f1": 1.1}):
         with pytest.raises(SettingsError, match="Nothing can be decided"):
             PromotionSpec(**wrong)
+
+
+def test_each_floor_is_of_its_own_figure() -> None:
+    good = replace(GOOD, building_f1=0.7, pooled_pixel_f1=0.5, median_tile_f1=0.9)
+    for floors, kept in (
+        ({"min_building_f1": 0.7, "min_pooled_pixel_f1": 0.5}, True),
+        ({"min_building_f1": 0.71}, False),
+        ({"min_pooled_pixel_f1": 0.51}, False),
+    ):
+        assert decide(good, None, PromotionSpec(**floors)).promote is kept

@@ -243,3 +243,36 @@ def test_footprints_that_are_too_small_are_no_proposals(city: City) -> None:
         scoring.score_tiles(predict(city), city.polygons, tolerance=0.5, min_area_m2=least) for least in (25.0, 35.0)
     ]
     assert [each.by_aoi[["proposals", "buildings"]].values.tolist() for each in scores] == [[[21, 21]], [[0, 21]]]
+
+
+def test_a_pixel_of_just_what_is_to_be_exceeded_is_not_claimed(city: City) -> None:
+    halves = predict(city, lambda batch: np.full((*batch.shape[:3], 1), 0.5, np.float32))
+    scores = scoring.score_tiles(halves, city.polygons, tolerance=0.5)
+    assert scores.tiles[["pixel_tp", "pixel_fp"]].to_numpy().sum() == 0
+
+
+def test_no_building_is_claimed_where_there_is_no_imagery(tmp_path: Path) -> None:
+    here = build_city(tmp_path, count=4)
+    with rasterio.open(here.manifest["path"][0], "r+") as tile:
+        pixels = tile.read()
+        pixels[:, :20] = 0
+        tile.write(pixels)
+    first = next(iter(predict(here, lambda batch: np.ones((*batch.shape[:3], 1), np.float32), gsd_m=0.25)))
+    (whole,) = first.answer.footprints(tolerance=0.5, seed_level=None).polygons
+    assert whole.bounds == pytest.approx((0, 20, 48, 40), abs=0.6)
+
+
+def test_tiles_of_one_name_in_two_areas_keep_their_own_labels(city: City) -> None:
+    other = city.polygons.assign(aoi="Village")
+    other["geometry_px"] = [shapely.box(0, 0, 8, 8)] * len(other)
+    alone = scoring.score_tiles(predict(city), city.polygons, tolerance=0.5)
+    both = scoring.score_tiles(predict(city), pd.concat([other, city.polygons], ignore_index=True), tolerance=0.5)
+    assert both.metrics() == alone.metrics()
+
+
+def test_a_label_without_a_pixel_is_where_its_middle_is() -> None:
+    valid = np.zeros((30, 40), bool)
+    valid[:10, 25:] = True
+    seen, unseen = shapely.box(30.1, 5.1, 30.2, 5.2), shapely.box(5.1, 28.1, 5.2, 28.2)
+    assert scoring._share_seen(seen, valid) == 1.0
+    assert scoring._share_seen(unseen, valid) == 0.0

@@ -444,3 +444,13 @@ def test_a_regularised_outline_gives_way_to_neighbours_beyond_the_area_as_well(
     assert told["reaching_into"] is None
     extract(runtime, shown, TILE.bounds_3857)
     assert told["reaching_into"] is not None
+
+
+def test_confidence_is_what_comes_true_by_the_models_curve(tmp_path: Path) -> None:
+    shown = city(tmp_path, roof(*MIDDLE, 24, 15))
+    said, told = (
+        extract(Runtime(write_model(tmp_path / name, **how), threads=1), shown, TILE.bounds_3857).confidence
+        for name, how in (("plain", {}), ("curved", {"calibration": ((0.5, 0.2), (1.0, 0.6))}))
+    )
+    assert told == pytest.approx(0.2 + (said - 0.5) * 0.8)
+    assert told[0] < 0.61 < said[0]

@@ -192,3 +192,13 @@ def test_a_centroid_on_an_edge_is_on_one_tile() -> None:
     tiles = [Tile(1, x, y) for x in (0, 1) for y in (0, 1)]
     around = np.array([shapely.box(-1, -1, 1, 1)])  # its centroid is where the four meet
     assert sum(bool(centred_in(around, tile)[0]) for tile in tiles) == 1
+
+
+def test_what_lies_just_beyond_a_tile_is_drawn_on_its_margin() -> None:
+    left, top = AREA.right + 1e-6, AREA.centre[1]
+    margin = BUFFER / EXTENT * (AREA.right - AREA.left)
+    beside = shapely.box(left, top - 1e-4, left + margin / 2, top)
+    outline, _ = decoded(TILE, [beside])[f"{0:016x}"]
+    assert outline.symmetric_difference(beside).area < 0.1 * beside.area
+    beyond = shapely.box(left + 1.1 * margin, top - 1e-4, left + 2 * margin, top)
+    assert decoded(TILE, [beyond]) == {}

@@ -381,3 +381,12 @@ def test_what_is_kept_does_not_tell_which_tiles_to_who_knows_the_source(tmp_path
         with contextlib.closing(sqlite3.connect(tmp_path / name / FILE)) as file:
             keys |= set(file.execute("SELECT key FROM tiles").fetchall())
     assert len(keys) == 2
+
+
+def test_tiles_of_two_zooms_are_two() -> None:
+    cache = TileCache()
+    cache.put("provider", Tile(17, 1, 2), Entry(b"image", 0.0, 60.0))
+    assert cache.get("provider", Tile(17, 1, 2)) is not None
+    others = [Tile(18, 1, 2), Tile(17, 2, 1), Tile(17, 12, 2)]
+    assert [cache.get("provider", tile) for tile in others] == [None] * 3
+    assert cache.get("another", Tile(17, 1, 2)) is None

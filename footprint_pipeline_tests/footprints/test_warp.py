@@ -136,3 +136,22 @@ def test_what_is_averaged_across_is_not_averaged_down() -> None:
     assert np.array_equal(told, rows[:, :20])
     told, _ = warp(rows.transpose(1, 0, 2).copy(), np.ones((60, 60), bool), y.T.copy(), x.T.copy())
     assert np.array_equal(told, rows[:, :20].transpose(1, 0, 2))
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int32, np.float32])
+def test_what_is_missing_is_as_dark_as_can_be(kind: type) -> None:
+    image, there = np.full((8, 8, 3), -5, kind), np.ones((8, 8), bool)
+    there[:, 4:] = False
+    pixels, _ = warp(image, there, *grid(8, 8))
+    lowest = np.iinfo(kind).min if np.issubdtype(kind, np.integer) else np.finfo(kind).min
+    assert (pixels[:, :4] == -5).all()
+    assert (pixels[:, 4:] == lowest).all()
+
+
+@pytest.mark.parametrize("holed", [False, True])
+def test_a_place_on_the_far_edges_lies_beyond(holed: bool) -> None:
+    there = np.ones((6, 8), bool)
+    there[2, 2] = not holed
+    x, y = np.array([[0.0, 7.9, 8.0, 3.0]], np.float32), np.array([[0.0, 5.9, 3.0, 6.0]], np.float32)
+    _, valid = warp(np.zeros((6, 8, 3), np.uint8), there, x, y)
+    assert valid.tolist() == [[True, True, False, False]]

@@ -22,6 +22,7 @@ from footprint_pipeline.footprints.tile_client import PARALLEL, TileClient
 from footprint_pipeline.footprints.xyz import XyzImagery
 from footprint_pipeline.settings import Settings
 from footprint_pipeline_tests.footprints.red_city import Answers, TileServer, http_server, png, write_city
+from footprint_pipeline_tests.footprints.test_extract import MIDDLE
 
 HERE = tile_at(-43.2, -22.9, 18)
 AREA = HERE.bounds_3857
@@ -347,3 +348,19 @@ def test_a_tile_that_is_not_square_is_none() -> None:
 
     with http_server(Oblong()) as server, pytest.raises(ImageryError, match="is not a square 8-bit image"):
         XyzImagery(server.address + "/{z}/{x}/{y}.png", retries=1).read(AREA, 64, 64)
+
+
+def test_when_one_tile_fails_those_that_wait_are_not_asked_for() -> None:
+    class Slow(Answers):
+        def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+            time.sleep(0.2)
+            return 418, b"", {}
+
+    left, bottom, right, top = tile_at(*MIDDLE, 12).bounds_3857
+    with http_server(Slow()) as server:
+        with pytest.raises(ImageryError, match="answers HTTP 418"):
+            XyzImagery(server.address + "/{z}/{x}/{y}.png", tile_px=256).read(
+                Bounds(left, bottom, right, top), 2048, 2048
+            )
+        time.sleep(0.6)
+        assert len(server.asked) <= 2 * PARALLEL

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from footprint_pipeline.errors import ModelError, RegistryError
 from footprint_pipeline.orchestration.local import prepare_home, run_job
-from footprint_pipeline.orchestration.retraining import RETRIES
+from footprint_pipeline.orchestration.retraining import RETRIES, prepared_digest
 from footprint_pipeline.registry import Registry
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.stages.drift import report_drift
@@ -98,7 +98,7 @@ def test_what_was_asked_is_reported_and_a_training_asked_for_once(
     assert RETRIES.items() <= asked.tags.items()
     materialize(settings, instance, min_answers=30)
     (again,), _ = look(settings, instance, "drifted_inputs")
-    assert again.run_key == asked.run_key  # Dagster starts a run of a key once
+    assert again.run_key == asked.run_key == f"1-{prepared_digest(settings.home)}"  # of which Dagster starts one
     run_id = start_training(instance, settings)
     assert look(settings, instance, "drifted_inputs")[0] == []
     instance.report_run_failed(instance.get_run_by_id(run_id))

@@ -469,3 +469,9 @@ def test_pixels_of_a_turned_tile_end_up_where_it_says(tmp_path: Path) -> None:
         raster.write(np.zeros((3, 8, 8), np.uint8))
     expected = shapely.Polygon([turned @ point for point in square_px()])
     assert read_labels(layout).table.geometry[0].normalize().equals_exact(expected.normalize(), 1e-12)
+
+
+@pytest.mark.parametrize("ring", ["20 95, 21 95, 21 96, 20 95", "200 5, 201 5, 201 6, 200 5"])
+def test_either_coordinate_may_be_no_degree(tmp_path: Path, ring: str) -> None:
+    with pytest.raises(LabelError, match="is not in degrees of longitude"):
+        read_labels(layout_of(tmp_path, [geo(named(1), 1, f"POLYGON (({ring}))")]))

@@ -122,3 +122,9 @@ def test_one_channel_that_has_drifted_is_enough() -> None:
     drifted, verdict = judge({"red": 0.02, "green": 0.31, "blue": 0.01}, asked, DriftSpec())
     assert drifted
     assert "0.310 (green)" in verdict
+
+
+def test_the_threshold_itself_is_drift() -> None:
+    psi, asked = {"red": 0.25, "green": 0.0, "blue": 0.0}, AskedCounts(answers=200)
+    assert judge(psi, asked, DriftSpec(threshold=0.25))[0]
+    assert not judge(psi, asked, DriftSpec(threshold=0.2501))[0]

@@ -5,6 +5,10 @@ problem (the thing and the reason) and the fix (the way out). Nothing here knows
 """
 
 from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class FootprintError(Exception):
@@ -33,6 +37,15 @@ def first_line(error: BaseException) -> str:
     Where addresses may hold a password, `registry.safe_line` is the one to take.
     """
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def field_problems(error: "ValidationError") -> list[tuple[str, str]]:
+    """The field, with dots, and what is wrong with it, of each thing that Pydantic refuses.
+
+    The field is empty where a rule between fields is broken.
+    """
+    told = error.errors(include_url=False, include_input=False, include_context=False)
+    return [(".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in told]
 
 
 class SettingsError(FootprintError):

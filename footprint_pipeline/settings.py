@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from footprint_pipeline.errors import SettingsError
+from footprint_pipeline.errors import SettingsError, field_problems
 from footprint_pipeline.home import check_name
 from footprint_pipeline.lake import Lake
 
@@ -198,7 +198,6 @@ def load_settings(**overrides: object) -> Settings:
         check_name(settings.home)
         return settings.model_copy(update=_absolute(settings))
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name, wrong = field_problems(error)[0]
         variable = name if name.isupper() else f"FOOTPRINT_{name.upper()}"
-        raise SettingsError(f"{variable}: {first['msg']}.", fix="See .env.example for every variable.") from None
+        raise SettingsError(f"{variable}: {wrong}.", fix="See .env.example for every variable.") from None

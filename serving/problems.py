@@ -8,7 +8,7 @@ from flask import Flask, Response
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from footprint_pipeline.errors import FootprintError, ImageryError, NoImageryError, RequestError
+from footprint_pipeline.errors import FootprintError, ImageryError, NoImageryError, RequestError, field_problems
 from footprint_pipeline.footprints.extract import AreaTooLargeError
 from footprint_pipeline.footprints.patch import TooCoarseError
 from footprint_pipeline.footprints.sources import UnknownSourceError
@@ -80,16 +80,13 @@ def register_problems(app: Flask) -> None:
 
     @app.errorhandler(ValidationError)
     def malformed(error: ValidationError) -> Response:
-        errors = error.errors(include_url=False, include_input=False, include_context=False)
-        if errors[0]["type"] == "json_invalid":
-            return problem(400, kind="malformed-json", title="The body is not JSON", detail=errors[0]["msg"])
-        fields = [
-            {"field": ".".join(str(part) for part in item["loc"]), "problem": item["msg"]}
-            for item in errors[:_MOST_TOLD]
-        ]
-        detail = "; ".join(": ".join(filter(None, (item["field"], item["problem"]))) for item in fields)
-        if len(errors) > _MOST_TOLD:
-            detail += f"; … and {len(errors) - _MOST_TOLD:,} more"
+        told = field_problems(error)
+        if error.errors()[0]["type"] == "json_invalid":
+            return problem(400, kind="malformed-json", title="The body is not JSON", detail=told[0][1])
+        detail = "; ".join(": ".join(filter(None, one)) for one in told[:_MOST_TOLD])
+        if len(told) > _MOST_TOLD:
+            detail += f"; … and {len(told) - _MOST_TOLD:,} more"
+        fields = [{"field": field, "problem": wrong} for field, wrong in told[:_MOST_TOLD]]
         return problem(
             422, kind="invalid-request", title="The request does not fit the schema", detail=detail, errors=fields
         )

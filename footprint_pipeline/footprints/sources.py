@@ -15,7 +15,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from footprint_pipeline.errors import RequestError, SettingsError
+from footprint_pipeline.errors import RequestError, SettingsError, field_problems
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.patch import Imagery
 from footprint_pipeline.footprints.tile_cache import TileCache
@@ -186,11 +186,9 @@ def read_sources(file: Path, *, cache: TileCache | None = None) -> ImagerySource
             spec = SourceSpec.model_validate(table)
             opened[name] = spec.open(name, folder=file.parent, cache=cache)
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
-            said = first["msg"].removeprefix("Value error, ")
+            said = ": ".join(filter(None, field_problems(error)[0]))
             raise SettingsError(
-                f"{file}, source {name!r}: {f'{field}: ' if field else ''}{said}.",
+                f"{file}, source {name!r}: {said}.",
                 fix="docs/serving.md says what a source may have.",
             ) from None
         except SettingsError as error:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from footprint_pipeline.errors import ModelError
+from footprint_pipeline.errors import ModelError, field_problems
 from footprint_pipeline.files import atomic_path
 from footprint_pipeline.footprints.domain import DomainReference
 from footprint_pipeline.footprints.normalization import UINT8, Normalization
@@ -95,7 +95,8 @@ class ModelSpec(BaseModel):
         except FileNotFoundError:
             raise ModelError(f"{path}: missing.", fix="Export the model again: footprint export.") from None
         except ValidationError as error:
-            raise ModelError(f"{path}: {error.errors()[0]['msg']}.", fix="Export the model again.") from None
+            wrong = ": ".join(filter(None, field_problems(error)[0]))
+            raise ModelError(f"{path}: {wrong}.", fix="Export the model again.") from None
 
 
 def calibrated(confidence: np.ndarray, curve: Sequence[tuple[float, float]]) -> np.ndarray:

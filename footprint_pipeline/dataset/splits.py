@@ -9,8 +9,9 @@ business, or the user's own (`split_table`).
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,6 +28,9 @@ from footprint_pipeline.dataset.spec import GUARD, SPLITS, SplitSpec
 from footprint_pipeline.dataset.split_table import splits_of
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_path
+from footprint_pipeline.many import listed
+
+log = logging.getLogger(__name__)
 
 COLUMNS = (
     "tile_id", "aoi", "split", "block", "path", "mask_path", "width", "height", "gsd_x_m", "gsd_y_m",
@@ -42,9 +46,13 @@ def build_manifest(
     mask_folder: Path,
     spec: SplitSpec,
     *,
+    unlabelled: Collection[str] = (),
     assigned: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """The manifest of one AOI.
+
+    Tiles without imagery teach nothing, and of those that nobody has labelled it is not known what they would; unless
+    they are assigned, they are left out.
 
     Args:
         tiles: the tile index, geometry in EPSG:4326.
@@ -52,6 +60,7 @@ def build_manifest(
         coverage: share of building pixels by tile id.
         mask_folder: where the masks lie.
         spec: how to split.
+        unlabelled: ids of the tiles that have no label, nor a word that they are empty.
         assigned: split by tile id, from `split_table.read_split_table`, in place of the spec; tiles that are not in
             it are guard.
 
@@ -65,12 +74,25 @@ def build_manifest(
     )
     if assigned is not None:
         return _rows(tiles, splits_of(tiles["tile_id"], assigned), tiles["tile_id"] + _ASSIGNED)
+    tiles = _told(tiles, unlabelled)
     draws = [
         draw(f"{spec.seed}/{aoi}/{tile_id}/empty") for aoi, tile_id in zip(tiles["aoi"], tiles["tile_id"], strict=True)
     ]
     tiles = tiles[(tiles["buildings"] > 0) | (np.array(draws) < spec.empty_share)]
     drawn = assign_splits(tiles, (tiles["buildings"] > 0).to_numpy(), spec)
     return _rows(tiles, drawn.split, drawn.block)
+
+
+def _told(tiles: gpd.GeoDataFrame, unlabelled: Collection[str]) -> gpd.GeoDataFrame:
+    """The tiles that have imagery and of which it is known what is on them."""
+    dark, silent = tiles["valid_share"] == 0, tiles["tile_id"].isin(list(unlabelled))
+    for rows, what in ((dark, "without imagery"), (silent & ~dark, "without a label or a word that they are empty")):
+        if rows.any():
+            log.warning(
+                "%s: left out of the splits are %d tiles %s: %s",
+                *(tiles["aoi"].iloc[0], rows.sum(), what, listed(tiles["tile_id"][rows])),
+            )
+    return tiles[~(dark | silent)]
 
 
 def _rows(tiles: gpd.GeoDataFrame, split: ArrayLike, block: ArrayLike) -> pd.DataFrame:

@@ -27,6 +27,7 @@ _QUOTED_TWICE = re.compile(rb'"{2,}(?=\s*(?:MULTI)?POLYGON)|(?<=[)Y])"{2,}')
 _FILE_SUFFIX = re.compile(r"\.tiff?$", re.IGNORECASE)
 _COORDINATES = re.compile(rb'"coordinates"\s*:\s*\[[^"{}]*\]')
 _TEXT_KEPT = 200
+NOT_DEGREES = "not in degrees of longitude and latitude on WGS 84"
 NO_GEOJSON = "the file is not GeoJSON with a list of features"
 _NOWHERE = "is no feature with a geometry"
 
@@ -172,7 +173,10 @@ def _features(
     if not content.strip():
         return []
     try:
-        features = list(json.loads(_COORDINATES.sub(b'"coordinates":[]', content))["features"])
+        told = json.loads(_COORDINATES.sub(b'"coordinates":[]', content))
+        if (system := _other_system(told)) is not None:
+            return [(0, "", None, f"the file is in {system}, {NOT_DEGREES}")]
+        features = list(told["features"])
         parts = shapely.get_parts(collection) if collection is not None else []
         texts = [""] * len(features)
         if len(parts) != len(features):
@@ -186,6 +190,13 @@ def _features(
         (-1 if feature.get("geometry", "") is None else number, text, part, "" if "geometry" in feature else _NOWHERE)
         for number, feature, text, part in zip(_numbers(features), features, texts, parts, strict=True)
     ]
+
+
+def _other_system(collection: object) -> str | None:
+    """The CRS that a file names, as GeoJSON did before RFC 7946, where it is another than WGS 84 in degrees."""
+    crs = collection.get("crs") if isinstance(collection, dict) else None
+    name = str(_properties(crs).get("name", "")) if isinstance(crs, dict) else ""
+    return None if not name or name.endswith((":CRS84", ":4326")) else name
 
 
 def _numbers(features: list[dict]) -> list[int]:

@@ -14,6 +14,8 @@ _WGS84 = "EPSG:4326"
 _LEAST_SHARE = 1e-6
 """A building that ends at a tile's edge reaches over it by rounding; so small a part of one is none."""
 
+_SMALL_DEG = 10.0
+
 
 def read_map(path: Path, outlines: gpd.GeoSeries) -> tuple[pd.DataFrame, set[str]]:
     """Every feature that lies on a tile, once for each of its tiles; those that lie on none are passed over.
@@ -24,16 +26,21 @@ def read_map(path: Path, outlines: gpd.GeoSeries) -> tuple[pd.DataFrame, set[str
 
     Returns:
         Rows as of `label_files.read_geojson`, whose row and building id are the number of the feature, from 1; and the
-        ids of the tiles that reach into the bounding box of all features, so that one without a row has no building.
+        ids of the tiles that reach into the bounding box of all features in the neighbourhood, so that one without a
+        row has no building.
 
     Raises:
         LabelError: the file cannot be read, has no CRS, or has several layers.
     """
     try:
-        features = gpd.read_parquet(path) if path.suffix.lower() == ".parquet" else _of_one_layer(path)
-        geometry = features.geometry
-        if geometry.crs is not None:
-            geometry = geometry.to_crs(_WGS84)
+        around = _around(outlines)
+        with np.errstate(invalid="ignore"):  # at a coordinate that is no number
+            if path.suffix.lower() == ".parquet":
+                geometry = gpd.read_parquet(path).geometry.reset_index(drop=True)
+            else:
+                geometry = _of_one_layer(path, around).geometry
+            if geometry.crs is not None:
+                geometry = geometry.to_crs(_WGS84)
     except LabelError:
         raise
     except Exception as error:  # GDAL, Arrow, GEOS and PROJ each have errors of their own
@@ -47,41 +54,65 @@ def read_map(path: Path, outlines: gpd.GeoSeries) -> tuple[pd.DataFrame, set[str
             fix="Write it with one (ogr2ogr -a_srs EPSG:NUMBER OUT IN), the one that its coordinates are in.",
         )
     shapes = shapely.force_2d(geometry.to_numpy())
-    tile, feature = shapely.STRtree(shapes).query(outlines.to_numpy(), predicate="intersects")
+    places = _finite(shapes)
+    near = shapely.intersects(places, around.iloc[0])
+    tile, feature = shapely.STRtree(places).query(outlines.to_numpy(), predicate="intersects")
     order = np.lexsort((feature, tile))
-    order = order[_lies_on(shapes[feature[order]], outlines.to_numpy()[tile[order]])]
+    order = order[_lies_on(places[feature[order]], outlines.to_numpy()[tile[order]])]
     tile, feature = tile[order], feature[order]
+    number = geometry.index.to_numpy()[feature] + (path.suffix.lower() != ".gpkg")  # which counts from 1 itself
     rows = pd.DataFrame(
         {
             "file": path.name,
-            "row": feature + 1,
+            "row": number,
             "tile_id": outlines.index.to_numpy(object)[tile],
-            "building_id": feature + 1.0,
+            "building_id": number.astype(float),
             "text": "",
             "geometry": shapes[feature],
             "reason": "",
             "pixels": "",
         }
     )
-    covered = outlines.intersects(shapely.box(*geometry.total_bounds)) if len(shapes) else np.zeros(len(outlines), bool)
+    covered = outlines.intersects(shapely.envelope(shapely.multipoints(shapely.get_coordinates(places[near]))))
     return rows, set(outlines.index[covered])
 
 
+def _around(outlines: gpd.GeoSeries) -> gpd.GeoSeries:
+    """The box around all tiles, and as much again on each side: what lies beyond says nothing of them."""
+    left, bottom, right, top = outlines.total_bounds
+    width, height = right - left, top - bottom
+    return gpd.GeoSeries([shapely.box(left - width, bottom - height, right + width, top + height)], crs=_WGS84)
+
+
+def _finite(shapes: np.ndarray) -> np.ndarray:
+    """The shapes; of those with coordinates that are no numbers the other ones, as points, to tell where they lie."""
+    points, owner = shapely.get_coordinates(shapes, return_index=True)
+    finite = np.isfinite(points).all(axis=1)
+    broken = np.unique(owner[~finite])
+    places = shapes.copy()
+    for one in broken:
+        places[one] = shapely.MultiPoint(points[finite & (owner == one)])
+    return places
+
+
 def _lies_on(shapes: np.ndarray, outlines: np.ndarray) -> np.ndarray:
-    """Which shapes lie on the outline beside them, by more than rounding."""
+    """Which shapes lie on the outline beside them, by more than rounding; what has no area is judged later."""
     found = shapely.within(shapes, outlines)
     crossing = np.flatnonzero(~found)
     whole = shapely.make_valid(shapes[crossing])
-    part = shapely.area(shapely.intersection(whole, outlines[crossing]))
-    found[crossing] = part > _LEAST_SHARE * shapely.area(whole)
+    part, area = shapely.area(shapely.intersection(whole, outlines[crossing])), shapely.area(whole)
+    found[crossing] = (part > _LEAST_SHARE * area) | (area == 0)
     return found
 
 
-def _of_one_layer(path: Path) -> gpd.GeoDataFrame:
+def _of_one_layer(path: Path, around: gpd.GeoSeries) -> gpd.GeoDataFrame:
+    """The features of a layer that reach into a box, by their number; all where it is no small part of the globe."""
     layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
     if len(layers) > 1:
         raise LabelError(
             f"{path.name}: holds several layers ({', '.join(layers)}).",
             fix="Write the one with the buildings into a file of its own (ogr2ogr OUT IN LAYER).",
         )
-    return gpd.read_file(path, columns=[])
+    left, bottom, right, top = around.total_bounds
+    small = max(right - left, top - bottom) < _SMALL_DEG
+    return gpd.read_file(path, columns=[], bbox=around if small else None, fid_as_index=True)

@@ -19,7 +19,7 @@ from pyproj import Transformer
 from footprint_pipeline.errors import LabelError, TileError
 from footprint_pipeline.many import in_threads
 from footprint_pipeline.spacenet.areas import MAPS
-from footprint_pipeline.spacenet.label_files import GEOMETRY, NO_GEOJSON, PIX, read_csv, read_geojson
+from footprint_pipeline.spacenet.label_files import GEOMETRY, NO_GEOJSON, NOT_DEGREES, PIX, read_csv, read_geojson
 from footprint_pipeline.spacenet.label_map import read_map
 from footprint_pipeline.spacenet.layout import Layout, TileFile, tile_of
 from footprint_pipeline.spacenet.wkt import polygons_from_wkt
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 WGS84 = "EPSG:4326"
 PIXEL_SAMPLE = 2000
 _SEED = 1337
-_NOT_DEGREES = "is not in degrees of longitude and latitude"
+_NO_NUMBER = "has a coordinate that is no number"
 _SKIP = "pass --skip-bad-labels to drop it and list it in labels_rejected.csv."
 _SLIVER_M2 = 0.01
 _OUTLINE_M2 = 1.0
@@ -106,7 +106,9 @@ def read_labels(layout: Layout, *, skip_bad: bool = False, outlines: gpd.GeoSeri
     rows = (rows if known.all() else rows[known]).reset_index(drop=True)
 
     if column == GEOMETRY:
-        geometry = _closed_to_polygons(shapely.force_2d(rows[GEOMETRY].to_numpy(object)))
+        geometry = shapely.force_2d(rows[GEOMETRY].to_numpy(object))
+        _set_aside_no_numbers(rows, geometry)
+        geometry = _closed_to_polygons(geometry)
     else:
         geometry = polygons_from_wkt(rows["text"])
     empty = _says_empty(rows, geometry)
@@ -154,7 +156,8 @@ def _judge(rows: pd.DataFrame, geometry: np.ndarray, empty: np.ndarray, column: 
     reasons[_outlines(geometry)] = f"{column} is an open line, or several, not a polygon"
     points, owner = shapely.get_coordinates(geometry, return_index=True)
     off_earth = ~((np.abs(points[:, 0]) <= 180) & (np.abs(points[:, 1]) <= 90))
-    reasons.iloc[np.unique(owner[off_earth])] = f"{column} {_NOT_DEGREES}"
+    reasons.iloc[np.unique(owner[off_earth])] = f"{column} is {NOT_DEGREES}"
+    reasons.iloc[np.unique(owner[~np.isfinite(points).all(axis=1)])] = f"{column} {_NO_NUMBER}"
     for kind in set(kinds.tolist()) - {*usable, -1}:
         reasons[kinds == kind] = f"{column} is a {_NAMES[kind]}, not a polygon"
     reasons[kinds == -1] = f"{column} is not {'GeoJSON' if column == GEOMETRY else 'WKT'}"
@@ -162,6 +165,15 @@ def _judge(rows: pd.DataFrame, geometry: np.ndarray, empty: np.ndarray, column: 
     rows.loc[new, "reason"] = reasons[new].astype(str)
     told = (rows["reason"] != "").to_numpy() & (rows["text"] == "").to_numpy() & (kinds != -1)
     rows.loc[told, "text"] = shapely.to_geojson(geometry[told])
+
+
+def _set_aside_no_numbers(rows: pd.DataFrame, geometry: np.ndarray) -> None:
+    """Take away what has a coordinate that is no number, with the reason beside it: GEOS fails on it."""
+    points, owner = shapely.get_coordinates(geometry, return_index=True)
+    broken = np.unique(owner[~np.isfinite(points).all(axis=1)])
+    rows.loc[broken, "reason"] = f"{GEOMETRY} {_NO_NUMBER}"
+    rows.loc[broken, "text"] = shapely.to_wkt(geometry[broken])
+    geometry[broken] = None
 
 
 def _closed_to_polygons(geometry: np.ndarray) -> np.ndarray:
@@ -251,7 +263,7 @@ def _row_error(bad: pd.DataFrame, *, unit: str) -> LabelError:
     more = f" So are {len(bad) - 1:,} more." if len(bad) > 1 else ""
     where = f"{first['file']}, {unit} {first['row']}"
     way = f"Fix the {unit}"
-    if first["reason"].endswith(_NOT_DEGREES):
+    if first["reason"].endswith(NOT_DEGREES):
         way = "Reproject the labels to EPSG:4326 (ogr2ogr -t_srs EPSG:4326 OUT IN)"
     return LabelError(f'{where}: {first["reason"]} ("{shown}").{more}', fix=f"{way}, or {_SKIP}")
 

@@ -11,7 +11,12 @@ import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 
-from footprint_pipeline.dataset.label_counts import LabelCounts, label_counts_path, write_label_counts
+from footprint_pipeline.dataset.label_counts import (
+    LabelCounts,
+    label_counts_path,
+    read_label_counts,
+    write_label_counts,
+)
 from footprint_pipeline.dataset.masks import MaskSummary, disown_masks, read_mask_index, write_masks
 from footprint_pipeline.dataset.polygons import (
     PolygonTable,
@@ -132,8 +137,12 @@ def split_tiles(folder: AoiFolder, spec: SplitSpec, *, assigned: Path | None = N
     """
     coverage = read_mask_index(folder.masks).set_index("tile_id")["building_share"]
     buildings = buildings_per_tile(read_polygon_table(folder.polygons))
+    counts = label_counts_path(folder)
+    unlabelled = read_label_counts(counts).unlabelled if counts.exists() else ()
     given = read_split_table(assigned, aoi=folder.folder.name) if assigned is not None else None
-    manifest = build_manifest(read_tile_index(folder.tiles), buildings, coverage, folder.masks, spec, assigned=given)
+    manifest = build_manifest(
+        read_tile_index(folder.tiles), buildings, coverage, folder.masks, spec, unlabelled=unlabelled, assigned=given
+    )
     return manifest, write_manifest(manifest, folder.manifest, spec)
 
 

@@ -342,6 +342,20 @@ def test_a_table_says_which_tiles_judge(city: City, tmp_path: Path) -> None:
     assert not is_assigned(city.manifest)
 
 
+def test_tiles_that_teach_nothing_are_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    tiles = scattered(40).assign(path="", valid_share=1.0, low=0, high=255, gamma=1.0)
+    ids = tiles["tile_id"].tolist()
+    tiles.loc[3, "valid_share"] = 0.0  # though it has labels
+    coverage, buildings = pd.Series(0.1, index=ids), pd.Series(2, index=ids[:20])
+    told = {"unlabelled": ids[30:32], "spec": SplitSpec(by="tile", empty_share=1.0)}
+    manifest = build_manifest(tiles, buildings, coverage, Path("masks"), **told)
+    assert set(ids) - set(manifest["tile_id"]) == {ids[3], *ids[30:32]}
+    assert f"1 tiles without imagery: {ids[3]}" in caplog.text
+    assert f"2 tiles without a label or a word that they are empty: {ids[30]}, {ids[31]}" in caplog.text
+    assigned = dict.fromkeys(ids, "train")
+    assert len(build_manifest(tiles, buildings, coverage, Path("masks"), assigned=assigned, **told)) == len(ids)
+
+
 def test_what_spreadsheets_leave_in_a_table_does_no_harm(tmp_path: Path) -> None:
     table = tmp_path / "mine.csv"
     for content in ("tile_id,split\na,train,\nb,test,\n", "tile_id,split\n,\na,train\nb,test\n,\n"):

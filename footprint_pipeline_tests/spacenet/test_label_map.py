@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pytest
 import shapely
 
 from footprint_pipeline.errors import LabelError
 from footprint_pipeline.spacenet.areas import MAPS, Patterns
+from footprint_pipeline.spacenet.label_map import _around, _of_one_layer, read_map
 from footprint_pipeline.spacenet.labels import Labels, read_labels
 from footprint_pipeline.spacenet.layout import discover
 from footprint_pipeline_tests.spacenet.conftest import GSD_DEG, NORTH, WEST, write_tile
@@ -29,7 +31,7 @@ def write(path: Path, shapes: list, crs: str | None = "EPSG:4326") -> Path:
     if crs is None:
         table = table.set_crs(None, allow_override=True)
     if path.suffix == ".parquet":
-        table.to_parquet(path)
+        table.set_index("b" + table["height"].astype(str)).to_parquet(path)
     else:
         table.to_file(path, driver=DRIVERS.get(path.suffix, "GeoJSON"))
     return path
@@ -62,6 +64,42 @@ def test_buildings_are_shared_out_to_the_tiles_that_they_lie_on(tmp_path: Path, 
 def test_a_tile_beyond_all_buildings_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
     labels = read(tmp_path, write(tmp_path / "all.gpkg", [box(1, 1, 3, 3), box(17, 1, 19, 3)]))
     assert labels.unlabelled == ("t3",)  # t1 lies between buildings
+
+
+def test_a_building_in_another_town_says_nothing_of_a_tile(tmp_path: Path) -> None:
+    elsewhere = [box(-400, 0, -398, 2), box(400, 0, 402, 2)]  # on either side of all tiles, and far away
+    labels = read(tmp_path, write(tmp_path / "all.gpkg", [box(1, 1, 3, 3), *elsewhere]))
+    assert labels.unlabelled == ("t1", "t2", "t3")
+    labels = read(tmp_path, write(tmp_path / "all.parquet", [box(1, 1, 3, 3), *elsewhere]))
+    assert labels.unlabelled == ("t1", "t2", "t3")
+
+
+def test_a_closed_line_across_an_edge_is_a_building_on_both_tiles(tmp_path: Path) -> None:
+    outline = box(6, 2, 10, 4).exterior
+    labels = read(tmp_path, write(tmp_path / "all.gpkg", [shapely.LineString(outline.coords)]))
+    assert labels.table["tile_id"].tolist() == ["t0", "t1"]
+    assert labels.table.geometry[0].normalize().equals_exact(shapely.Polygon(outline).normalize(), 1e-9)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_coordinate_that_is_no_number_is_named_and_can_be_left_out(tmp_path: Path, broken: float) -> None:
+    (west, south, east, north) = box(9, 1, 14, 6).bounds
+    with np.errstate(invalid="ignore"):
+        wrong = shapely.Polygon([(west, south), (east, south), (broken, north), (west, north)])
+    path = write(tmp_path / "all.fgb", [box(1, 1, 3, 3), wrong])
+    with pytest.raises(LabelError, match=r"all\.fgb, feature \d: geometry has a coordinate that is no number"):
+        read(tmp_path, path)
+    labels = read(tmp_path, path, skip_bad=True)
+    assert (labels.table["tile_id"].tolist(), labels.rejected["tile_id"].tolist()) == (["t0"], ["t1"])
+
+
+def test_of_a_large_file_only_the_neighbourhood_is_read(tmp_path: Path) -> None:
+    far = [box(1000 * n, 0, 1000 * n + 2, 2) for n in range(1, 50)]
+    path = write(tmp_path / "country.gpkg", [*far, box(1, 1, 3, 3)], UTM)
+    outlines = gpd.GeoSeries([box(0, 0, 8, 8)], index=["t0"], crs=4326)
+    assert len(_of_one_layer(path, _around(outlines))) == 1
+    rows, labelled = read_map(path, outlines)
+    assert (rows["row"].tolist(), labelled) == ([50], {"t0"})
 
 
 def test_a_feature_that_is_no_polygon_is_named_and_can_be_left_out(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_a_row_that_is_not_wkt_is_named_as_an_editor_counts(tmp_path: Path) -> N
         (geo(named(1), 1, "POINT (1 2)"), 'PolygonWKT_Geo is a Point, not a polygon ("POINT (1 2)")'),
         (geo(named(1), 1, "POLYGON ((0 0, 1 0, 1 1))"), "PolygonWKT_Geo is not WKT"),
         (geo(named(1), 1, "POLYGON ((200 95, 201 95, 201 96, 200 95))"), "is not in degrees of longitude"),
-        (geo(named(1), 1, "POLYGON ((0 0, nan 0, 1 1, 0 0))"), "is not in degrees of longitude"),
+        (geo(named(1), 1, "POLYGON ((0 0, nan 0, 1 1, 0 0))"), "has a coordinate that is no number"),
         (f"{named(1)},1,POLYGON EMPTY,{wkt(square_wgs84(1)).replace(', ', ',')}", "has 8 fields, not 4"),  # bare
         (f'{named(1)},1,"POLYGON EMPTY', "has 3 fields, not 4"),  # a file cut short
         (geo(named(1), "first", wkt(square_wgs84(1))), 'BuildingId is not a whole number ("first")'),
@@ -475,3 +475,20 @@ def test_pixels_of_a_turned_tile_end_up_where_it_says(tmp_path: Path) -> None:
 def test_either_coordinate_may_be_no_degree(tmp_path: Path, ring: str) -> None:
     with pytest.raises(LabelError, match="is not in degrees of longitude"):
         read_labels(layout_of(tmp_path, [geo(named(1), 1, f"POLYGON (({ring}))")]))
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"), [("urn:ogc:def:crs:OGC:1.3:CRS84", True), ("EPSG:4326", True), ("EPSG:4267", False)]
+)
+def test_a_label_file_in_another_system_is_not_taken_for_wgs_84(tmp_path: Path, name: str, fits: bool) -> None:
+    layout = without_table(layout_of(tmp_path, [], tiles=1))
+    path = label_file(layout, 1)
+    write_geojson(path, [polygon(square_wgs84(1))])
+    crs = {"type": "name", "properties": {"name": name}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "crs": crs}))
+    if fits:
+        assert len(read_labels(layout).table) > 0
+        return
+    with pytest.raises(LabelError, match="is in EPSG:4267, not in degrees of longitude") as caught:
+        read_labels(layout)
+    assert "ogr2ogr -t_srs EPSG:4326" in caught.value.fix

@@ -201,7 +201,8 @@ def tiles_are_labelled(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
         [f"{counted(unlabelled)} of {tiles} have no label, nor a word that they are empty."] if too_many else [],
         f"{len(unlabelled)} of {tiles} tiles have no label, nor a word that they are empty.",
         {"unlabelled": len(unlabelled), "unlabelled_share": len(unlabelled) / max(tiles, 1)},
-        "They count as empty in training: leave them out if nobody has labelled them.",
+        "They are left out of the splits. Of one that has no building say so: by a row with building -1 and "
+        "POLYGON EMPTY, or a label file without features.",
     )
 
 

@@ -101,6 +101,6 @@ def run_checks(folder: AoiFolder, asset: Asset, spec: CheckSpec | None = None) -
             )
         )
         if not passed and not results[-1].blocking:
-            log.warning("%s: check %s warns: %s", folder.folder.name, check.name, results[-1].description)
+            log.warning("%s: check %s warns: %s %s", folder.folder.name, check.name, results[-1].description, found.fix)
     record(folder, results)
     return results

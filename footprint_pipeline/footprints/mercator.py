@@ -118,7 +118,7 @@ def tile_at_3857(x_3857: float, y_3857: float, zoom: int) -> Tile:
 def tiles_covering(bounds_3857: Bounds, zoom: int) -> Iterator[Tile]:
     """Every tile of a zoom that overlaps a rectangle, row by row; columns run on across the antimeridian."""
     side = tile_side(zoom)
-    hair = 1e-9 * side  # an edge that lies on a tile's edge does not touch the next tile
+    hair = max(1e-9 * side, 1e-7)  # an edge on a tile's edge, but for rounding, does not touch the next tile
     columns = range(
         math.floor((bounds_3857.left + HALF_WORLD + hair) / side),
         math.floor((bounds_3857.right + HALF_WORLD - hair) / side) + 1,

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import shapely
 
+from footprint_pipeline.footprints.pixels import pixels_of
+
 MIN_SEED_PX = 16
 """Smaller parts of the interior are no building, pixels; nor are pieces that a cut leaves, square pixels."""
 _SMOOTHING_PX = 1.0
@@ -66,8 +68,7 @@ def separate(
     faces = shapely.get_parts(shapely.polygonize(shapely.get_parts(joints)))
     middles = shapely.point_on_surface(faces)
     polygon, face = shapely.STRtree(middles).query(polygons[several], predicate="contains")
-    column, row = shapely.get_coordinates(middles[face]).astype(int).T
-    pieces = _joined(faces[face], polygon, labels[row, column])
+    pieces = _joined(faces[face], polygon, _label_of(faces[face], middles[face], labels, built_up))
     return np.concatenate([polygons[~several], pieces[shapely.area(pieces) >= MIN_SEED_PX]])
 
 
@@ -134,6 +135,18 @@ def _drawn_out(lines: np.ndarray) -> np.ndarray:
         along = xy[end] - xy[inner]
         drawn[end] += _REACH_PX * along / np.hypot(*along.T)[:, None]
     return shapely.linestrings(drawn, indices=line)
+
+
+def _label_of(faces: np.ndarray, middles: np.ndarray, labels: np.ndarray, built_up: np.ndarray) -> np.ndarray:
+    """The label of most of a face's pixels, for lines are smoothed; of one that holds none, that under its middle."""
+    held = pixels_of(faces, among=built_up)
+    pixels = np.flatnonzero(held)
+    shape = len(faces), labels.max() + 1
+    votes = np.bincount(
+        np.ravel_multi_index((held.ravel()[pixels] - 1, labels.ravel()[pixels]), shape), minlength=shape[0] * shape[1]
+    ).reshape(shape)
+    column, row = shapely.get_coordinates(middles).astype(int).T
+    return np.where(votes.any(axis=1), votes.argmax(axis=1), labels[row, column])
 
 
 def _joined(faces: np.ndarray, polygon: np.ndarray, label: np.ndarray) -> np.ndarray:

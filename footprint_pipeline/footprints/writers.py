@@ -4,7 +4,6 @@ Those of an image without a place have pixels for coordinates, which RFC 7946 do
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -139,12 +138,15 @@ def _common(spec: ModelSpec, model_version: str, tolerance: float) -> dict[str, 
     return {"model": spec.model_name, "model_version": model_version, "tolerance": tolerance, "gsd_m": spec.gsd_m}
 
 
-def _identities(polygons: np.ndarray, model_version: str, place: float) -> Iterator[str]:
-    """An id each; of several with their centroids in one cell, the later ones count on."""
-    middles, met = shapely.centroid(polygons), Counter[tuple[float, float]]()
-    for x, y in np.floor(shapely.get_coordinates(middles) / place).tolist():
+def _identities(polygons: np.ndarray, model_version: str, place: float) -> list[str]:
+    """An id each; centroids in one cell are numbered, the largest building's first, for small ones may be left out."""
+    cells = np.floor(shapely.get_coordinates(shapely.centroid(polygons)) / place).tolist()
+    met, ids = Counter[tuple[float, float]](), [""] * len(polygons)
+    for number in np.argsort(-shapely.area(polygons), kind="stable").tolist():
+        x, y = cells[number]
         met[x, y] += 1
-        yield blake2b(f"{model_version} {x:.0f} {y:.0f} {met[x, y]}".encode(), digest_size=8).hexdigest()
+        ids[number] = blake2b(f"{model_version} {x:.0f} {y:.0f} {met[x, y]}".encode(), digest_size=8).hexdigest()
+    return ids
 
 
 def _feature(polygon: shapely.Polygon, identity: str, confidence: float, properties: dict[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,12 @@ def test_covering_a_tile_takes_that_tile_alone_or_its_four_children() -> None:
     assert list(mercator.tiles_covering(tile.bounds_3857, 18)) == children
 
 
+def test_a_fine_tile_is_covered_by_itself_alone() -> None:
+    for x, y in np.random.default_rng(1).integers(0, 2**24, (200, 2)).tolist():
+        tile = Tile(24, x, y)
+        assert list(mercator.tiles_covering(tile.bounds_3857, 24)) == [tile]
+
+
 def test_ground_scale_is_the_cosine_of_the_latitude() -> None:
     _, y = mercator.project(np.array([(0.0, 60.0)]))[0]
     assert mercator.ground_scale(Bounds(-1, y - 1, 1, y + 1)) == pytest.approx(math.cos(math.radians(60.0)))

@@ -225,3 +225,22 @@ def test_what_a_cut_leaves_of_less_than_a_seed_is_no_building() -> None:
         np.array([whole], object), interior, built_up=np.ones(interior.shape, bool), held=held, seed_level=0.5
     )
     assert shapely.area(pieces) == pytest.approx([40], abs=6)
+
+
+def test_a_piece_is_what_most_of_its_pixels_are() -> None:
+    """A line that is smoothed leaves pixels of the neighbour on this side of it, here under the middle of a piece."""
+    of_500 = """
+        208 210 222 275 353 363 302 259 251 263 282 292 284 229 141  88  75  61  39  22   8
+        137 139 149 198 275 298 265 241 241 269 314 339 335 284 202 151 139 114  63  25   8
+         75  69  65  86 129 151 147 145 161 210 282 327 331 304 255 225 227 198 106  35  10
+        151 125  86  67  69  69  63  78 118 165 214 241 245 237 210 184 194 192 114  41  14
+        318 276 208 167 151 120  78  96 171 225 247 253 253 247 220 178 169 169 120  55  20
+        427 402 361 333 312 239 135 131 222 284 298 300 300 296 278 253 239 227 173  86  29
+        455 451 441 431 404 306 180 169 249 302 312 314 314 312 310 302 298 282 216 106  33
+        459 459 457 449 402 288 190 212 278 308 314 316 316 314 314 314 312 292 220 104  31
+    """
+    interior = np.array([line.split() for line in of_500.strip().splitlines()], np.float32) / 500
+    building = np.ones_like(interior)
+    building[:4, 20] = 0.0
+    pieces = vectorize(building, tolerance=0.5, interior=interior, seed_level=0.5).polygons
+    assert sorted(shapely.area(pieces)) == pytest.approx([30, 63, 71], abs=1)

@@ -1,9 +1,11 @@
+import cv2
 import numpy as np
 import pytest
 import shapely
 from shapely import affinity
 
-from footprint_pipeline.footprints.vectorize import mean_inside, pixels_of, vectorize
+from footprint_pipeline.footprints.pixels import mean_inside, pixels_of
+from footprint_pipeline.footprints.vectorize import vectorize
 
 
 def raster(*boxes: tuple[int, int, int, int], shape: tuple[int, int] = (40, 60)) -> np.ndarray:
@@ -19,6 +21,19 @@ def test_a_building_keeps_its_place_and_size() -> None:
     assert found.polygons[0].bounds == pytest.approx((20, 10, 45, 25), abs=0.51)
     assert found.polygons[0].area == pytest.approx(15 * 25, rel=0.01)
     assert found.confidence[0] == pytest.approx(1.0)
+
+
+def test_a_building_is_drawn_the_same_in_every_raster_that_holds_it() -> None:
+    noise = np.random.default_rng(3).random((300, 300)).astype(np.float32)
+    field = np.rint(255 * cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 1, cv2.NORM_MINMAX)) / 255
+    top, left = 37, 91
+    whole = vectorize(field, tolerance=0.4).polygons
+    part = shapely.MultiPolygon(list(vectorize(field[top:, left:], tolerance=0.4).polygons))
+    part = affinity.translate(part, left, top)
+    uncut = shapely.box(left + 1, top + 1, 299, 299)
+    here, there = ({one.wkb for one in found if uncut.contains(one)} for found in (whole, part.geoms))
+    assert here == there
+    assert len(here) > 40
 
 
 def test_nothing_is_an_empty_answer() -> None:

@@ -90,6 +90,8 @@ def test_ids_follow_place_and_version(runtime: Runtime) -> None:
     assert ids("7", seen_anew) == ids("7", other) != ids("7", shapely.box(2e-5, 0, 1.2e-4, 1e-4))
     within = shapely.box(4e-5, 4e-5, 6e-5, 6e-5)  # a shed in the middle of another's yard
     assert len(set(ids("7", other, within, shapely.Polygon()))) == 2
+    assert ids("7", within, other) == ids("7", other, within)[::-1]
+    assert ids("7", other) == ids("7", within, other)[1:]  # as when small ones are left out
 
 
 def test_rounding_leaves_valid_shapes_and_no_empty_ones(runtime: Runtime) -> None:

@@ -8,6 +8,7 @@ import re
 import runpy
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,11 +21,13 @@ import pytest
 import yaml
 
 from footprint_pipeline.lake import Lake
+from footprint_pipeline.orchestration.lost_runs import end_lost_runs
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.catalog import BUILT_IN
 from footprint_pipeline.spacenet.sources import fetch
 from footprint_pipeline.spacenet.synthetic import city as synthetic
 from footprint_pipeline_tests.footprints.red_city import Answers, http_server
+from footprint_pipeline_tests.orchestration.test_lost_runs import run_under_way
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILES = (ROOT / "Dockerfile", ROOT / "serving" / "Dockerfile")
@@ -338,3 +341,21 @@ def test_runs_lost_with_their_container_count_as_failed(instance_folder: str) ->
     assert status[lost.run_id] is dg.DagsterRunStatus.FAILURE
     assert status[waiting.run_id] is dg.DagsterRunStatus.NOT_STARTED
     assert status[finished.run_id] is dg.DagsterRunStatus.SUCCESS
+
+
+def test_a_run_killed_on_this_host_counts_as_failed_and_one_of_another_host_is_left_alone(
+    instance_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dg.DagsterInstance.from_config(instance_folder) as instance:
+        before = {run.run_id for run in instance.get_runs()}
+        with run_under_way(instance_folder):
+            assert end_lost_runs(instance) == 0
+            (run_id,) = {run.run_id for run in instance.get_runs()} - before
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(socket, "gethostname", lambda: "another")
+            assert end_lost_runs(instance) == 0
+        assert end_lost_runs(instance) == 1
+        run = instance.get_run_by_id(run_id)
+        assert run is not None
+        assert run.status is dg.DagsterRunStatus.FAILURE
+        assert not instance.event_log_storage.get_concurrency_info("gpu").claimed_slots

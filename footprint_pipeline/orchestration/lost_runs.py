@@ -1,12 +1,17 @@
 """Runs whose process is gone: a machine that went down, `kill -9`, a UI that was closed.
 
 Dagster would show them as started for ever, and they would hold the GPU's pool for ever. What ends well is not this
-module's business. On a shared instance (PostgreSQL) a run's process may be elsewhere, so nothing is ended there.
+module's business. On a shared instance (PostgreSQL) a run's process may be elsewhere, so only runs that say that they
+are of this host are ended there.
 """
 
 import logging
+import os
+import socket
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import dagster as dg
 import psutil  # type: ignore[import-untyped]
@@ -15,13 +20,19 @@ log = logging.getLogger(__name__)
 
 _UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 _PATIENCE_S = 1.0
+_PROCESS = "footprint/process"
+"""Tag of a run: its own id, for tags are handed on when it is run once more; and its process's host, number, start."""
+
+
+def tell_process(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Write down that this process works on a run."""
+    pid = os.getpid()
+    instance.add_run_tags(run_id, {_PROCESS: f"{run_id} {socket.gethostname()} {pid} {_began(pid)}"})
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> int:
     """Mark runs as failed whose process is gone, let go of the pools they hold, and return how many there were."""
-    if "sqlite" not in type(instance.run_storage).__name__.lower():
-        return 0
-    lost = [run for run in runs_under_way(instance) if _is_lost(instance, run.run_id)]
+    lost = [run for run in runs_under_way(instance) if _is_lost(instance, run)]
     fail_runs(instance, lost, "Its process is gone. Launch it again: a training goes on where it was.")
     return len(lost)
 
@@ -65,15 +76,41 @@ def _holders(instance: dg.DagsterInstance, pool: str) -> set[str]:
     return holders
 
 
-def _is_lost(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Whether the process that last worked on a run is gone; a run without one is young, and monitoring sees to it."""
+def _is_lost(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether the process of a run is gone; a run that tells of none is young, and monitoring sees to it."""
+    alone = "sqlite" in type(instance.run_storage).__name__.lower()
+    of, *told = run.tags.get(_PROCESS, "none").split()
+    if of == run.run_id:
+        host, pid, began = told
+        return (alone or host == socket.gethostname()) and _began(int(pid)) != began
+    number = _number(instance, run.run_id) if alone else None
+    return number is not None and not _is_python(number)
+
+
+def _number(instance: dg.DagsterInstance, run_id: str) -> int | None:
+    """The number of the process that last worked on a run, as Dagster tells it; None before there is one."""
     for entry in reversed(instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)):
         event = entry.dagster_event
         number = event.engine_event_data.metadata.get("pid") if event else None
         if number is not None:
-            try:
-                # A process that is younger than its event has only inherited the number.
-                return psutil.Process(int(str(number.value))).create_time() > entry.timestamp
-            except psutil.NoSuchProcess:
-                return True
-    return False
+            return int(str(number.value))
+    return None
+
+
+def _is_python(pid: int) -> bool:
+    """Whether a process may be a run's; any other has only inherited the number."""
+    try:
+        return any("python" in part.lower() for part in psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
+
+
+def _began(pid: int) -> str | None:
+    """When a process began, said so that setting the clock, as after a pause, changes nothing; None when it is gone."""
+    try:
+        if sys.platform == "linux":
+            state, *more = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            return None if state == b"Z" else more[18].decode()  # in ticks since the machine started
+        return f"{psutil.Process(pid).create_time():.0f}"
+    except (OSError, psutil.Error):
+        return None

@@ -9,6 +9,7 @@ import dagster as dg
 from footprint_pipeline.errors import SourceError
 from footprint_pipeline.files import locked
 from footprint_pipeline.lake import AoiFolder, Lake
+from footprint_pipeline.orchestration.lost_runs import tell_process
 from footprint_pipeline.settings import Settings, load_settings
 from footprint_pipeline.spacenet.areas import Aoi
 from footprint_pipeline.spacenet.catalog import load_catalog
@@ -27,7 +28,9 @@ class Workplace(dg.ConfigurableResource):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Workplace"]:
-        """Hold the AOI of a run, if it is of one, as long as the run lasts."""
+        """Tell of a run's process, and hold the AOI of the run, if it is of one, as long as it lasts."""
+        if context.run and context.instance:
+            tell_process(context.instance, context.run.run_id)
         aoi = context.run.tags.get(_PARTITION) if context.run else None
         with ExitStack() as held:
             if aoi:

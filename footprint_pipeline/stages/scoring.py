@@ -223,7 +223,11 @@ def load_manifest(lake: Lake, aois: list[str]) -> pd.DataFrame:
     names = list(dict.fromkeys(aois or lake.prepared()))
     manifest = read_manifests([lake.aoi(name).manifest for name in names])
     for name in names:
-        _check_of_one_preparation(lake.aoi(name), manifest[manifest["aoi"] == name].set_index("tile_id"))
+        try:
+            _check_of_one_preparation(lake.aoi(name), manifest[manifest["aoi"] == name].set_index("tile_id"))
+        except DatasetError as error:
+            wait = "If a run prepares it now, wait for its end, then re-execute from failure or give the command again."
+            raise DatasetError(error.problem, fix=f"{error.fix} {wait}") from None
     return manifest
 
 

@@ -83,8 +83,10 @@ def test_masks_that_are_not_those_of_the_labels_are_not_learned(
     draw_masks(folder)
     load_manifest(Lake(tmp_path), [])
     collect_polygons(folder, skip_bad_labels=False)  # other labels, and the masks of the former ones
-    with pytest.raises(DatasetError, match="not complete"):
+    with pytest.raises(DatasetError, match="not complete") as caught:
         load_manifest(Lake(tmp_path), [])
+    assert "mask_tiles" in caught.value.fix
+    assert "If a run prepares it now, wait for its end" in caught.value.fix
 
 
 def test_a_split_that_is_not_of_the_masks_is_not_learned(tmp_path: Path) -> None:
@@ -102,6 +104,7 @@ def test_a_split_that_is_not_of_the_masks_is_not_learned(tmp_path: Path) -> None
         with pytest.raises(DatasetError, match=f"{AOI}: its split is not of the masks") as caught:
             train_unet(Settings(home=tmp_path), SPEC, [], tags={})
         assert "split_manifests" in caught.value.fix
+        assert "If a run prepares it now, wait for its end" in caught.value.fix
         split_tiles(folder, SplitSpec())
         load_manifest(Lake(tmp_path), [])
     prepare(TILES - 1)

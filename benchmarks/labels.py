@@ -1,8 +1,8 @@
 """Labels → the polygon table: how long, how large, and against the same work done row by row.
 
 The peer reads the table with pandas and makes the same rows one at a time: WKT, validity, geodesic area by pyproj,
-pixels by the tile's grid, clip, Hilbert curve, GeoParquet 1.1. A bare peer, told beside, makes much less: polygons
-and their areas, nothing checked, repaired, placed, clipped or ordered.
+pixels by the tile's grid, clip, what lies within another, Hilbert curve, GeoParquet 1.1. A bare peer, told beside,
+makes much less: polygons and their areas, nothing checked, repaired, placed, clipped or ordered.
 """
 
 import json
@@ -65,8 +65,23 @@ def row_by_row(folder: Path, tiles: gpd.GeoDataFrame) -> None:
     columns = ["tile_id", "building_id", "area_m2", "area_sqft", "geometry_px", "geometry"]
     made = gpd.GeoDataFrame(rows, columns=columns, geometry="geometry", crs="EPSG:4326")
     made["geometry_px"] = gpd.GeoSeries(made["geometry_px"])
+    made = made.drop([row for _, of_tile in made.groupby("tile_id") for row in _within_another(of_tile["geometry_px"])])
     made = made.iloc[made.hilbert_distance().argsort()]
     made.to_parquet(folder / "peer.parquet", index=False, schema_version="1.1.0", write_covering_bbox=True)
+
+
+def _within_another(of_tile: gpd.GeoSeries) -> list[int]:
+    """Rows of the labels of a tile that lie within a larger one."""
+    shapes = list(of_tile)
+    tree = shapely.STRtree(shapes)
+    return [
+        row
+        for row, shape in of_tile.items()
+        if any(
+            shapes[i].area > shape.area and shape.intersection(shapes[i]).area > 0.95 * shape.area
+            for i in tree.query(shape)
+        )
+    ]
 
 
 def bare(folder: Path) -> None:

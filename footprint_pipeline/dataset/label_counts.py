@@ -23,6 +23,7 @@ class LabelCounts(BaseModel):
         slivers: polygons without an area to speak of, dropped.
         outside: labels wholly outside their tile, dropped.
         too_small: labels left out because of `PolygonSpec.min_area_m2`.
+        covered: labels left out because they lie within another one of their tile, or are one listed twice.
         clipped: labels cut at their tile's edge.
         unlabelled: ids of the tiles without any row or label file.
     """
@@ -38,6 +39,7 @@ class LabelCounts(BaseModel):
     clipped: int
     unlabelled: tuple[str, ...]
     too_small: int = 0
+    covered: int = 0
 
 
 def label_counts_path(folder: AoiFolder) -> Path:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import shapely
 from pyproj import Transformer
 
+from footprint_pipeline.dataset.covered import covered_by_another
 from footprint_pipeline.dataset.spec import PolygonSpec
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.files import atomic_path
@@ -77,6 +78,7 @@ class PolygonTable:
         clipped: labels in it that were clipped at their tile's edge.
         outside: labels left out because they lie wholly outside their tile.
         too_small: labels left out because of `PolygonSpec.min_area_m2`.
+        covered: labels left out because they lie within another one of their tile, or are one listed twice.
         pixel_shift: how well pixels and degrees of the labels agree; None where there was nothing to compare.
     """
 
@@ -84,6 +86,7 @@ class PolygonTable:
     clipped: int
     outside: int
     too_small: int = 0
+    covered: int = 0
     pixel_shift: PixelShift | None = None
 
 
@@ -127,16 +130,20 @@ def build_polygon_table(
     if too_small.any():
         log.info("%d labels of no more than %g m² are left out", too_small.sum(), spec.min_area_m2)
 
-    kept = ~outside & ~too_small
-    at = np.flatnonzero(kept)
+    building_id = labels["building_id"].to_numpy()
+    at = np.flatnonzero(~outside & ~too_small)
+    covered = covered_by_another(on_grid[at], tile_of[at], building_id[at])
+    if covered.any():
+        log.warning("%d labels lie within another one, or are one listed twice, and are left out", covered.sum())
+    at = at[~covered]
     if len(at):
         curve = gpd.GeoSeries(geometry[at]).hilbert_distance().to_numpy()
-        at = at[np.lexsort((labels["building_id"].to_numpy()[at], tile_of[at], curve))]
+        at = at[np.lexsort((building_id[at], tile_of[at], curve))]
     table = gpd.GeoDataFrame(
         {
             "aoi": tiles["aoi"].iloc[tile_of[at]].to_numpy(),
             "tile_id": labels["tile_id"].iloc[at].to_numpy(),
-            "building_id": labels["building_id"].to_numpy()[at],
+            "building_id": building_id[at],
             "area_m2": area_m2[at],
             "area_sqft": area_m2[at] * SQUARE_FEET_A_SQUARE_METRE,
             "geometry_px": gpd.GeoSeries(on_grid[at], crs=None),
@@ -145,9 +152,10 @@ def build_polygon_table(
     )
     return PolygonTable(
         table,
-        clipped=int((reaching_out & kept).sum()),
+        clipped=int(reaching_out[at].sum()),
         outside=int(outside.sum()),
         too_small=int(too_small.sum()),
+        covered=int(covered.sum()),
         pixel_shift=None if pixel_sample is None else pixel_shift(pixel_sample, tiles),
     )
 

@@ -30,6 +30,7 @@ from footprint_pipeline.spacenet.layout import aoi_name, tile_id
 from footprint_pipeline.spacenet.pair_files import (
     Bounds,
     PlacedImage,
+    check_place,
     find_pairs,
     read_bounds,
     read_building_mask,
@@ -137,8 +138,8 @@ def import_pairs(
 
     Raises:
         SourceError: a name is no AOI's; nothing matches; a file cannot be read or written, has no georeference, or
-            its mask another size; another image has made that tile. What is written by then stays, and is kept by
-            the next run.
+            its mask another size or place; another image has made that tile. What is written by then stays, and is
+            kept by the next run.
     """
     spelt = _spelt(aoi)
     min_area_px = MIN_AREA_PX if min_area_px is None else min_area_px
@@ -217,6 +218,8 @@ def _make(job: _Job) -> _Made:
             f"{job.image.name} has {width} x {height} pixels, its mask {mask_width} x {mask_height}.",
             fix="An image and its mask must be of one size.",
         )
+    if job.bounds is None:
+        check_place(job.mask, job.image, image, crs=job.crs)
     polygons_px, slivers = outlines(mask, min_area_px=job.min_area_px)
     content = _geojson(_on_ground(polygons_px, image), job.made_of)
     try:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from pyproj import CRS, Transformer
+from pyproj.exceptions import ProjError
 from rasterio.enums import ColorInterp, Compression
 from rasterio.errors import CRSError, RasterioError
 
@@ -26,6 +28,8 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 _BOUNDS_COLUMNS = ("file", "west", "south", "east", "north")
 _BOUNDS_FIX = f"Give a CSV with the columns {', '.join(_BOUNDS_COLUMNS)}; bounds are degrees, EPSG:4326."
 _LOSSY = {Compression.jpeg, Compression.webp, Compression.lerc}
+_SAME_PLACE_PX = 0.501
+"""Half a pixel, and what rounding adds to it."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,50 @@ def read_building_mask(path: Path) -> np.ndarray:
         if source.nodata is not None:
             built &= values != source.nodata
         return built.any(axis=0)
+
+
+def check_place(mask: Path, path: Path, image: PlacedImage, *, crs: str | None) -> None:
+    """Hold the georeference of a mask, where it has one of its own, against the grid of its image.
+
+    Args:
+        mask: of as many pixels as the image.
+        path: of the image.
+        image: as it was read.
+        crs: of masks whose own georeference names none; these are not held against anything when None.
+
+    Raises:
+        SourceError: the mask lies elsewhere, or is mirrored.
+    """
+    with _opened(mask) as source:
+        own, grid = source.crs or (read_crs(crs) if crs is not None else None), source.transform
+    if own is None or grid.is_identity:
+        return
+    apart_px = _apart_px(own, grid, image)
+    if apart_px <= _SAME_PLACE_PX:
+        return
+    off = f"up to {apart_px:,.1f} pixels off" if np.isfinite(apart_px) else "nowhere on it"
+    mirrored = ", mirrored" if own == image.crs and grid.determinant * image.transform.determinant < 0 else ""
+    systems = "" if own == image.crs else f" ({CRS(own.to_wkt()).name}, not {CRS(image.crs.to_wkt()).name})"
+    raise SourceError(
+        f"{mask}: by its georeference does not lie on its image {path}: {off}{mirrored}{systems}.",
+        fix="Warp the mask onto its image (rio warp MASK OUT --like IMAGE). Where only its georeference is wrong, "
+        "give it the image's (rio edit-info MASK --like IMAGE --crs like --transform like), or place both by --bounds.",
+    )
+
+
+def _apart_px(crs: rasterio.CRS, grid: rasterio.Affine, image: PlacedImage) -> float:
+    """How far corners, edges and middle of a grid come to lie from those of an image of its size; inf for nowhere."""
+    _, height, width = image.bands.shape
+    x, y = (each.ravel() for each in np.meshgrid([0, width / 2, width], [0, height / 2, height]))
+    there = grid @ (x, y)
+    try:
+        if crs != image.crs:
+            there = Transformer.from_crs(crs.to_wkt(), image.crs.to_wkt(), always_xy=True).transform(*there)
+    except ProjError:
+        return np.inf
+    if not np.isfinite(there).all():
+        return np.inf
+    return float(np.abs(np.subtract(~image.transform @ there, (x, y))).max())
 
 
 def read_crs(text: str) -> rasterio.CRS:

@@ -111,6 +111,7 @@ def collect_polygons(
         outside=polygons.outside,
         clipped=polygons.clipped,
         too_small=polygons.too_small,
+        covered=polygons.covered,
         unlabelled=labels.unlabelled,
     )
     with atomic_path(folder.rejected_labels) as temporary:

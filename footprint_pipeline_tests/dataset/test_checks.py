@@ -15,7 +15,12 @@ import shapely
 from footprint_pipeline.dataset.checks.record import require_passed
 from footprint_pipeline.dataset.checks.run import CHECKS, run_checks
 from footprint_pipeline.dataset.checks.spec import CheckResult, CheckSpec
-from footprint_pipeline.dataset.label_counts import LabelCounts, label_counts_path, write_label_counts
+from footprint_pipeline.dataset.label_counts import (
+    LabelCounts,
+    label_counts_path,
+    read_label_counts,
+    write_label_counts,
+)
 from footprint_pipeline.dataset.masks import mask_path
 from footprint_pipeline.dataset.polygons import read_polygon_table, write_polygon_table
 from footprint_pipeline.dataset.spec import SplitSpec
@@ -247,13 +252,16 @@ def test_labels_outside_their_tile_are_lost(aoi: AoiFolder) -> None:
     assert "3 of 36 labels are lost" in check(aoi, "few_labels_are_lost").description
 
 
+@pytest.mark.parametrize("why", ["too_small", "covered"])
 @pytest.mark.parametrize(
     ("what", "name"), [({"outside": 3}, "few_labels_are_lost"), ({"repaired": 4}, "few_labels_were_repaired")]
 )
-def test_labels_that_are_too_small_by_choice_are_no_loss(aoi: AoiFolder, what: dict[str, int], name: str) -> None:
+def test_labels_that_are_too_small_by_choice_or_covered_are_no_loss(
+    aoi: AoiFolder, what: dict[str, int], name: str, why: str
+) -> None:
     write_label_counts(COUNTS.model_copy(update=what), label_counts_path(aoi))
     assert not check(aoi, name).passed
-    write_label_counts(COUNTS.model_copy(update={**what, "too_small": 300}), label_counts_path(aoi))
+    write_label_counts(COUNTS.model_copy(update={**what, why: 300}), label_counts_path(aoi))
     assert check(aoi, name).passed
 
 
@@ -492,3 +500,13 @@ def test_label_counts_come_back_as_they_went(tmp_path: Path) -> None:
     write_label_counts(COUNTS, path)
     assert json.loads(path.read_text())["rows"] == 34
     assert list(tmp_path.iterdir()) == [path]
+    assert read_label_counts(path) == COUNTS
+
+
+@pytest.mark.parametrize("since", ["covered", "too_small"])
+def test_label_counts_written_before_there_was_one_of_them_are_read(tmp_path: Path, since: str) -> None:
+    path = tmp_path / "labels.json"
+    former = COUNTS.model_dump(mode="json")
+    assert former.pop(since) == 0
+    path.write_text(json.dumps(former))
+    assert read_label_counts(path) == COUNTS

@@ -67,10 +67,8 @@ def test_masks_are_gdals_own_of_the_labels_on_the_ground(tmp_path: Path, crs: st
         for tile, name in enumerate(names[:3])
         for i, shape in enumerate(scattered(tile))
     ]
-    table = labels(rows)
-    summary = write_masks(
-        build_polygon_table(table, tiles).table, tiles, tmp_path / "masks", spec=MaskSpec(border_m=0, contact_m=0)
-    )
+    table = build_polygon_table(labels(rows), tiles).table
+    summary = write_masks(table, tiles, tmp_path / "masks", spec=MaskSpec(border_m=0, contact_m=0))
     total = 0
     for tile, name in enumerate(names):
         on_grid = table[table["tile_id"] == name].to_crs(crs).geometry

@@ -117,7 +117,7 @@ def test_area_is_that_of_pyproj_at_every_latitude(latitude: float, size_m: float
 
 def test_what_is_no_greater_than_the_smallest_area_is_left_out(tmp_path: Path) -> None:
     sizes = [2, 4, 6]
-    rows = [("a", size, on_ground(shapely.box(9, 9, 9 + size, 9 + size), degrees())) for size in sizes]
+    rows = [("a", size, on_ground(shapely.box(8 * size, 9, 9 * size, 9 + size), degrees())) for size in sizes]
     rows.append(("a", 7, on_ground(shapely.box(-9, -9, -1, -1), degrees())))
     tiles = tile_index(tmp_path, "a")
     everything = build_polygon_table(labels(rows), tiles)
@@ -257,9 +257,10 @@ def test_labels_wholly_outside_their_tile_are_counted_and_left_out(
 
 
 def test_labels_of_other_tiles_are_left_out(tmp_path: Path) -> None:
-    square = on_ground(shapely.box(1, 1, 9, 9), degrees())
-    rows = [("b", 2, on_ground(shapely.box(1, 1, 9, 9), degrees(1))), ("elsewhere", 1, square), ("a", 7, square)]
-    rows += [("a", 3, square), ("b", 1, rows[0][2])]
+    square, across = shapely.box(1, 1, 9, 9), shapely.box(0, 2, 10, 8)  # about one centre
+    rows = [("b", 2, on_ground(square, degrees(1))), ("elsewhere", 1, on_ground(square, degrees()))]
+    rows += [("a", 7, on_ground(square, degrees())), ("a", 3, on_ground(across, degrees()))]
+    rows += [("b", 1, on_ground(across, degrees(1)))]
     table = build_polygon_table(labels(rows), tile_index(tmp_path, "a", "b")).table
     assert list(zip(table["tile_id"], table["building_id"], strict=True)) == [("a", 3), ("a", 7), ("b", 1), ("b", 2)]
     backwards = build_polygon_table(labels(rows[::-1]), tile_index(tmp_path, "a", "b")).table

@@ -88,6 +88,8 @@ def test_good_data_goes_through_and_the_instance_knows_each_check_of_the_partiti
             assert evaluation.passed or key.name not in blocking or evaluation.severity == dg.AssetCheckSeverity.WARN
             assert evaluation.target_materialization_data.run_id == result.run_id
             assert ("fix" in evaluation.metadata) is not evaluation.passed
+        (polygons,) = result.asset_materializations_for_node("building_polygons")
+        assert polygons.metadata["within_another"].value == 0
         masks = found[dg.AssetCheckKey(dg.AssetKey("mask_tiles"), "masks_agree_with_polygons")]
         assert masks.metadata["tiles_compared"].value == 12
         assert "m² of building in 12 masks" in masks.description

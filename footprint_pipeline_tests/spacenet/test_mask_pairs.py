@@ -249,6 +249,100 @@ def test_georeferences_of_every_kind_lead_to_the_same_place(tmp_path: Path) -> N
     assert labels.total_bounds == pytest.approx(one.geometry.bounds, abs=2e-4)
 
 
+GRID = rasterio.Affine(0.5, 0, 257_000.0, 0, -0.5, 9_867_000.0)
+SOUTH_UP = GRID @ rasterio.Affine(1, 0, 0, 0, -1, HEIGHT)
+
+
+def write_placed(path: Path, pixels: np.ndarray, crs: str | None, grid: rasterio.Affine) -> None:
+    bands = np.moveaxis(np.atleast_3d(pixels), -1, 0)
+    path.parent.mkdir(exist_ok=True)
+    profile = {"driver": "GTiff", "width": WIDTH, "height": HEIGHT, "count": len(bands), "dtype": "uint8"}
+    with rasterio.open(path, "w", crs=crs, transform=grid, **profile) as target:
+        target.write(bands)
+
+
+def write_placed_pair(home: Path, image: rasterio.Affine, mask: rasterio.Affine, crs: str | None) -> None:
+    """A GeoTIFF and its mask, each with a georeference of its own."""
+    write_placed(home / "images/a.tif", picture(0), "EPSG:32737", image)
+    write_placed(home / "masks/a.tif", drawn(0) * np.uint8(255), crs, mask)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "crs", "problem"),
+    [
+        (SOUTH_UP, GRID, "EPSG:32737", r"up to 48\.0 pixels off, mirrored\.\n"),
+        (GRID, GRID @ rasterio.Affine.translation(200, 20), "EPSG:32737", r"up to 200\.0 pixels off\.\n"),
+        (GRID, GRID @ rasterio.Affine.translation(0, 0.6), "EPSG:32737", r"up to 0\.6 pixels off\.\n"),
+        (GRID, GRID @ rasterio.Affine.scale(1.1), "EPSG:32737", r"up to 6\.0 pixels off\.\n"),
+        (
+            GRID,
+            GRID,
+            "EPSG:32736",
+            r"up to 1,341,[\d.]+ pixels off \(WGS 84 / UTM zone 36S, not WGS 84 / UTM zone 37S\)\.\n",
+        ),
+        (GRID, GRID @ rasterio.Affine.scale(1e10), "EPSG:32736", r"nowhere on it \(.* 36S, not .* 37S\)\.\n"),
+        (GRID, GRID, 'LOCAL_CS["plan",UNIT["metre",1]]', r"nowhere on it \(plan, not .*zone 37S\)\.\n"),
+    ],
+    ids=[
+        "mirrored",
+        "beside",
+        "more than half a pixel",
+        "larger",
+        "another zone",
+        "off the earth",
+        "no CRS to place",
+    ],
+)
+def test_a_mask_that_lies_elsewhere_by_its_own_georeference_is_refused(
+    tmp_path: Path, image: rasterio.Affine, mask: rasterio.Affine, crs: str, problem: str
+) -> None:
+    write_placed_pair(tmp_path, image, mask, crs)
+    with pytest.raises(
+        SourceError, match=rf"masks/a\.tif: .* its image .*images/a\.tif: {problem}.*rio warp.*--bounds"
+    ):
+        run(tmp_path, bounds=None)
+    assert not list((tmp_path / "out").rglob("*.*"))
+    write_bounds(tmp_path, "a")
+    assert run(tmp_path)["buildings"] == 2
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "crs"),
+    [
+        (GRID, GRID, "EPSG:32737"),
+        (SOUTH_UP, SOUTH_UP, "EPSG:32737"),
+        (GRID, GRID @ rasterio.Affine.translation(0.5, -0.5), "EPSG:32737"),
+        (GRID, GRID, rasterio.CRS.from_epsg(32737).to_wkt().replace("WGS 84 / UTM zone 37S", "a name of its own")),
+        (GRID, GRID, "EPSG:32737+5773"),
+        (GRID, rasterio.Affine.identity(), "EPSG:32737"),
+        (GRID, SOUTH_UP, None),
+    ],
+    ids=["same", "south up", "half a pixel", "named otherwise", "with heights", "no grid", "no CRS"],
+)
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_mask_that_lies_on_its_image_or_nowhere_is_taken(
+    tmp_path: Path, image: rasterio.Affine, mask: rasterio.Affine, crs: str | None
+) -> None:
+    write_placed_pair(tmp_path, image, mask, crs)
+    assert run(tmp_path, bounds=None)["buildings"] == 2
+
+
+def test_masks_are_held_against_images_with_world_files_too(tmp_path: Path) -> None:
+    pair(tmp_path, "a")
+    (tmp_path / "images/a.pgw").write_text("0.5\n0\n0\n-0.5\n257000.25\n9866999.75\n")
+    assert run(tmp_path, bounds=None, crs="EPSG:32737", out=tmp_path / "without")["buildings"] == 2
+    (tmp_path / "masks/a.pgw").write_text("0.5\n0\n0\n-0.5\n257010.25\n9866999.75\n")
+    with pytest.raises(SourceError, match=r"up to 20\.0 pixels off\.\n"):
+        run(tmp_path, bounds=None, crs="EPSG:32737")
+    (tmp_path / "masks/a.pgw").unlink()
+    (tmp_path / "masks/a.png").unlink()
+    write_placed(tmp_path / "masks/a.tif", drawn(0) * np.uint8(255), "EPSG:32737", SOUTH_UP)
+    with pytest.raises(SourceError, match=r"up to 48\.0 pixels off, mirrored\.\n"):
+        run(tmp_path, bounds=None, crs="EPSG:32737")
+    write_placed(tmp_path / "masks/a.tif", drawn(0) * np.uint8(255), "EPSG:32737", GRID)
+    assert run(tmp_path, bounds=None, crs="EPSG:32737")["buildings"] == 2
+
+
 def test_files_are_read_as_they_come(tmp_path: Path) -> None:
     opaque = np.full((HEIGHT, WIDTH), 255, np.uint8)
     opaque[:20] = 0

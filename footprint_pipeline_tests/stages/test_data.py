@@ -4,12 +4,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import rasterio
 
 from footprint_pipeline.dataset.polygons import read_polygon_table
 from footprint_pipeline.lake import AoiFolder, Lake
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.areas import Aoi, Part, Patterns, Source
+from footprint_pipeline.spacenet.sources import resolve_source
 from footprint_pipeline.stages.data import collect_polygons, draw_masks, fetch_tiles, fetched
 from footprint_pipeline_tests.stages.prepared import TILES, prepare_city
 
@@ -31,6 +33,29 @@ def test_one_geopackage_of_all_buildings_makes_the_masks_of_a_table(tmp_path: Pa
     assert (collected.counts.outside, collected.counts.unlabelled) == (0, ())
     for mine, its in zip(masks(folder), masks(of_table), strict=True):
         assert (mine != its).sum() <= 2  # centres of pixels that lie on an outline, there and back between two systems
+
+
+def test_buildings_listed_twice_and_parts_of_them_change_nothing_but_a_count(tmp_path: Path) -> None:
+    once = prepare_city(tmp_path)
+    own = tmp_path / "own"
+    shutil.copytree(next((tmp_path / "source").rglob("3band")), own / "3band")
+    (own / "geojson").mkdir()
+    buildings = read_polygon_table(once.polygons)
+    for path in (own / "3band").iterdir():
+        name = path.stem.removeprefix("3band_")
+        of_tile = buildings[buildings["tile_id"] == name].sort_values("building_id")[["geometry"]]
+        parts = of_tile.scale(0.8, 0.8).to_frame("geometry") if len(of_tile) else of_tile
+        both = pd.concat([of_tile, of_tile, parts.iloc[::3]])
+        (own / f"geojson/Geo_{name}.geojson").write_text(both.to_json())
+    folder = Lake(tmp_path / "home").aoi("AOI_0_Synthetic")
+    fetch_tiles(Settings(home=tmp_path), resolve_source(str(own), tmp_path), folder, tiles=None, on_bad_tile="fail")
+    collected = collect_polygons(folder, skip_bad_labels=False)
+    draw_masks(folder)
+    assert len(collected.polygons.table) == len(buildings)
+    assert collected.counts.covered == collected.polygons.covered > len(buildings)
+    assert collected.counts.rows == len(buildings) + collected.counts.covered
+    for mine, its in zip(masks(folder), masks(once), strict=True):
+        assert np.array_equal(mine, its)
 
 
 def masks(folder: AoiFolder) -> list[np.ndarray]:

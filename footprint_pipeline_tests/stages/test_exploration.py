@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from footprint_pipeline.commands.explore import explore
+from footprint_pipeline.dataset.label_counts import label_counts_path, read_label_counts, write_label_counts
 from footprint_pipeline.dataset.splits import digest
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.lake import Lake
@@ -126,6 +127,8 @@ def test_several_aois_share_a_page_also_one_of_a_single_tile_without_buildings(h
     pd.read_parquet(town.manifest).iloc[:1].to_parquet(town.manifest)
     rejected = {"file": "f", "row": [1, 2, 3], "tile_id": "t", "reason": ["odd", "odd", "line"], "text": ""}
     pd.DataFrame(rejected).to_csv(town.rejected_labels, index=False)
+    counts = label_counts_path(town)
+    write_label_counts(read_label_counts(counts).model_copy(update={"covered": 5}), counts)
     Lake(tmp_path).aoi(AOI).rejected_labels.unlink()
 
     answer = explore(Settings(home=tmp_path), aois=(), out=None)
@@ -137,6 +140,7 @@ def test_several_aois_share_a_page_also_one_of_a_single_tile_without_buildings(h
     page = Page(tmp_path / "report.html")
     assert page.headings == ["Summary", "Colours", AOI, *TITLES, "Town", *[t for t in TITLES if "sample" not in t]]
     assert "There is no building to show." in page.text
+    assert '<th scope="row">were dropped: within another one, or listed twice</th><td>5</td>' in page.text
     assert '<th scope="row">were left out: odd</th><td>2</td>' in page.text
 
 

@@ -142,7 +142,7 @@ def few_labels_are_lost(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
     # Labels of tiles that the AOI does not have are no loss to it.
     here = rejected[rejected["tile_id"].isin(prepared.grids.index)]
     lost = len(here) + counts.outside
-    labels = len(prepared.polygons) + counts.too_small + lost
+    labels = len(prepared.polygons) + counts.too_small + counts.covered + lost
     problems = []
     if lost > spec.max_lost_share * labels:
         why = ", ".join(f"{reason} ({n})" for reason, n in here["reason"].value_counts().head(3).items())
@@ -178,7 +178,7 @@ def few_labels_were_repaired(prepared: PreparedAoi, spec: CheckSpec) -> Finding:
         counts = prepared.label_counts
     except DatasetError as error:
         return _unrecorded(error)
-    repaired, labels = counts.repaired, len(prepared.polygons) + counts.too_small
+    repaired, labels = counts.repaired, len(prepared.polygons) + counts.too_small + counts.covered
     too_many = repaired > spec.max_repaired_share * labels
     said = f"{repaired} of {labels} labels crossed themselves and were repaired"
     return Finding(

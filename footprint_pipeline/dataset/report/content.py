@@ -240,6 +240,7 @@ def _labels(aoi: AoiDataset) -> Part:
             "crossed themselves and were repaired": counts.repaired,
             "were dropped: no area to speak of": counts.slivers,
             "were dropped: outside their tile": counts.outside,
+            "were dropped: within another one, or listed twice": counts.covered,
         }
         rows += [[case, f"{count:,}", _percent(count / max(counts.rows, 1))] for case, count in cases.items()]
     reasons = aoi.rejected["reason"].value_counts()

@@ -59,6 +59,7 @@ def dataset_assets(aois: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
                 "rejected": counts.rejected,
                 "slivers_dropped": counts.slivers,
                 "too_small": polygons.too_small,
+                "within_another": counts.covered,
                 "clipped_at_tile_edge": counts.clipped,
                 "outside_their_tile": counts.outside,
                 "tiles_without_any_label": len(counts.unlabelled),

@@ -178,7 +178,8 @@ def _is_loopback(host: str) -> bool:
 def _absolute(settings: Settings) -> dict[str, object]:
     """Paths as they are meant from here, and by whom."""
     names = ("retrain_spec", "imagery_sources", "imagery_cache", "counters")
-    paths: dict[str, object] = {name: without_tilde(path).absolute() for name in names if (path := getattr(settings, name))}
+    given = {name: path for name in names if (path := getattr(settings, name))}
+    paths: dict[str, object] = {name: without_tilde(path).absolute() for name, path in given.items()}
     if settings.tracking_uri and (relative := re.fullmatch(r"sqlite:///(?!/)(.+)", settings.tracking_uri)):
         paths["tracking_uri"] = f"sqlite:///{Path(relative[1]).absolute().as_posix()}"
     imagery = without_tilde(settings.imagery)

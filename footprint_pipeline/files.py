@@ -143,3 +143,8 @@ def require_room(folder: Path, needed: int, what: str) -> None:
             f"{free / 1e6:,.1f} MB.",
             fix="Make room, set FOOTPRINT_HOME to a folder on a larger disk, or take fewer tiles (--tiles).",
         )
+
+
+def without_tilde(path: str | Path) -> Path:
+    """A path that begins with ~ as a shell would have it; as it is where nobody has such a home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - a Path's own raises then

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from footprint_pipeline.errors import SettingsError, field_problems
+from footprint_pipeline.files import without_tilde
 from footprint_pipeline.home import check_name
 from footprint_pipeline.lake import Lake
 
@@ -175,13 +176,15 @@ def _is_loopback(host: str) -> bool:
 
 
 def _absolute(settings: Settings) -> dict[str, object]:
-    """Paths as they are meant from here."""
+    """Paths as they are meant from here, and by whom."""
     names = ("retrain_spec", "imagery_sources", "imagery_cache", "counters")
-    paths: dict[str, object] = {name: path.absolute() for name in names if (path := getattr(settings, name))}
+    given = {name: path for name in names if (path := getattr(settings, name))}
+    paths: dict[str, object] = {name: without_tilde(path).absolute() for name, path in given.items()}
     if settings.tracking_uri and (relative := re.fullmatch(r"sqlite:///(?!/)(.+)", settings.tracking_uri)):
         paths["tracking_uri"] = f"sqlite:///{Path(relative[1]).absolute().as_posix()}"
-    if "://" not in settings.imagery and "{" not in settings.imagery and Path(settings.imagery).is_file():
-        paths["imagery"] = str(Path(settings.imagery).absolute())
+    imagery = without_tilde(settings.imagery)
+    if "://" not in settings.imagery and "{" not in settings.imagery and imagery.is_file():
+        paths["imagery"] = str(imagery.absolute())
     return paths
 
 

@@ -132,3 +132,12 @@ def test_paths_are_meant_from_where_the_command_is_given(tmp_path: Path, monkeyp
     settings = load_settings()
     assert settings.tracking_uri == "postgresql://db/mlflow"
     assert settings.imagery == "https://tiles.example.org/{z}/{x}/{y}"
+
+
+def test_a_tilde_means_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "city.tif").touch()
+    settings = load_settings(imagery="~/city.tif", imagery_sources="~/sources.toml", counters="~nobody-at-all/counted")
+    assert settings.imagery == str(tmp_path / "city.tif")
+    assert settings.imagery_sources == tmp_path / "sources.toml"
+    assert settings.counters == Path("~nobody-at-all/counted").absolute()

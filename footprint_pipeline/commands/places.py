@@ -1,6 +1,7 @@
 """Commands that answer with the footprints of a place: predict, serve, ask."""
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,17 @@ from shapely.geometry import shape
 from footprint_pipeline.commands.lines import command_for
 from footprint_pipeline.errors import RequestError, SettingsError
 from footprint_pipeline.files import atomic_path
+from footprint_pipeline.footprints.domain import BEYOND
 from footprint_pipeline.footprints.extract import extract
 from footprint_pipeline.footprints.imagery import open_imagery
-from footprint_pipeline.footprints.mercator import tile_at
+from footprint_pipeline.footprints.mercator import Bounds, tile_at
+from footprint_pipeline.footprints.patch import Imagery
 from footprint_pipeline.footprints.picture import draw, encode_png
 from footprint_pipeline.footprints.regularize import Outline
 from footprint_pipeline.footprints.runtime import Runtime
+from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.footprints.tables import BY_SUFFIX, as_file
+from footprint_pipeline.footprints.unlike import unlike_patch
 from footprint_pipeline.footprints.writers import feature_collection, out_of_domain
 from footprint_pipeline.local_service import on_signals, running_service, start_service
 from footprint_pipeline.registry import CHAMPION, Registry
@@ -26,7 +31,10 @@ from footprint_pipeline.settings import Settings, load_settings
 from footprint_pipeline.spacenet.catalog import SYNTHETIC
 from footprint_pipeline.stages.data import fetched
 
+log = logging.getLogger(__name__)
+
 _GEOJSON = (".geojson", ".json")
+_LOOK_PX = 512
 
 
 def predict(
@@ -53,6 +61,7 @@ def predict(
     collection = feature_collection(
         extraction, runtime.spec, model_version=found.version, attribution=source.attribution
     )
+    _warn_if_unlike(extraction.raster.profile.out_of_domain, runtime.spec, source, bounds)
     text = json.dumps(collection)
     if out is not None:
         with atomic_path(out) as temporary:
@@ -99,6 +108,7 @@ def ask(
         started = time.monotonic()
         answer = requests.post(f"{address}/v1/footprints", json=body, timeout=300)
         seconds = time.monotonic() - started
+        model = requests.get(f"{address}/v1/model", timeout=300).json()
     content = answer.json()
     if not answer.ok:
         raise RequestError(f"The service answers {answer.status_code}: {content['detail']}", fix=content.get("fix", ""))
@@ -107,9 +117,10 @@ def ask(
     features = content["features"]
     polygons = np.array([shape(feature["geometry"]) for feature in features], object)
     confidence = np.array([feature["properties"]["confidence"] for feature in features], float)
-    bounds = tile_at(longitude, latitude, zoom).bounds_3857
+    bounds, source = tile_at(longitude, latitude, zoom).bounds_3857, open_imagery(settings)
+    _warn_if_unlike(content.get("out_of_domain"), ModelSpec.model_validate(model["spec"]), source, bounds)
     with atomic_path(out / "footprints.png") as temporary:
-        temporary.write_bytes(encode_png(draw(open_imagery(settings), bounds, polygons, confidence)))
+        temporary.write_bytes(encode_png(draw(source, bounds, polygons, confidence)))
     version = answer.headers["X-Model-Version"]
     return {
         "footprints": len(features),
@@ -139,6 +150,14 @@ def with_imagery(settings: Settings, imagery: str | None) -> Settings:
             fix="Set MAPBOX_ACCESS_TOKEN, or FOOTPRINT_IMAGERY (--imagery) to an XYZ template or a GeoTIFF.",
         )
     return load_settings(home=settings.home, imagery=str(mosaic))
+
+
+def _warn_if_unlike(out_of_domain: float | None, spec: ModelSpec, imagery: Imagery, bounds_3857: Bounds) -> None:
+    """Look at a place that is out of domain, and say so where it is far from all that the model was trained on."""
+    if out_of_domain is None or out_of_domain < BEYOND:
+        return
+    if told := unlike_patch(spec, imagery.read(bounds_3857, _LOOK_PX, _LOOK_PX)):
+        log.warning("%s", told)
 
 
 def _form(out: Path) -> str | None:

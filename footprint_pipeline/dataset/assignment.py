@@ -69,10 +69,16 @@ def assign_splits(tiles: gpd.GeoDataFrame, has_building: np.ndarray, spec: Split
         DatasetError: fewer than three tiles have a building.
     """
     if int(has_building.sum()) < len(SPLITS):
+        fix = "Take more tiles (a larger --tiles), or check that the labels belong to these tiles."
+        if len(tiles) < len(SPLITS):
+            fix = (
+                "Take more tiles (a larger --tiles). Where there are no more, cut the image into some: "
+                "gdal_retile.py -ps 512 512 -targetDir FOLDER IMAGE, or as docs/data.md says."
+            )
         raise DatasetError(
             f"{int(has_building.sum())} of {len(tiles)} tiles have a building; at least three are needed, "
             "one to train on, one to tune on, one to judge on.",
-            fix="Take more tiles (a larger --tiles), or check that the labels belong to these tiles.",
+            fix=fix,
         )
     aoi = str(tiles["aoi"].iloc[0])
     for block_m in _block_sizes(tiles, spec):

@@ -85,6 +85,7 @@ def index_tiles(
     *,
     aoi: str,
     on_bad_tile: Literal["skip", "fail"] = "skip",
+    least_side_px: int = 1,
     threads: int | None = None,
 ) -> TileIndex:
     """Read every tile once and describe it.
@@ -92,11 +93,12 @@ def index_tiles(
     Args:
         tiles: (tile id, path) pairs, of any real pixel type; types may differ.
         aoi: the AOI that they belong to.
-        on_bad_tile: go on without a tile that cannot be read (it is named), or stop.
+        on_bad_tile: go on without a tile that cannot be read or is too small (it is named), or stop.
+        least_side_px: a tile is at least so wide and so high, pixels.
         threads: how many tiles are read at a time, by default one a core; the index does not depend on it.
 
     Raises:
-        TileError: a tile cannot be read and `on_bad_tile` is "fail".
+        TileError: a tile cannot be read or is too small, and `on_bad_tile` is "fail".
         DatasetError: no tile is left.
     """
     pairs = list(tiles)
@@ -107,6 +109,7 @@ def index_tiles(
         stamp = dict(zip(FILE_STAMP, _stamp(path), strict=True))  # before it is read, for it may change meanwhile
         try:
             tile = _open(path)
+            _check_size(path, tile, least_side_px)
             row = {"tile_id": tile_id, "aoi": aoi, "path": str(path), **stamp, **_describe(path, tile)}
         except TileError as error:
             if on_bad_tile == "fail":
@@ -233,6 +236,15 @@ def _open(path: Path) -> _Tile:
     if np.issubdtype(bands.dtype, np.floating):
         valid &= np.isfinite(bands).all(axis=0)
     return _Tile(bands, valid, crs, transform)
+
+
+def _check_size(path: Path, tile: _Tile, least_side_px: int) -> None:
+    height, width = tile.valid.shape
+    if min(height, width) < least_side_px:
+        raise TileError(
+            f"{path.name}: has {width} × {height} pixels, {least_side_px} each way are needed.",
+            fix="Cut it larger, or prepare its AOI without it: footprint prepare --on-bad-tile skip.",
+        )
 
 
 def _describe(path: Path, tile: _Tile) -> dict[str, object]:

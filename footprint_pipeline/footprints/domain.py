@@ -24,6 +24,9 @@ ALIKE, UNLIKE = 0.1, 0.25
 """Population stability index: below the first nothing has changed, from the second on what was learned may not hold."""
 BEYOND = 0.95
 """Of the training tiles so many in a hundred are closer to the training set: images beyond are called out of domain."""
+FAR = 10 * UNLIKE
+"""Such imagery that is at least so far from the training set is unlike it because of more than its size: parts of
+tiles are out of domain too, but stay below; twice or half the values that were learned lie above."""
 
 _FLOOR = 1e-4
 _QUANTILES = 21
@@ -138,6 +141,15 @@ class DomainReference(BaseModel):
         if distance <= self.quantiles[0]:
             return 0.0
         return float(np.interp(distance, self.quantiles, np.linspace(0, 1, len(self.quantiles))))
+
+    def is_far(self, counts: np.ndarray) -> bool:
+        """Whether an image is so far out of domain that what was learned says little of it.
+
+        Args:
+            counts: `brightness_counts` of the image.
+        """
+        share = self.out_of_domain(counts)
+        return share is not None and share >= BEYOND and float(self.psi(counts).max()) >= FAR
 
 
 @dataclass(frozen=True, eq=False)

@@ -224,7 +224,7 @@ def predict_patch(runtime: Runtime, patch: Patch) -> np.ndarray:
         ImageryError: its bit depth is not what the model was trained on.
     """
     spec = runtime.spec
-    image = _normalization(spec, patch).apply(patch.pixels)
+    image = stretch_of(spec, patch).apply(patch.pixels)
     probability = predict_probability(image, runtime, stride=spec.stride, flips=spec.flips)
     if not np.isfinite(probability).all():
         raise ModelError("The model answers with values that are not numbers.", fix="Promote another version.")
@@ -239,7 +239,7 @@ def profile_patch(spec: ModelSpec, patch: Patch) -> InputProfile:
     Raises:
         ImageryError: its bit depth is not what the model was trained on.
     """
-    counts = brightness_counts(_normalization(spec, patch).to_uint8(patch.pixels), patch.valid)
+    counts = brightness_counts(stretch_of(spec, patch).to_uint8(patch.pixels), patch.valid)
     return InputProfile(
         brightness=counts,
         gsd_m=patch.gsd_m,
@@ -247,7 +247,12 @@ def profile_patch(spec: ModelSpec, patch: Patch) -> InputProfile:
     )
 
 
-def _normalization(spec: ModelSpec, patch: Patch) -> Normalization:
+def stretch_of(spec: ModelSpec, patch: Patch) -> Normalization:
+    """How the pixels of a patch become what a model sees.
+
+    Raises:
+        ImageryError: their bit depth is not what the model was trained on.
+    """
     if patch.pixels.dtype == np.uint8:
         return UINT8
     deep = spec.deep_stretches

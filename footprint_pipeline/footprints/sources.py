@@ -16,6 +16,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from footprint_pipeline.errors import RequestError, SettingsError, field_problems
+from footprint_pipeline.files import without_tilde
 from footprint_pipeline.footprints.geotiff import GeoTiffImagery
 from footprint_pipeline.footprints.patch import Imagery
 from footprint_pipeline.footprints.tile_cache import TileCache
@@ -36,7 +37,7 @@ class SourceSpec(BaseModel):
 
     Attributes:
         url: template of map tiles.
-        path: a GeoTIFF or COG, on disk (from the file's own folder on) or behind a URL.
+        path: a GeoTIFF or COG, on disk (from the file's own folder on, or from the home folder with ~) or behind a URL.
         mapbox: access token of Mapbox satellite.
         headers: sent with every request for a tile.
         attribution: whom to credit.
@@ -98,7 +99,7 @@ class SourceSpec(BaseModel):
             )
         if self.path is not None:
             path = _expanded(self.path)
-            where = path if "://" in path else folder / path
+            where = path if "://" in path else folder / without_tilde(path)
             return GeoTiffImagery(where, attribution=self.attribution, name=name, date=self.date)
         assert self.url is not None  # noqa: S101 - the schema sees to it
         return XyzImagery(

@@ -4,6 +4,7 @@ Only descriptions belong here; which areas there are is `catalog`'s business. Im
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePath
@@ -70,7 +71,8 @@ class Patterns:
     """File names of tiles that are not named as SpaceNet's.
 
     A pattern is the end of a file's path, with `/` between folders. `{tile}` stands for the id of the tile
-    (twice the same id where it stands twice), `*` for anything within a name.
+    (twice the same id where it stands twice), `*` for anything within a name. The extension may be in capitals, and
+    letters may be composed (NFC) or not, as a Mac writes them; the id is composed.
 
     Attributes:
         images: RGB tiles, such as `imagery/{tile}.tif`.
@@ -87,7 +89,7 @@ class Patterns:
         """What a file is and of which tile (none for the summary table); None for any other file."""
         named: dict[Role, str | None] = {"tile": self.images, "geojson": self.labels, "summary": self.summary}
         for role, pattern in named.items():
-            found = _compiled(pattern).fullmatch(path.as_posix()) if pattern else None
+            found = _compiled(composed(pattern)).fullmatch(composed(path.as_posix())) if pattern else None
             if found:
                 return role, found.groupdict().get("tile", "")
         return None
@@ -96,9 +98,11 @@ class Patterns:
 @lru_cache
 def _compiled(pattern: str) -> re.Pattern[str]:
     """A pattern as a regular expression for whole paths."""
-    first, *others = ("[^/]*".join(re.escape(text) for text in piece.split("*")) for piece in pattern.split("{tile}"))
+    extension = PurePath(pattern).suffix
+    name = pattern.removesuffix(extension)
+    first, *others = ("[^/]*".join(re.escape(text) for text in piece.split("*")) for piece in name.split("{tile}"))
     tile = f"(?P<tile>[^/]+){'(?P=tile)'.join(others)}" if others else ""
-    return re.compile(f"(?:.*/)?{first}{tile}")
+    return re.compile(f"(?:.*/)?{first}{tile}(?i:{re.escape(extension)})")
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,11 @@ class Aoi:
     notes: str = ""
     endpoint_url: str | None = None
     patterns: Patterns | None = None
+
+
+def composed(name: str) -> str:
+    """A name as most systems write it (NFC); names from a Mac may hold 'ü' as 'u' and two dots (NFD)."""
+    return unicodedata.normalize("NFC", name)
 
 
 def is_archive(name: str) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from footprint_pipeline.errors import SourceError
-from footprint_pipeline.spacenet.areas import Patterns, Role, is_valid_name
+from footprint_pipeline.spacenet.areas import Patterns, Role, composed, is_valid_name
 from footprint_pipeline.spacenet.catalog import BUILT_IN
 
 _log = logging.getLogger(__name__)
@@ -109,6 +109,7 @@ def role(path: PurePath, patterns: Patterns | None = None) -> Role | None:
 
 def tile_id(stem: str) -> str:
     """Id of a tile, as the summary table has it, from the stem of its image or label file (or from the id itself)."""
+    stem = composed(stem)
     loose = _LOOSE.match(stem)
     if loose:
         return f"{loose['aoi']}_{loose['image']}"

@@ -37,7 +37,7 @@ import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -277,10 +277,11 @@ class _Entry:
                 what += " (one file of all tiles is 'summary')" * (key == "labels")
                 raise self._error(f"{key} is {pattern!r}.", f"Give {what}, and no other braces or backslashes.")
             if pattern.startswith("/") or ".." in pattern.split("/") or not pattern.lower().endswith(suffixes):
-                raise self._error(
-                    f"{key} is {pattern!r}.", f"Give a path within the source that ends in {' or '.join(suffixes)}."
-                )
-        return Patterns(**given)
+                fix = f"Give a path within the source that ends in {' or '.join(suffixes)}."
+                if key == "summary":
+                    fix += f" Other vector files are converted so: ogr2ogr {PurePosixPath(pattern).stem}.gpkg {pattern}"
+                raise self._error(f"{key} is {pattern!r}.", fix)
+        return Patterns(**{key: PurePosixPath(pattern).as_posix() for key, pattern in given.items()})
 
     def _error(self, text: str, fix: str) -> SettingsError:
         return SettingsError(f"{self._path}, AOI {self._name!r}: {text}", fix=fix)

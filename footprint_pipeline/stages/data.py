@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 
+from footprint_pipeline.dataset.checks.spec import CheckSpec
 from footprint_pipeline.dataset.label_counts import (
     LabelCounts,
     label_counts_path,
@@ -62,10 +63,15 @@ def fetch_tiles(
         aoi: from the catalogue.
         folder: where its data lies.
         tiles: the first so many only.
-        on_bad_tile: what to do about a tile that cannot be read.
+        on_bad_tile: what to do about a tile that cannot be read or is too small.
     """
     layout = fetch(aoi, folder.raw, tiles=tiles, settings=settings)
-    index = index_tiles([(tile.tile_id, tile.image) for tile in layout.tiles], aoi=aoi.name, on_bad_tile=on_bad_tile)
+    index = index_tiles(
+        [(tile.tile_id, tile.image) for tile in layout.tiles],
+        aoi=aoi.name,
+        on_bad_tile=on_bad_tile,
+        least_side_px=CheckSpec.min_side_px,
+    )
     measured_m = float((index.table["gsd_x_m"] * index.table["gsd_y_m"]).pow(0.5).median())
     if aoi.gsd_m and abs(measured_m / aoi.gsd_m - 1) > _GSD_SPREAD:
         log.warning(

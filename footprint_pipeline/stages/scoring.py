@@ -17,9 +17,11 @@ from footprint_pipeline.dataset.tiles import changed_images, normalization, read
 from footprint_pipeline.errors import DatasetError
 from footprint_pipeline.evaluation.scoring import TestScores, TilePrediction, predict_tiles, score_tiles
 from footprint_pipeline.files import locked
-from footprint_pipeline.footprints.normalization import UINT8
+from footprint_pipeline.footprints.domain import brightness_counts
+from footprint_pipeline.footprints.normalization import UINT8, Normalization
 from footprint_pipeline.footprints.runtime import Runtime
 from footprint_pipeline.footprints.spec import ModelSpec
+from footprint_pipeline.footprints.unlike import unlike
 from footprint_pipeline.lake import AoiFolder, Lake
 from footprint_pipeline.settings import Settings
 from footprint_pipeline.spacenet.areas import Aoi
@@ -143,6 +145,8 @@ def score_exported(
 ) -> TestScores:
     """Score an exported model on labelled tiles, as the service would run it unless told otherwise.
 
+    A warning names the AOIs whose imagery is far from all that the model was trained on.
+
     Args:
         runtime: the model.
         manifest: rows of split manifests, or of a tile index with `mask_path`.
@@ -157,8 +161,9 @@ def score_exported(
     elif own_tolerances is None:
         by_place = {str(aoi): _tolerance_on(spec, str(aoi), of) for aoi, of in polygons.groupby("aoi")}
         own_tolerances = {**spec.own_tolerances, **by_place}
+    predictions = predict_exported(runtime, manifest, flips=flips, progress=said("evaluate"))
     return score_tiles(
-        predict_exported(runtime, manifest, flips=flips, progress=said("evaluate")),
+        predictions if spec.domain is None else _held_against_domain(predictions, manifest, spec),
         polygons,
         tolerance=spec.tolerance if tolerance is None else tolerance,
         own_tolerances=own_tolerances,
@@ -194,15 +199,11 @@ def _stretched_as_learned(manifest: pd.DataFrame, spec: ModelSpec) -> pd.DataFra
     """
     stretches, unknown = [], set()
     for row in manifest.itertuples():
-        stretch = normalization(row)
-        if stretch != UINT8:
-            of_aoi = {known for name, known in spec.normalization.items() if name.partition(" (")[0] == row.aoi}
-            known = next((each for each in (of_aoi - {UINT8}, spec.deep_stretches) if len(each) == 1), None)
-            if known is None:
-                unknown.add(row.aoi)
-            else:
-                (stretch,) = known
-        stretches.append(stretch)
+        own = normalization(row)
+        stretch = _learned_stretch(own, row.aoi, spec)
+        if stretch is None:
+            unknown.add(row.aoi)
+        stretches.append(stretch or own)
     if unknown:
         told = ", ".join(sorted(unknown))
         log.warning("%s: imagery of more than 8 bits, which the service refuses with this model; stretched as is", told)
@@ -211,6 +212,29 @@ def _stretched_as_learned(manifest: pd.DataFrame, spec: ModelSpec) -> pd.DataFra
         high=[list(each.high) for each in stretches],
         gamma=[each.gamma for each in stretches],
     )
+
+
+def _learned_stretch(own: Normalization, aoi: str, spec: ModelSpec) -> Normalization | None:
+    """The stretch of training for tiles of an AOI that have one of their own; None where nobody knows which."""
+    if own == UINT8:
+        return own
+    of_aoi = {known for name, known in spec.normalization.items() if name.partition(" (")[0] == aoi}
+    return next((each.pop() for each in (of_aoi - {UINT8}, spec.deep_stretches) if len(each) == 1), None)
+
+
+def _held_against_domain(
+    predictions: Iterator[TilePrediction], manifest: pd.DataFrame, spec: ModelSpec
+) -> Iterator[TilePrediction]:
+    """The same, and after the last one a warning of each AOI whose imagery is far out of the model's domain."""
+    seen: dict[tuple[str, Normalization], np.ndarray] = {}
+    for prediction, row in zip(predictions, manifest.itertuples(), strict=True):
+        kind = row.aoi, normalization(row)
+        seen[kind] = seen.get(kind, 0) + brightness_counts(prediction.image, prediction.valid)
+        yield prediction
+    for (aoi, own), counts in seen.items():
+        stretch = _learned_stretch(own, aoi, spec) or own
+        if told := unlike(spec, aoi, counts, values=(min(own.low), max(own.high)), stretch=stretch):
+            log.warning("%s", told)
 
 
 def load_manifest(lake: Lake, aois: list[str]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import pytest
 import shapely
 
 from footprint_pipeline.dataset.exploration import Colours
-from footprint_pipeline.dataset.report import crops, figures, maps
+from footprint_pipeline.dataset.report import content, crops, figures, maps
 from footprint_pipeline.dataset.report.page import Part, Picture, Section, Table, render_page
 
 GREY = [crops.NO_IMAGERY] * 3
@@ -112,6 +112,22 @@ def test_maps_of_any_shape_of_area_fit_the_page(options: dict[str, object]) -> N
     assert picture.shape[1] == figures.WIDEST
     assert 150 < picture.shape[0] < 1200
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+
+
+def test_an_area_on_both_sides_of_the_antimeridian_is_drawn_as_one() -> None:
+    anywhere = tiles(3, 4, block=True)
+    across = anywhere.set_geometry(anywhere.translate(179.996))
+    across = across.set_geometry(
+        [shapely.box(west - 360 * (west >= 180), south, east - 360 * (west >= 180), north)
+         for west, south, east, north in across.bounds.to_numpy().round(6)], crs=across.crs
+    )  # fmt: skip
+    assert across.total_bounds[2] - across.total_bounds[0] > 359
+    picture, expected = decoded(maps.maps(across)), decoded(maps.maps(anywhere))
+    assert picture.shape == expected.shape
+    assert np.abs(picture.astype(int) - expected).mean() < 1
+    assert maps.side_by_side(across).total_bounds == pytest.approx([179.996, 0, 180.004, 0.006])
+    assert maps.side_by_side(anywhere) is anywhere
+    assert content._place(-17.0, 180.25) == "17.0000° S 179.7500° W"
 
 
 def test_blocks_are_drawn_as_far_as_the_manifest_tells() -> None:

@@ -262,8 +262,12 @@ def test_a_split_without_a_building_takes_the_nearest_draw_that_can_be_spared(
 
 
 def test_fewer_than_three_tiles_with_buildings_cannot_be_split() -> None:
-    with pytest.raises(DatasetError, match="2 of 50 tiles have a building"):
+    with pytest.raises(DatasetError, match="2 of 50 tiles have a building") as caught:
         assigned(scattered(50), SplitSpec(), np.arange(50) < 2)
+    assert "check that the labels belong to these tiles" in caught.value.fix
+    with pytest.raises(DatasetError, match="1 of 1 tiles have a building") as caught:
+        assigned(scattered(1), SplitSpec(), np.ones(1, bool))
+    assert "cut the image into some: gdal_retile.py -ps 512 512" in caught.value.fix
 
 
 @pytest.mark.parametrize(

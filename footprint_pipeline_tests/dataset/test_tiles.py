@@ -187,6 +187,19 @@ def test_a_bad_tile_is_skipped_or_fatal_and_named_either_way(tmp_path: Path, kin
         index_tiles(pairs[:1], aoi="Rio")
 
 
+def test_a_tile_that_is_too_small_is_a_bad_tile(tmp_path: Path) -> None:
+    shapes = {"good": (32, 40), "low": (31, 40), "narrow": (40, 3)}
+    pairs = [(name, write_image(tmp_path / f"{name}.tif", grey(*shape))) for name, shape in shapes.items()]
+    index = index_tiles(pairs, aoi="Rio", least_side_px=32)
+    assert index.table["tile_id"].tolist() == ["good"]
+    assert index.skipped == (
+        ("low", "low.tif: has 40 × 31 pixels, 32 each way are needed."),
+        ("narrow", "narrow.tif: has 3 × 40 pixels, 32 each way are needed."),
+    )
+    with pytest.raises(TileError, match=r"low\.tif: has 40 × 31 pixels"):
+        index_tiles(pairs, aoi="Rio", least_side_px=32, on_bad_tile="fail")
+
+
 def test_no_tile_at_all_is_an_error() -> None:
     with pytest.raises(DatasetError, match="none of its 0 tiles"):
         index_tiles([], aoi="Rio")

@@ -71,6 +71,18 @@ def test_the_worst_channel_counts() -> None:
     assert reference.out_of_domain(blue) == 1
 
 
+def test_far_is_more_than_out_of_domain() -> None:
+    reference = DomainReference.of([sum(plain(level) for level in range(n, n + 9)) for n in (2, 3, 4)])
+    part = plain(*range(4, 11))  # of what was learned, as of a small area
+    assert reference.out_of_domain(part) == 1
+    assert not reference.is_far(part)
+    assert reference.is_far(plain(0))
+    assert reference.is_far(plain(15))
+    assert not reference.is_far(np.zeros((3, LEVELS), int))
+    wide = reference.model_copy(update={"quantiles": (0.0, 20.0)})  # tiles as far were learned
+    assert not wide.is_far(plain(0))
+
+
 def test_no_pixel_no_number() -> None:
     nothing = np.zeros((3, LEVELS), int)
     assert DomainReference.of([nothing]) is None

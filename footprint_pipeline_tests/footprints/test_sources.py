@@ -74,6 +74,15 @@ def test_the_first_is_the_default_and_an_unknown_one_is_the_askers_mistake(tmp_p
     assert error.value.fix == "Ask for one of: a, b."
 
 
+def test_a_tilde_means_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    (tmp_path / "me").mkdir()
+    write_city(tmp_path / "me" / "city.tif", Bounds(-43.2, -22.9, -43.199, -22.899), [])
+    named = sources(tmp_path, '[city]\npath = "~/city.tif"').default
+    only = open_imagery(Settings(home=tmp_path / "home", imagery="~/city.tif"))
+    assert named.extent_wgs84 == only.extent_wgs84 == GeoTiffImagery(tmp_path / "me" / "city.tif").extent_wgs84
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

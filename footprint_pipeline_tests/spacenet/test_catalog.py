@@ -161,6 +161,19 @@ def test_a_broken_file_is_named_with_its_entry(tmp_path: Path, text: str, messag
     assert caught.value.fix
 
 
+@pytest.mark.parametrize("name", ["buildings.shp", "maps/buildings.gml"])
+def test_a_vector_file_that_is_not_read_comes_with_what_converts_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / "aois.yaml").write_text(f"mine: {{source: x, images: '{{tile}}.tif', summary: {name}}}")
+    with pytest.raises(SettingsError, match=f"summary is '{name}'") as caught:
+        load_catalog(tmp_path)
+    assert caught.value.fix.endswith(f"ogr2ogr buildings.gpkg {name}")
+
+
+def test_a_pattern_may_say_that_it_begins_at_the_source(tmp_path: Path) -> None:
+    (tmp_path / "aois.yaml").write_text("mine: {source: x, images: './t/{tile}.tif', labels: './l//{tile}.json'}")
+    assert load_catalog(tmp_path)["mine"].patterns == Patterns("t/{tile}.tif", "l/{tile}.json")
+
+
 def test_the_documented_example_is_read(tmp_path: Path) -> None:
     text = own_areas.__doc__.partition("```yaml\n")[2].partition("```")[0]
     (tmp_path / "aois.yaml").write_text(text)

@@ -111,7 +111,12 @@ def test_spacenet2_loose_files(tmp_path: Path) -> None:
         ("imagery/{tile}.tif", "town/2024/imagery/a.tif", "a"),
         ("imagery/{tile}.tif", "my-imagery/a.tif", None),
         ("imagery/{tile}.tif", "imagery/deeper/a.tif", None),
-        ("imagery/{tile}.tif", "imagery/a.TIF", None),
+        ("imagery/{tile}.tif", "imagery/A.TIF", "A"),
+        ("imagery/{tile}.TIFF", "imagery/a.tiff", "a"),
+        ("imagery/{tile}.tif", "Imagery/a.tif", None),
+        ("imagery/{tile}.tif", "imagery/a.tiff", None),
+        ("Düne/{tile}.tif", "Du\u0308ne/Du\u0308ne 1.tif", "Düne 1"),  # as a Mac writes it
+        ("Du\u0308ne/{tile}.tif", "Düne/Düne 1.tif", "Düne 1"),
         ("imagery/{tile}.tif", "imagery/axtif", None),
         ("imagery/{tile}.tif", "imagery/.a.tif", None),
         ("{tile}/rgb_*.tif", "block 7/rgb_2024.tif", "block 7"),
@@ -126,6 +131,17 @@ def test_patterns(pattern: str, path: str, expected: str | None) -> None:
     if expected:
         assert tile_of(PurePosixPath(path), patterns) == expected
     assert role(PurePosixPath("x/labels.csv"), patterns) == "summary"
+
+
+def test_images_and_labels_meet_however_their_letters_are_written(tmp_path: Path) -> None:
+    decomposed, as_usual = "Du\u0308ne", "Düne"
+    own = touch(tmp_path / "own", f"imagery/{decomposed}.tif", f"labels/{as_usual}.geojson")
+    (tile,) = discover(own, patterns=Patterns("imagery/{tile}.tif", "labels/{tile}.geojson")).tiles
+    assert (tile.tile_id, tile.image.name) == (as_usual, f"{decomposed}.tif")
+    assert tile.geojson == own / "labels" / f"{as_usual}.geojson"
+    theirs = touch(tmp_path / "theirs", f"3band/3band_{decomposed}.tif", f"geojson/Geo_{as_usual}.geojson")
+    (tile,) = discover(theirs).tiles
+    assert (tile.tile_id, tile.geojson is not None) == (as_usual, True)
 
 
 def test_tiles_that_the_source_has_elsewhere_are_not_stray(tmp_path: Path) -> None:

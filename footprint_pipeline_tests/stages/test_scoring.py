@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from footprint_pipeline.dataset.polygons import read_polygon_table
-from footprint_pipeline.dataset.tiles import normalization
+from footprint_pipeline.dataset.tiles import as_learned, normalization, read_tile
+from footprint_pipeline.footprints.domain import DomainReference, brightness_counts
 from footprint_pipeline.footprints.normalization import UINT8, Normalization
 from footprint_pipeline.footprints.spec import ModelSpec
 from footprint_pipeline.lake import Lake
@@ -74,3 +75,19 @@ def test_a_score_is_of_what_the_service_would_be_shown_and_answer(tmp_path: Path
         ]
     }
     assert tolerances == {"near": {0.8}, "far": {0.5}, "named": {0.5}, "told": {0.3}}
+
+
+def test_imagery_far_from_what_was_learned_is_told_by_area(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = prepare_city(tmp_path, dtype="uint16")
+    tiles, polygons = load_manifest(Lake(tmp_path), [AOI]).head(3), read_polygon_table(folder.polygons)
+    seen = [(row, *read_tile(Path(row.path))) for row in tiles.itertuples()]
+    domain = DomainReference.of([brightness_counts(as_learned(row, *tile), tile[1]) for row, *tile in seen])
+    own = normalization(next(tiles.itertuples()))
+    for scale, told in ((1, False), (16, True)):
+        caplog.clear()
+        learned = Normalization(low=own.low, high=tuple(scale * high for high in own.high), gamma=own.gamma)
+        score_exported(Told(domain=domain, normalization={"Learned": learned}), tiles, polygons)
+        assert (f"{AOI}: is unlike all that m was trained on" in caplog.text) == told
+    assert f"Its values lie from {min(own.low):.5g} to {max(own.high):.5g}" in caplog.text
+    assert learned.describe() in caplog.text
+    assert caplog.text.count("is unlike") == 1

@@ -26,7 +26,7 @@ class CheckSpec:
     """What is still fine. The defaults suit SpaceNet.
 
     Attributes:
-        min_side_px: a tile is at least so wide and so high, pixels.
+        min_side_px: a tile is at least so wide and so high, pixels; those below the default are not read at all.
         min_gsd_m: ground size of a pixel, metres, at least.
         max_gsd_m: ground size of a pixel, metres, at most.
         side_spread_px: widths, and heights, of an AOI's tiles differ by at most so many pixels.

@@ -145,7 +145,7 @@ def _sizes(aoi: AoiDataset, summary: Summary) -> Part:
 
 def _ground(aoi: AoiDataset) -> list[Part]:
     splits = split_table(aoi.tiles)
-    west, south, east, north = aoi.tiles.total_bounds
+    west, south, east, north = maps.side_by_side(aoi.tiles).total_bounds
     rows = [
         [row.split, f"{row.tiles:,}", _percent(row.tiles / len(aoi.tiles)), f"{row.empty:,}", f"{row.buildings:,}",
          _percent(row.coverage)]
@@ -291,4 +291,5 @@ def _percent(share: float) -> str:
 
 
 def _place(lat: float, lon: float) -> str:
+    lon -= 360.0 * (lon > 180.0)
     return f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'} {abs(lon):.4f}° {'E' if lon >= 0 else 'W'}"

@@ -84,6 +84,7 @@ def maps(tiles: gpd.GeoDataFrame) -> Figure:
     Args:
         tiles: from `describe_tiles`; with a column `block`, the outlines of the blocks are drawn as well.
     """
+    tiles = side_by_side(tiles)
     sheet = _Sheet(tiles)
     share, empty = tiles["coverage"].to_numpy(), (tiles["buildings"] == 0).to_numpy()
     top = max(float(share.max(initial=0)), 1e-4)
@@ -123,6 +124,15 @@ def blocks(tiles: gpd.GeoDataFrame) -> list[shapely.Geometry]:
     gap = 0.1 * math.sqrt(_median_area(tiles))  # tiles need not touch
     grown = [shapely.union_all(shapely.buffer(group, gap, join_style="mitre")) for group in groups]
     return list(shapely.buffer(grown, -gap, join_style="mitre"))
+
+
+def side_by_side(tiles: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """The same tiles, in longitudes from 0 to 360 where they lie closer together so, as across the antimeridian."""
+    turned = tiles.set_geometry(
+        tiles.geometry.transform(lambda lon_lat: np.column_stack([lon_lat[:, 0] % 360.0, lon_lat[:, 1]]))
+    )
+    narrower = np.ptp(turned.total_bounds[::2]) < np.ptp(tiles.total_bounds[::2])
+    return turned if narrower else tiles
 
 
 def _median_area(tiles: gpd.GeoDataFrame) -> float:

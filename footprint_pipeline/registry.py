@@ -13,11 +13,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-# Read when MLflow is imported or first called: no telemetry, no bars, and a server that is down is soon known.
+# Read when MLflow is imported or first called: no telemetry, no bars, and a server that is down or silent is soon known.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a password may be in it
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # s of silence; a server hands on to its store meanwhile
 
 import mlflow.artifacts
 from mlflow import MlflowClient

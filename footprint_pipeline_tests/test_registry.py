@@ -14,6 +14,7 @@ import keras
 import mlflow
 import numpy as np
 import pytest
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 
 from footprint_pipeline.errors import RegistryError, TrainingError
@@ -343,6 +344,11 @@ def test_a_server_that_is_down_is_soon_known_and_its_password_kept() -> None:
     assert f"registry at http://127.0.0.1:{port} does not answer" in str(caught.value)
     assert SECRET not in str(caught.value) + repr(caught.value)
     assert "MLFLOW_TRACKING_URI" in caught.value.fix
+
+
+def test_a_request_that_is_never_answered_is_given_up_before_long() -> None:
+    times = 1 + MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()
+    assert times * MLFLOW_HTTP_REQUEST_TIMEOUT.get() <= 90
 
 
 def test_whatever_is_asked_of_it_a_server_that_is_down_is_a_registry_error(

@@ -1,7 +1,9 @@
 """The registry against real MLflow on SQLite, with a network logged the way training logs it."""
 
+import errno
 import shutil
 import socket
+import sys
 import tempfile
 import time
 import traceback
@@ -195,7 +197,7 @@ def test_pulling_brings_the_exported_model_and_brings_it_once(
     trained.artifacts.rename(away)
     try:
         assert registry.pull(version="1", into=tmp_path / "pulled") == folder
-        with pytest.raises(RegistryError, match=f"{NAME} version 2: its exported model cannot be pulled"):
+        with pytest.raises(RegistryError, match=f"{NAME} version 2: its exported model .* No such artifact: 'serving'"):
             registry.pull(version="2", into=tmp_path / "pulled")
         with pytest.raises(RegistryError, match="its Keras model cannot be pulled"):
             registry.pull_keras(version="2", into=tmp_path)
@@ -211,6 +213,35 @@ def test_a_folder_that_cannot_be_written_to_is_no_fault_of_the_registry(registry
     with pytest.raises(FileExistsError) as caught:
         registry.pull(version="1", into=tmp_path / "pulled")
     assert caught.value.filename == str(tmp_path / "pulled")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing limits the size of a file there")
+def test_nor_is_a_disk_that_is_full(registry: Registry, tmp_path: Path) -> None:
+    import resource
+
+    registry.version()  # SQLite's own files are open then
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            registry.pull(version="1", into=tmp_path)
+        with pytest.raises(OSError, match="File too large"):
+            registry.pull_keras(version="1", into=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_full_disk_of_a_server_is_its_own_fault(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answered(**_: object) -> str:
+        raise MlflowException('500 Server Error. Response text: {"message": "failed:\\n[Errno 28] No space left"}')
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", answered)
+    with pytest.raises(RegistryError, match="Errno 28"):
+        registry.pull(version="1", into=tmp_path)
 
 
 def test_an_export_of_its_own_is_pulled_anew_under_the_same_number_and_run(

@@ -163,6 +163,7 @@ class Registry:
                 tracking_uri=self.tracking_uri,
             )
             ModelSpec.read(Path(pulled))
+            self._check_whole(found, Path(pulled))
             for path in list(Path(pulled).iterdir()):
                 path.replace(temporary / path.name)
             if onnx:
@@ -212,6 +213,15 @@ class Registry:
                 fetched = next(fetched.glob("*.keras")) if fetched.is_dir() else fetched
             copy_file(fetched, target)
         return target
+
+    def _check_whole(self, found: ModelVersion, folder: Path) -> None:
+        """Make sure that no network lacks its weights: that is no fault of the version's, and may be put right."""
+        lost = [xml.with_suffix(".bin").name for xml in folder.glob("*.xml") if not xml.with_suffix(".bin").exists()]
+        if lost:
+            raise RegistryError(
+                f"{self.model_name} version {found.version}: its exported model lacks {' and '.join(sorted(lost))}.",
+                fix="Put it back into the registry's artifact store, or register the model again.",
+            )
 
     @contextmanager
     def _handing_over(self, found: ModelVersion, what: str, into: Path) -> Iterator[None]:

@@ -208,6 +208,20 @@ def test_pulling_brings_the_exported_model_and_brings_it_once(
     assert [path.name for path in (tmp_path / "pulled").iterdir()] == [folder.name]
 
 
+def test_weights_that_the_store_has_lost_are_missed_until_they_are_back(
+    registry: Registry, trained: Trained, tmp_path: Path
+) -> None:
+    (weights,) = trained.artifacts.rglob("serving/model.bin")
+    away = weights.rename(trained.artifacts / "away.bin")
+    try:
+        with pytest.raises(RegistryError, match=f"{NAME} version 1: its exported model lacks model.bin"):
+            registry.pull(version="1", into=tmp_path)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        away.rename(weights)
+    assert (registry.pull(version="1", into=tmp_path) / "model.bin").exists()
+
+
 def test_a_folder_that_cannot_be_written_to_is_no_fault_of_the_registry(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "pulled").touch()
     with pytest.raises(FileExistsError) as caught:

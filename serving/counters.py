@@ -98,7 +98,7 @@ class Counters:
                 return
             try:
                 with atomic_path(self.path) as temporary:
-                    temporary.write_text(CounterFile(asked=tuple(asked)).model_dump_json() + "\n")
+                    temporary.write_text(CounterFile(asked=tuple(asked)).model_dump_json() + "\n", "utf-8")
             except OSError as error:
                 with self._lock:
                     self._dirty = True

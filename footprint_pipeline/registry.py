@@ -47,6 +47,7 @@ LEARNED = "training_tiles.csv"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _THERE_ALREADY = "RESOURCE_ALREADY_EXISTS"
 _CHECK = "Check that it runs and that MLFLOW_TRACKING_URI names it."
+_DRIVER = "Have MLFLOW_TRACKING_URI name a driver that is installed, as in postgresql+psycopg2://, or an MLflow server."
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Registry:
         if self._client is None:
             try:
                 self._client = MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
-            except MlflowException as error:
+            except (MlflowException, ImportError) as error:
                 raise self._unreachable(error) from None
         return self._client
 
@@ -320,6 +321,7 @@ class Registry:
 def unanswered(uri: str, error: Exception, *, what: str = "MLflow", fix: str = _CHECK) -> RegistryError:
     """The error for an address that does not answer, without its password."""
     where = without_credentials(uri)
+    fix = _DRIVER if isinstance(error, ImportError) else fix
     return RegistryError(f"{what} at {where} does not answer as it should ({safe_line(error)}).", fix=fix)
 
 
@@ -347,7 +349,7 @@ def open_database(uri: str) -> None:
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
-    with suppress(MlflowException, SQLAlchemyError, CommandError, OSError):
+    with suppress(MlflowException, SQLAlchemyError, CommandError, ImportError, OSError):
         MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
 
 

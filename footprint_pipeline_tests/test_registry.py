@@ -34,6 +34,7 @@ from footprint_pipeline.registry import (
     NoSuchVersionError,
     Registry,
     experiment_id,
+    open_database,
     without_credentials,
 )
 from footprint_pipeline.versions import EXPORTS
@@ -431,6 +432,26 @@ def test_an_address_that_is_none_keeps_its_password() -> None:
     with pytest.raises(RegistryError, match="nonsense://host/x") as caught:
         Registry(f"nonsense://someone:{SECRET}@host/x", NAME).champion()
     assert SECRET not in str(caught.value) + repr(caught.value)
+
+
+def test_a_database_whose_driver_is_not_there_is_told_with_one_that_is(trained: Trained) -> None:
+    uri = f"postgresql+pg8000://someone:{SECRET}@host/x"
+    open_database(uri)  # leaves it to those who need it
+
+    def start() -> None:
+        with tracking.start_run(uri, "tests", artifacts=None, params={}, tags={}):
+            pass
+
+    for ask in (Registry(uri, NAME).champion, start):
+        try:
+            with pytest.raises(
+                RegistryError, match=r"postgresql\+pg8000://host/x .* \(No module named 'pg8000'\)"
+            ) as told:
+                ask()
+        finally:
+            mlflow.set_tracking_uri(trained.uri)
+        assert "postgresql+psycopg2://" in told.value.fix
+        assert SECRET not in str(told.value) + repr(told.value)
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,13 @@ class FootprintError(Exception):
 def first_line(error: BaseException) -> str:
     """What an error of others says, short enough for a message of ours; its kind where it says nothing.
 
-    Where addresses may hold a password, `registry.safe_line` is the one to take.
+    A line that ends in a colon is followed by the next one, headings (`#`) left out. Where addresses may hold a
+    password, `registry.safe_line` is the one to take.
     """
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    first, *others = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if not first.endswith(":"):
+        return first
+    return " ".join([first, *[line for line in others if not line.startswith("#")][:1]])
 
 
 def field_problems(error: "ValidationError") -> list[tuple[str, str]]:

@@ -114,6 +114,6 @@ def _wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
             pass
         time.sleep(0.2)
     if process.poll() is not None:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
         reason = f"it ended ({lines[-1].strip() if lines else 'without a word'})"
     raise FootprintError(f"The service is not ready: {reason}.", fix=f"Its log is {log}.")

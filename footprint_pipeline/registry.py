@@ -4,6 +4,7 @@ A version holds the Keras model; in a folder of its own under `serving/` the exp
 `onnx/` the same network as ONNX. It works with mlflow-skinny, so the service needs nothing more.
 """
 
+import errno
 import logging
 import os
 import re
@@ -13,11 +14,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-# Read when MLflow is imported or first called: no telemetry, no bars, and a server that is down is soon known.
+# Read when MLflow is imported or first called: no telemetry, no bars; a server that is down or silent is soon known.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a password may be in it
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # s of silence; a server hands on to its store meanwhile
 
 import mlflow.artifacts
 from mlflow import MlflowClient
@@ -42,8 +44,10 @@ CARD_FOLDER = "card"
 """Artifact folder of a version that holds `model_card.html`."""
 LEARNED = "training_tiles.csv"
 """Beside an exported model: `aoi` and `tile_id` of every tile that it has learned from."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _THERE_ALREADY = "RESOURCE_ALREADY_EXISTS"
 _CHECK = "Check that it runs and that MLFLOW_TRACKING_URI names it."
+_DRIVER = "Have MLFLOW_TRACKING_URI name a driver that is installed, as in postgresql+psycopg2://, or an MLflow server."
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Registry:
         if self._client is None:
             try:
                 self._client = MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
-            except MlflowException as error:
+            except (MlflowException, ImportError) as error:
                 raise self._unreachable(error) from None
         return self._client
 
@@ -148,26 +152,24 @@ class Registry:
         target = into / pointed(found.version, run_id=found.run_id or "", tags=found.tags).folder
         if (target / SPEC_FILE).exists() and (not onnx or (target / ONNX_FILE).exists()):
             return target
-        with atomic_folder(target) as temporary, tempfile.TemporaryDirectory(dir=temporary) as scratch:
-            try:
-                source = self.client.get_model_version_download_uri(self.model_name, found.version)
-                pulled = mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"{source}/{_folder(found, SERVING_FOLDER)}",
-                    dst_path=scratch,
-                    tracking_uri=self.tracking_uri,
-                )
-                ModelSpec.read(Path(pulled))
-                for path in list(Path(pulled).iterdir()):
-                    path.replace(temporary / path.name)
-                if onnx:
-                    artifact = f"{_folder(found, ONNX_FOLDER)}/{ONNX_FILE}"
-                    self._pull_file(found, artifact, temporary / ONNX_FILE, "ONNX model")
-            except (MlflowException, OSError) as error:
-                raise RegistryError(
-                    f"{self.model_name} version {found.version}: its exported model cannot be pulled "
-                    f"({safe_line(error)}).",
-                    fix="Check that the registry's artifact store is reachable, or register the model again.",
-                ) from None
+        with (
+            atomic_folder(target) as temporary,
+            tempfile.TemporaryDirectory(dir=temporary) as scratch,
+            self._handing_over(found, "exported model", into),
+        ):
+            source = self.client.get_model_version_download_uri(self.model_name, found.version)
+            pulled = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"{source}/{_folder(found, SERVING_FOLDER)}",
+                dst_path=scratch,
+                tracking_uri=self.tracking_uri,
+            )
+            ModelSpec.read(Path(pulled))
+            self._check_whole(found, Path(pulled))
+            for path in list(Path(pulled).iterdir()):
+                path.replace(temporary / path.name)
+            if onnx:
+                artifact = f"{_folder(found, ONNX_FOLDER)}/{ONNX_FILE}"
+                self._pull_file(found, artifact, temporary / ONNX_FILE, "ONNX model")
         return target
 
     def pull_keras(self, *, version: str, into: Path) -> Path:
@@ -202,7 +204,7 @@ class Registry:
     def _pull_file(self, found: ModelVersion, artifact: str, target: Path, what: str) -> Path:
         """Download a file of a version, or the Keras file in a folder of it."""
         with tempfile.TemporaryDirectory() as scratch:
-            try:
+            with self._handing_over(found, what, Path(scratch)):
                 source = self.client.get_model_version_download_uri(self.model_name, found.version)
                 fetched = Path(
                     mlflow.artifacts.download_artifacts(
@@ -210,13 +212,30 @@ class Registry:
                     )
                 )
                 fetched = next(fetched.glob("*.keras")) if fetched.is_dir() else fetched
-            except (MlflowException, OSError, StopIteration) as error:
-                raise RegistryError(
-                    f"{self.model_name} version {found.version}: its {what} cannot be pulled ({safe_line(error)}).",
-                    fix="Check that the registry's artifact store is reachable, or register the model again.",
-                ) from None
             copy_file(fetched, target)
         return target
+
+    def _check_whole(self, found: ModelVersion, folder: Path) -> None:
+        """Make sure that no network lacks its weights: that is no fault of the version's, and may be put right."""
+        lost = [xml.with_suffix(".bin").name for xml in folder.glob("*.xml") if not xml.with_suffix(".bin").exists()]
+        if lost:
+            raise RegistryError(
+                f"{self.model_name} version {found.version}: its exported model lacks {' and '.join(sorted(lost))}.",
+                fix="Put it back into the registry's artifact store, or register the model again.",
+            )
+
+    @contextmanager
+    def _handing_over(self, found: ModelVersion, what: str, into: Path) -> Iterator[None]:
+        """What keeps something of a version from being downloaded: this disk, else the registry."""
+        try:
+            yield
+        except (MlflowException, OSError, StopIteration) as error:
+            if number := _full_disk(error):
+                raise OSError(number, os.strerror(number), str(into)) from None
+            raise RegistryError(
+                f"{self.model_name} version {found.version}: its {what} cannot be pulled ({safe_line(error)}).",
+                fix="Check that the registry's artifact store is reachable, or register the model again.",
+            ) from None
 
     def register(self, *, model_id: str, run_id: str, tags: dict[str, str], description: str) -> str:
         """Make a version of a logged model and return its number.
@@ -302,7 +321,17 @@ class Registry:
 def unanswered(uri: str, error: Exception, *, what: str = "MLflow", fix: str = _CHECK) -> RegistryError:
     """The error for an address that does not answer, without its password."""
     where = without_credentials(uri)
+    fix = _DRIVER if isinstance(error, ImportError) else fix
     return RegistryError(f"{what} at {where} does not answer as it should ({safe_line(error)}).", fix=fix)
+
+
+def _full_disk(error: Exception) -> int:
+    """The `errno` of a disk that takes no more, 0 where it is another error; MLflow keeps nothing but its text.
+
+    A server's own disk is none of ours: what it says stands in one line, behind that there was an answer.
+    """
+    told = re.search(r"^\[Errno (\d+)\]", str(error), re.MULTILINE)
+    return number if told and (number := int(told[1])) in _FULL else 0
 
 
 def learned_beside(weights: Path) -> Path:
@@ -320,7 +349,7 @@ def open_database(uri: str) -> None:
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
-    with suppress(MlflowException, SQLAlchemyError, CommandError, OSError):
+    with suppress(MlflowException, SQLAlchemyError, CommandError, ImportError, OSError):
         MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
 
 

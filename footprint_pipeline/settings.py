@@ -3,11 +3,15 @@
 `.env.example` lists the same names. Secrets are `SecretStr`: they print as asterisks.
 """
 
+import logging
+import os
 import re
+from difflib import get_close_matches
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from footprint_pipeline.errors import SettingsError, field_problems
@@ -15,12 +19,17 @@ from footprint_pipeline.files import without_tilde
 from footprint_pipeline.home import check_name
 from footprint_pipeline.lake import Lake
 
+log = logging.getLogger(__name__)
+
+_PREFIX = "FOOTPRINT_"
+_OF_TESTS = "REAL_DATA"
+
 
 class Settings(BaseSettings):
     """Where state lives and which outside services to use. Environment variables override the defaults."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FOOTPRINT_", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True
+        env_prefix=_PREFIX, extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True
     )
 
     home: Path = Field(Path(".footprint"), description="Folder that holds all state.")
@@ -75,7 +84,10 @@ class Settings(BaseSettings):
         None, ge=1, description="CPU threads of the serving runtime; by default all it may use."
     )
     model_poll_s: float = Field(
-        30.0, gt=0, description="How often the service looks whether its alias points to another version, seconds."
+        30.0,
+        ge=0.1,
+        le=86_400,
+        description="How often the service looks whether its alias points to another version, seconds.",
     )
     queue: int = Field(
         16, ge=0, description="Requests that may wait while others are answered; one more is told to come again."
@@ -103,6 +115,22 @@ class Settings(BaseSettings):
         "", description="Comma-separated origins whose pages may ask the service from a browser; * for all."
     )
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _have_schemes(cls, origins: str) -> str:
+        for origin in _listed(origins):
+            if "://" not in origin and origin not in ("*", "null"):
+                raise ValueError(f"{origin} has no scheme, as in https://{origin}")
+        return origins
+
+    @field_validator("image_url_hosts")
+    @classmethod
+    def _are_names(cls, hosts: str) -> str:
+        for host in _listed(hosts):
+            if "/" in host:
+                raise ValueError(f"{host} is an address; a host is named as in images.example.org")
+        return hosts
+
     @property
     def lake(self) -> Lake:
         """Where prepared data lies."""
@@ -125,7 +153,7 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: one has signs that do not come through a header as they are.
         """
-        keys = tuple(key.strip() for key in self.api_keys.get_secret_value().split(",") if key.strip())
+        keys = _listed(self.api_keys.get_secret_value())
         if not all(key.isascii() and key.isprintable() for key in keys):
             raise SettingsError(
                 "FOOTPRINT_API_KEYS: a key has other signs than ASCII's, so nobody could bring it.",
@@ -168,6 +196,11 @@ class Settings(BaseSettings):
         return None if self.mlflow_is_server else self.lake.artifacts
 
 
+def _listed(text: str) -> tuple[str, ...]:
+    """What stands between commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ip_address(host).is_loopback
@@ -188,6 +221,20 @@ def _absolute(settings: Settings) -> dict[str, object]:
     return paths
 
 
+def _tell_unknown() -> None:
+    """Warn of variables that look like the project's own and that nobody reads."""
+    known = [name.upper() for name in Settings.model_fields]
+    for variable in sorted(os.environ):
+        name = variable.upper().removeprefix(_PREFIX)
+        if variable.upper().startswith(_PREFIX) and name not in known and name != _OF_TESTS:
+            _warn_of(variable, *get_close_matches(name, known, n=1))
+
+
+@cache  # once in each process
+def _warn_of(variable: str, meant: str = "") -> None:
+    log.warning("%s is set, but nobody reads it.%s", variable, f" Is {_PREFIX}{meant} meant?" if meant else "")
+
+
 def load_settings(**overrides: object) -> Settings:
     """Settings from the environment, with keyword overrides (`None` values are ignored).
 
@@ -196,6 +243,7 @@ def load_settings(**overrides: object) -> Settings:
     Raises:
         SettingsError: a variable has a value that makes no sense; names it. Or the home's name cannot be used.
     """
+    _tell_unknown()
     try:
         settings = Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
         check_name(settings.home)

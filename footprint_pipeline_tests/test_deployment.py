@@ -122,6 +122,11 @@ def test_everything_lasting_is_watched_and_restarted(name: str) -> None:
         assert SERVICES[name]["healthcheck"]["test"][0] == "CMD-SHELL"
 
 
+def test_answers_under_way_have_less_time_than_the_container() -> None:
+    given = re.search(r"^graceful_timeout = (\d+)", (ROOT / "serving" / "gunicorn.conf.py").read_text(), re.MULTILINE)
+    assert int(given[1]) < int(SERVICES["service"]["stop_grace_period"].removesuffix("s"))
+
+
 def test_ports_are_open_to_this_machine_only() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {

@@ -8,6 +8,9 @@ from footprint_pipeline.errors import RequestError, first_line
     [
         (ValueError("the reason\nand much more"), "the reason"),
         (ValueError("\n  the reason\r\n"), "the reason"),
+        (ValueError("this failed:\n\n  for a reason\nand more"), "this failed: for a reason"),
+        (ValueError("this failed:\n##### File a.bin #####\n[Errno 5] the reason"), "this failed: [Errno 5] the reason"),
+        (ValueError("this failed:\n"), "this failed:"),
         (RequestError("The problem.", fix="The way out."), "The problem."),
         (RuntimeError(), "RuntimeError"),
         (OSError(" \n"), "OSError"),

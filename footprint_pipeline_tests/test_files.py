@@ -1,3 +1,4 @@
+import ast
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -120,3 +121,16 @@ def test_what_must_outlive_a_power_cut_is_on_the_disk_before_it_has_its_name(
     with atomic_path(target) as temporary:
         temporary.write_text("state")
     assert there == [False]
+
+
+@pytest.mark.parametrize("package", ["footprint_pipeline", "serving", "deploy"])
+def test_text_is_utf_8_whatever_the_machine_speaks(package: str) -> None:
+    beside = {"read_text": 0, "write_text": 1}  # how many arguments stand before the encoding
+    left_to_the_locale = [
+        f"{path.name}:{call.lineno}"
+        for path in (Path(__file__).parents[1] / package).rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in beside
+        if len(call.args) <= beside[call.func.attr] and "encoding" not in [word.arg for word in call.keywords]
+    ]
+    assert left_to_the_locale == []

@@ -1,7 +1,9 @@
 """The registry against real MLflow on SQLite, with a network logged the way training logs it."""
 
+import errno
 import shutil
 import socket
+import sys
 import tempfile
 import time
 import traceback
@@ -14,6 +16,7 @@ import keras
 import mlflow
 import numpy as np
 import pytest
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 
 from footprint_pipeline.errors import RegistryError, TrainingError
@@ -31,6 +34,7 @@ from footprint_pipeline.registry import (
     NoSuchVersionError,
     Registry,
     experiment_id,
+    open_database,
     without_credentials,
 )
 from footprint_pipeline.versions import EXPORTS
@@ -194,7 +198,7 @@ def test_pulling_brings_the_exported_model_and_brings_it_once(
     trained.artifacts.rename(away)
     try:
         assert registry.pull(version="1", into=tmp_path / "pulled") == folder
-        with pytest.raises(RegistryError, match=f"{NAME} version 2: its exported model cannot be pulled"):
+        with pytest.raises(RegistryError, match=f"{NAME} version 2: its exported model .* No such artifact: 'serving'"):
             registry.pull(version="2", into=tmp_path / "pulled")
         with pytest.raises(RegistryError, match="its Keras model cannot be pulled"):
             registry.pull_keras(version="2", into=tmp_path)
@@ -205,11 +209,54 @@ def test_pulling_brings_the_exported_model_and_brings_it_once(
     assert [path.name for path in (tmp_path / "pulled").iterdir()] == [folder.name]
 
 
+def test_weights_that_the_store_has_lost_are_missed_until_they_are_back(
+    registry: Registry, trained: Trained, tmp_path: Path
+) -> None:
+    (weights,) = trained.artifacts.rglob("serving/model.bin")
+    away = weights.rename(trained.artifacts / "away.bin")
+    try:
+        with pytest.raises(RegistryError, match=f"{NAME} version 1: its exported model lacks model.bin"):
+            registry.pull(version="1", into=tmp_path)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        away.rename(weights)
+    assert (registry.pull(version="1", into=tmp_path) / "model.bin").exists()
+
+
 def test_a_folder_that_cannot_be_written_to_is_no_fault_of_the_registry(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "pulled").touch()
     with pytest.raises(FileExistsError) as caught:
         registry.pull(version="1", into=tmp_path / "pulled")
     assert caught.value.filename == str(tmp_path / "pulled")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing limits the size of a file there")
+def test_nor_is_a_disk_that_is_full(registry: Registry, tmp_path: Path) -> None:
+    import resource
+
+    registry.version()  # SQLite's own files are open then
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            registry.pull(version="1", into=tmp_path)
+        with pytest.raises(OSError, match="File too large"):
+            registry.pull_keras(version="1", into=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_full_disk_of_a_server_is_its_own_fault(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answered(**_: object) -> str:
+        raise MlflowException('500 Server Error. Response text: {"message": "failed:\\n[Errno 28] No space left"}')
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", answered)
+    with pytest.raises(RegistryError, match="Errno 28"):
+        registry.pull(version="1", into=tmp_path)
 
 
 def test_an_export_of_its_own_is_pulled_anew_under_the_same_number_and_run(
@@ -345,6 +392,11 @@ def test_a_server_that_is_down_is_soon_known_and_its_password_kept() -> None:
     assert "MLFLOW_TRACKING_URI" in caught.value.fix
 
 
+def test_a_request_that_is_never_answered_is_given_up_before_long() -> None:
+    times = 1 + MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()
+    assert times * MLFLOW_HTTP_REQUEST_TIMEOUT.get() <= 90
+
+
 def test_whatever_is_asked_of_it_a_server_that_is_down_is_a_registry_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,6 +432,26 @@ def test_an_address_that_is_none_keeps_its_password() -> None:
     with pytest.raises(RegistryError, match="nonsense://host/x") as caught:
         Registry(f"nonsense://someone:{SECRET}@host/x", NAME).champion()
     assert SECRET not in str(caught.value) + repr(caught.value)
+
+
+def test_a_database_whose_driver_is_not_there_is_told_with_one_that_is(trained: Trained) -> None:
+    uri = f"postgresql+pg8000://someone:{SECRET}@host/x"
+    open_database(uri)  # leaves it to those who need it
+
+    def start() -> None:
+        with tracking.start_run(uri, "tests", artifacts=None, params={}, tags={}):
+            pass
+
+    for ask in (Registry(uri, NAME).champion, start):
+        try:
+            with pytest.raises(
+                RegistryError, match=r"postgresql\+pg8000://host/x .* \(No module named 'pg8000'\)"
+            ) as told:
+                ask()
+        finally:
+            mlflow.set_tracking_uri(trained.uri)
+        assert "postgresql+psycopg2://" in told.value.fix
+        assert SECRET not in str(told.value) + repr(told.value)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,12 @@ def test_the_environment_overrides_the_defaults_and_arguments_the_environment(
         ("FOOTPRINT_PORT", "70000"),
         ("FOOTPRINT_THREADS", "0"),
         ("FOOTPRINT_S3_SIGNED", "perhaps"),
+        ("FOOTPRINT_MODEL_POLL_S", "inf"),
+        ("FOOTPRINT_MODEL_POLL_S", "nan"),
+        ("FOOTPRINT_MODEL_POLL_S", "1e300"),
+        ("FOOTPRINT_MODEL_POLL_S", "1e-9"),
+        ("FOOTPRINT_CORS_ORIGINS", "https://maps.example.org, maps.example.org"),
+        ("FOOTPRINT_IMAGE_URL_HOSTS", "https://images.example.org"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
@@ -55,6 +61,26 @@ def test_a_value_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatch, v
     with pytest.raises(SettingsError, match=f"^{variable}: ") as caught:
         load_settings()
     assert ".env.example" in str(caught.value)
+
+
+def test_origins_and_hosts_that_make_sense_are_taken() -> None:
+    origins, hosts = "https://maps.example.org, http://localhost:3000/,null", "127.0.0.1, Images.Example.com"
+    settings = load_settings(cors_origins=origins, image_url_hosts=hosts)
+    assert (settings.cors_origins, settings.image_url_hosts) == (origins, hosts)
+    assert load_settings(cors_origins="*").cors_origins == "*"
+
+
+def test_a_variable_that_nobody_reads_is_told_once_with_the_one_that_is_meant(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("FOOTPRINT_API_KEY", "FOOTPRINT_WEATHER", "FOOTPRINT_REAL_DATA", "footprint_port"):
+        monkeypatch.setenv(name, "8081")
+    for _ in range(2):
+        assert load_settings().port == 8081
+    assert [record.getMessage() for record in caplog.records] == [
+        "FOOTPRINT_API_KEY is set, but nobody reads it. Is FOOTPRINT_API_KEYS meant?",
+        "FOOTPRINT_WEATHER is set, but nobody reads it.",
+    ]
 
 
 def test_the_token_never_prints(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,12 @@ class Counters:
             beyond[key] = beyond.get(key, 0) + round((counts.beyond or 0.0) * sum(counts.out_of_domain))
         return answers, beyond
 
+    def hurry(self) -> None:
+        """Write what has been counted, and from now on every answer at once, for each may be the last."""
+        with self._lock:
+            self._every_s, self._due = 0.0, self._clock()
+        self.write()
+
     def write(self) -> None:
         """Write what has been counted, unless it is written already."""
         with self._writing:
@@ -98,7 +104,7 @@ class Counters:
                 return
             try:
                 with atomic_path(self.path) as temporary:
-                    temporary.write_text(CounterFile(asked=tuple(asked)).model_dump_json() + "\n")
+                    temporary.write_text(CounterFile(asked=tuple(asked)).model_dump_json() + "\n", "utf-8")
             except OSError as error:
                 with self._lock:
                     self._dirty = True

@@ -66,7 +66,7 @@ class ModelCache:
             before = last.before if last.folder == folder.name else last.folder
         try:
             with atomic_path(self._record) as temporary:
-                temporary.write_text(json.dumps(asdict(Cached(version, folder.name, before))) + "\n")
+                temporary.write_text(json.dumps(asdict(Cached(version, folder.name, before))) + "\n", "utf-8")
             records = filter(None, map(_read, self.folder.glob(_RECORD.format(model="*", alias="*"))))
             keep = {name for record in records for name in (record.folder, record.before)}
             for path in self.folder.iterdir():
@@ -79,6 +79,6 @@ class ModelCache:
 
 def _read(record: Path) -> Cached | None:
     try:
-        return Cached(**json.loads(record.read_text()))
+        return Cached(**json.loads(record.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return None

@@ -27,7 +27,8 @@ _WARMING_PX = 128
 """The first image costs most of what is done once; one of another size costs little more than the next."""
 _PATIENCE_S = 10.0
 """How long a look waits for the end of another one."""
-_PROMOTE = "Promote another version, or register this one again."
+MEND = "Promote another version, register this one again, or mend it and send POST /v1/model/refresh."
+"""The way out when a version is refused."""
 
 
 class NoModelError(FootprintError):
@@ -95,7 +96,7 @@ class StoreStatus:
         registry_answers: whether it answered then; None before it was asked.
         problem: why there was no following the alias at the last look; empty when there was.
         fix: what to do about it.
-        refused: the last version that was refused.
+        refused: the last version that was refused, unless it serves by now.
     """
 
     alias: str
@@ -215,7 +216,7 @@ class ModelStore:
                 self._note(registry_answers=True, model=replace(model, origin="registry"))
                 return Refreshed("same", pointed.version)
             if refused is not None and refused.version == pointed.version and not (again or moved):
-                self._note(registry_answers=True, problem=refused.reason, fix=_PROMOTE)
+                self._note(registry_answers=True, problem=refused.reason, fix=MEND)
                 return Refreshed("refused", model.version if model else None, refused.reason)
             return self._swap(pointed.version)
         except Exception as error:
@@ -232,7 +233,7 @@ class ModelStore:
         except Exception as error:
             problem, _ = _told(error)
             refusal = Refusal(version, problem, datetime.now(UTC))
-            self._note(registry_answers=True, problem=problem, fix=_PROMOTE, refused=refusal)
+            self._note(registry_answers=True, problem=problem, fix=MEND, refused=refusal)
             return self._as_before("refused", problem)
         self._note(registry_answers=True, model=LoadedModel(version, folder.name, runtime))
         log.info("Serving model version %s", version)
@@ -256,6 +257,9 @@ class ModelStore:
     ) -> None:
         if problem and problem != self._status.problem:
             log.warning("%s", problem)
+        refused = refused or self._status.refused
+        if model is not None and refused is not None and refused.version == model.version:
+            refused = None  # it was mended
         self._status = StoreStatus(
             alias=self._alias,
             model=model or self._status.model,
@@ -263,7 +267,7 @@ class ModelStore:
             registry_answers=registry_answers,
             problem=problem,
             fix=fix,
-            refused=refused or self._status.refused,
+            refused=refused,
         )
 
     def _pulled(self, version: str) -> tuple[Path, Runtime]:

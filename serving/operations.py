@@ -12,7 +12,7 @@ from serving.counters import Counters
 from serving.docs_page import STYLE_SOURCE, docs_page
 from serving.map.page import map_page
 from serving.metrics import MEDIA_TYPE, Requests, exposition
-from serving.model_store import ModelStore, NoModelError
+from serving.model_store import MEND, ModelStore, NoModelError
 from serving.openapi import TEXT, Operation, document, documented, operations
 from serving.prediction_cache import PredictionCache
 from serving.problems import problem
@@ -73,8 +73,7 @@ def model_endpoints(store: ModelStore, sources: ImagerySources) -> Blueprint:
         looked = store.refresh()
         match looked.outcome:
             case "refused":
-                fix = "Promote another version."
-                return problem(409, kind="version-refused", title="It cannot serve", detail=looked.reason, fix=fix)
+                return problem(409, kind="version-refused", title="It cannot serve", detail=looked.reason, fix=MEND)
             case "unreachable":
                 return problem(
                     502, kind="registry-unreachable", title="The registry does not tell", detail=looked.reason

@@ -4,6 +4,7 @@ import logging
 import selectors
 import socket
 import struct
+import threading
 import time
 from contextlib import suppress
 from functools import partial
@@ -61,6 +62,13 @@ class ImpatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no ty
             listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", STALLED_S, 0))
         logging.getLogger("gunicorn.error").addFilter(_in_a_line)
         super().init_process()
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """Begin to end; whoever still has an answer to wait for then is killed, and what it counted must be written."""
+        counters = getattr(self.wsgi, "extensions", {}).get("counters")
+        if self.alive and counters:
+            threading.Thread(target=counters.hurry).start()  # a signal interrupts this one wherever it is
+        super().handle_exit(sig, frame)
 
     def enqueue_req(self, conn: TConn) -> None:
         """Let a connection wait until the header of its next request is there, which takes no thread."""

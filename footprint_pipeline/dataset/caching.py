@@ -95,7 +95,7 @@ def build_cache(
             log.info("Caching %d tiles at %.2f m a pixel", len(manifest), gsd_m)
             with atomic_folder(target) as temporary:
                 _fill(temporary, manifest, sizes, offsets.tolist(), channels, threads=threads)
-        for aoi, bands in json.loads((target / _BANDS).read_text()).items():
+        for aoi, bands in json.loads((target / _BANDS).read_text("utf-8")).items():
             _require_bands(aoi, bands, channels)
         _forget_old(folder, keep=target)
         # Opened before another process may forget it: what is open stays readable.
@@ -159,7 +159,7 @@ def _fill(
     each = list(zip(manifest.itertuples(), sizes, offsets, strict=True))
     for aoi, bands in each_in_threads(lambda one: write(*one), each, "Tiles cached", threads=threads):
         common[aoi] = bands & common.get(aoi, bands)
-    (folder / _BANDS).write_text(json.dumps({aoi: sorted(bands) for aoi, bands in common.items()}))
+    (folder / _BANDS).write_text(json.dumps({aoi: sorted(bands) for aoi, bands in common.items()}), "utf-8")
 
 
 def _require_bands(aoi: str, bands: Iterable[str], channels: tuple[str, ...]) -> None:

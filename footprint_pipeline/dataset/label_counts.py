@@ -50,7 +50,7 @@ def label_counts_path(folder: AoiFolder) -> Path:
 def write_label_counts(counts: LabelCounts, path: Path) -> None:
     """Write the counts as JSON, atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(counts.model_dump_json(indent=1) + "\n")
+        temporary.write_text(counts.model_dump_json(indent=1) + "\n", "utf-8")
 
 
 def read_label_counts(path: Path) -> LabelCounts:

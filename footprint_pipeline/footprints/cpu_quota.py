@@ -26,7 +26,7 @@ def cpu_quota(root: Path = Path("/")) -> int | None:
 
 def _quotas(root: Path) -> Iterator[float]:
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
     except OSError:
         return
     for line in lines:
@@ -41,9 +41,9 @@ def _quotas(root: Path) -> Iterator[float]:
 def _quota(folder: Path) -> Iterator[float]:
     try:
         if (folder / "cpu.max").exists():  # version 2
-            quota, period = (folder / "cpu.max").read_text().split()
+            quota, period = (folder / "cpu.max").read_text("utf-8").split()
         else:
-            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text("utf-8") for name in ("quota", "period"))
         if int(quota) > 0:  # version 1 says -1 where there is no limit, version 2 a word
             yield int(quota) / int(period)
     except (OSError, ValueError):

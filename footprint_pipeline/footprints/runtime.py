@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import openvino as ov
 
-from footprint_pipeline.errors import ModelError, first_line
+from footprint_pipeline.errors import ModelError
 from footprint_pipeline.footprints.cpu_quota import cpu_quota
 from footprint_pipeline.footprints.spec import ModelSpec, Precision
 
@@ -69,7 +69,7 @@ class Runtime:
                 self.streams = int(self._divided.get_property("NUM_STREAMS"))
         except RuntimeError as error:
             raise ModelError(
-                f"{folder}: OpenVINO cannot load {name} ({first_line(error)}).",
+                f"{folder}: OpenVINO cannot load {name} ({_reason(error)}).",
                 fix="Export the model again: footprint export.",
             ) from None
         self._calls, self._counting = 0, threading.Lock()
@@ -94,6 +94,11 @@ class Runtime:
         finally:
             with self._counting:
                 self._calls -= 1
+
+
+def _reason(error: RuntimeError) -> str:
+    """What an error of OpenVINO's says at its end, after the places in its source that it came by."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def _answers(network: ov.CompiledModel, parts: list[np.ndarray]) -> np.ndarray:

@@ -169,7 +169,7 @@ def read_sources(file: Path, *, cache: TileCache | None = None) -> ImagerySource
         SettingsError: the file cannot be read, or a source cannot be opened; names both, and never a secret.
     """
     try:
-        tables = tomllib.loads(file.read_text())
+        tables = tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
         raise SettingsError(
             f"{file}: cannot be read ({error.strerror}).", fix="Set FOOTPRINT_IMAGERY_SOURCES to a TOML file."

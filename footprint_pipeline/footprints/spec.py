@@ -79,7 +79,7 @@ class ModelSpec(BaseModel):
         """Write `spec.json` into `folder`, atomically."""
         path = folder / SPEC_FILE
         with atomic_path(path) as temporary:
-            temporary.write_text(self.model_dump_json(indent=2) + "\n")
+            temporary.write_text(self.model_dump_json(indent=2) + "\n", "utf-8")
         return path
 
     @classmethod
@@ -91,7 +91,7 @@ class ModelSpec(BaseModel):
         """
         path = folder / SPEC_FILE
         try:
-            return cls.model_validate_json(path.read_text())
+            return cls.model_validate_json(path.read_text("utf-8"))
         except FileNotFoundError:
             raise ModelError(f"{path}: missing.", fix="Export the model again: footprint export.") from None
         except ValidationError as error:

@@ -123,7 +123,9 @@ def choose_precision(wanted: str, devices: tuple[str, ...]) -> str:
         return wanted
     if not devices[0].startswith("cpu"):
         return "mixed_bfloat16"
-    units = keras.config.backend() == "tensorflow" and _CPU.exists() and _BFLOAT16 & set(_CPU.read_text().split())
+    units = (
+        keras.config.backend() == "tensorflow" and _CPU.exists() and _BFLOAT16 & set(_CPU.read_text("utf-8").split())
+    )
     return "mixed_bfloat16" if units else "float32"
 
 

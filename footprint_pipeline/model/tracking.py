@@ -132,7 +132,7 @@ def start_run(
             tags={**tags, **_environment()},
             log_system_metrics=True,
         )
-    except MlflowException as error:
+    except (MlflowException, ImportError) as error:
         raise unanswered(tracking_uri, error) from None
     try:
         if unfinished is None:

@@ -25,7 +25,7 @@ class JsonRecords(dg.ConfigurableIOManager):
         path = Path(self.folder) / f"{context.asset_key.to_user_string()}.json"
         for each in (self._of_run(context.run_id) / path.name, path):
             with atomic_path(each) as temporary:
-                temporary.write_text(obj.model_dump_json(indent=2) + "\n")
+                temporary.write_text(obj.model_dump_json(indent=2) + "\n", "utf-8")
         context.add_output_metadata({"record": dg.MetadataValue.path(path)})
 
     def load_input(self, context: dg.InputContext) -> BaseModel:
@@ -43,7 +43,7 @@ class JsonRecords(dg.ConfigurableIOManager):
                 fix="Materialize it first, or run the whole chain.",
             )
         record: type[BaseModel] = context.dagster_type.typing_type
-        return record.model_validate_json(path.read_text())
+        return record.model_validate_json(path.read_text("utf-8"))
 
     def _of_run(self, run_id: str) -> Path:
         return Path(self.folder) / "runs" / run_id
@@ -52,7 +52,7 @@ class JsonRecords(dg.ConfigurableIOManager):
 def was_taken(instance: dg.DagsterInstance, folder: Path, asset: str, mlflow_run: str) -> bool:
     """Whether an asset's record of this MLflow run was stored by a run that came to its end, as far as is known."""
     for path in folder.glob(f"runs/*/{asset}.json"):
-        if json.loads(path.read_text())["run_id"] == mlflow_run:
+        if json.loads(path.read_text("utf-8"))["run_id"] == mlflow_run:
             run = instance.get_run_by_id(path.parent.name)
             if run is None or run.is_success:
                 return True

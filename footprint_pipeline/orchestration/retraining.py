@@ -296,4 +296,4 @@ def _serving(settings: Settings) -> str:
 def _record(home: Path, asset: str, kind: type[Record]) -> Record | None:
     """What an asset last handed on; None before it was materialised."""
     path = Lake(home).records / f"{asset}.json"
-    return kind.model_validate_json(path.read_text()) if path.exists() else None
+    return kind.model_validate_json(path.read_text("utf-8")) if path.exists() else None

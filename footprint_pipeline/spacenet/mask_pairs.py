@@ -226,7 +226,7 @@ def _make(job: _Job) -> _Made:
         with atomic_path(job.tif) as temporary:
             _write(temporary, image)
         with atomic_path(job.geojson) as temporary:
-            temporary.write_text(content)
+            temporary.write_text(content, "utf-8")
     except (OSError, RasterioError) as error:
         raise SourceError(f"{job.tif.parent}: cannot be written ({error}).", fix="Is there room, and leave?") from None
     return _Made(len(polygons_px), slivers)

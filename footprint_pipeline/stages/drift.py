@@ -148,7 +148,7 @@ def read_counters(folder: Path) -> Iterator[AskedOfDay]:
         if path.name.startswith("."):  # one that is being written
             continue
         try:
-            yield from CounterFile.model_validate_json(path.read_text()).asked
+            yield from CounterFile.model_validate_json(path.read_text("utf-8")).asked
         except (OSError, ValidationError) as error:
             log.warning("%s is left out: it cannot be read as counters (%s).", path, type(error).__name__)
 

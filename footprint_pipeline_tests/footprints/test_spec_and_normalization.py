@@ -105,6 +105,10 @@ def test_a_spec_from_before_there_were_precisions_heads_and_seeds_is_served_as_e
 
 def test_a_broken_model_names_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_model(tmp_path)
+    weights = (tmp_path / "model.bin").read_bytes()
+    (tmp_path / "model.bin").write_bytes(weights[:5])
+    with pytest.raises(ModelError, match=r"OpenVINO cannot load model\.xml \(Incorrect weights in bin file!\)"):
+        Runtime(tmp_path)
     (tmp_path / "model.xml").write_text("<net")
     with pytest.raises(ModelError, match=r"OpenVINO cannot load model\.xml"):
         Runtime(tmp_path)

@@ -85,6 +85,11 @@ def test_it_writes_now_and_then_and_at_the_end(tmp_path: Path) -> None:
     counters.count("roofs", "1", PROFILE)
     counters.write()
     assert written() == 5
+    counters.count("roofs", "1", PROFILE)
+    counters.hurry()
+    assert written() == 6
+    counters.count("roofs", "1", PROFILE)
+    assert written() == 7
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_once_and_nothing_is_lost(

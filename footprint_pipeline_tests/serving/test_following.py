@@ -172,7 +172,7 @@ def test_a_version_that_is_refused_is_told_of_and_tried_again_only_when_asked_or
     assert store.refresh().outcome == "swapped"
     assert pulled == ["1", "2", "2", "2"]
     assert store.current().version == "2"
-    assert store.status().problem == ""
+    assert (store.status().problem, store.status().refused) == ("", None)
 
 
 def test_without_a_registry_the_last_good_version_serves_from_the_cache(

@@ -139,6 +139,33 @@ def test_the_service_starts_without_a_model_finds_it_and_answers(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
+def test_what_was_counted_is_written_though_an_answer_outlasts_the_stop(
+    model_folder: Path, city_path: Path, tmp_path: Path
+) -> None:
+    uri, log, sources = f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "gunicorn.log", tmp_path / "sources.toml"
+    version = register(uri, model_folder, tmp_path / "artifacts")
+    Registry(uri, NAME).point("champion", version)
+    with socket.create_server(("127.0.0.1", 0)) as silent, ExitStack() as kept:
+        tiles = f"http://127.0.0.1:{silent.getsockname()[1]}/{{z}}/{{x}}/{{y}}.png"
+        sources.write_text(f'[city]\npath = "{city_path}"\n[silent]\nurl = "{tiles}"\n')
+        with gunicorn(
+            log, FOOTPRINT_HOME=str(tmp_path), FOOTPRINT_COUNTERS="", FOOTPRINT_IMAGERY_SOURCES=str(sources),
+            MLFLOW_TRACKING_URI=uri,
+        ) as address:  # fmt: skip
+            wait_for(lambda: (answer := health(address)) is not None and answer.ok, log)
+            for _ in range(2):  # the second is to be written in 30 s
+                assert requests.post(f"{address}/v1/footprints", json=QUESTION, headers=HEADERS, timeout=20).ok
+            host, port = address.removeprefix("http://").split(":")
+            waiting = kept.enter_context(socket.create_connection((host, int(port))))
+            asked = f"latitude={LATITUDE}&longitude={LONGITUDE}&zoom={ZOOM}&imagery=silent"
+            waiting.sendall(f"GET /v1/footprints?{asked} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            kept.enter_context(silent.accept()[0]).recv(100)
+    (counted,) = read_counters(tmp_path / "counters")
+    assert counted.counts.answers == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
 def test_a_request_that_comes_with_the_rest_of_a_refused_one_is_answered(city_path: Path, tmp_path: Path) -> None:
     with without_model(city_path, tmp_path) as address:
         host, port = address.removeprefix("http://").split(":")

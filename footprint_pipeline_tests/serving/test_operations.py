@@ -82,12 +82,18 @@ def test_a_refresh_swaps_refuses_and_survives_a_registry_that_is_gone(
     registry.model, registry.champion = broken, "2"
     problem = assert_problem(client.post("/v1/model/refresh"), 409, "OpenVINO cannot load")
     assert problem["type"] == "urn:footprint:version-refused"
+    assert "POST /v1/model/refresh" in problem["fix"]
     told = client.get("/v1/model").json
     assert told["version"] == "1"
     assert told["refused"]["version"] == "2"
     assert "OpenVINO" in told["refused"]["reason"]
     assert samples(client)["footprint_model_refused_info", 'version="2"'] == 1
     assert client.post("/predict/polygon", json=QUESTION).headers["X-Model-Version"] == "1"
+
+    registry.model = model_folder
+    assert client.post("/v1/model/refresh").json == {"outcome": "swapped", "version": "2"}
+    assert client.get("/v1/model").json["refused"] is None
+    assert not any("refused_info" in name for name, _ in samples(client))
 
 
 def test_a_refresh_does_not_wait_for_ever(

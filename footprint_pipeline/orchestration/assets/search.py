@@ -74,7 +74,7 @@ def hyperparameter_search(
         metadata={
             "mlflow_run": workplace.run_url(recipe.experiment_id, recipe.run_id),
             "best_spec": dg.MetadataValue.path(recipe.best_spec),
-            "recipe": dg.MetadataValue.md(f"```yaml\n{recipe.best_spec.read_text()}```"),
+            "recipe": dg.MetadataValue.md(f"```yaml\n{recipe.best_spec.read_text('utf-8')}```"),
             f"best_{config.objective}": recipe.best_value,
             "trials": recipe.trials,
             "failed": recipe.failed,

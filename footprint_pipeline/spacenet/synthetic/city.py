@@ -189,7 +189,7 @@ def write_city(folder: Path, spec: CitySpec | None = None) -> CitySummary:
         _write_tiles(building / "processedBuildingLabels", city, spec, tiles)
         _write_mosaic(building / "mosaic.tif", city, spec)
         _write_buildings(building / "buildings.geojson", city, spec)
-        (building / "city.json").write_text(json.dumps({"identity": identity, "summary": counts}, indent=1))
+        (building / "city.json").write_text(json.dumps({"identity": identity, "summary": counts}, indent=1), "utf-8")
     return _summary(folder, counts)
 
 

@@ -62,7 +62,7 @@ def create_app(
     atexit.register(counters.write)
 
     app = Flask(__name__, static_folder=None)
-    app.extensions["counters"] = counters
+    app.extensions.update(counters=counters, model_store=store)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
     register_problems(app)

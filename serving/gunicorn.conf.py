@@ -11,6 +11,8 @@ import logging
 import os
 import sys
 
+from gunicorn.workers.gthread import ThreadWorker
+
 from footprint_pipeline.errors import SettingsError
 from footprint_pipeline.settings import load_settings
 from serving.admission import AT_A_TIME
@@ -39,6 +41,8 @@ access_log_format = '%(h)s "%(r)s" %(s)s %(b)s %(M)sms'
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("GDAL_CACHEMAX", "64")  # MB of decoded blocks; GDAL's own limit is a share of the whole machine
 
+_MOST_WAITED_S = 10.0
+
 _UNUSED = ("boto3", "openvino.tools.ovc")
 """What rasterio and OpenVINO import where it is installed, for longer than they take themselves. The container has no
 boto3 either: GDAL signs requests for s3:// by itself. Whoever else needs them (MLflow) can import them later."""
@@ -56,6 +60,10 @@ def post_fork(server: object, worker: object) -> None:
             del sys.modules[name]
 
 
-def post_worker_init(worker: object) -> None:
-    """What the application is made of stays."""
+def post_worker_init(worker: ThreadWorker) -> None:
+    """Answer from the first request on where there is a model in the cache; what the application is made of stays.
+
+    After a reload, or when a worker has died, requests wait a moment for the new one instead of being turned away.
+    """
+    worker.wsgi.extensions["model_store"].await_cached(_MOST_WAITED_S)
     spare_what_stays()

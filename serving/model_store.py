@@ -158,6 +158,7 @@ class ModelStore:
         self._status = StoreStatus(alias)
         self._seen: Pointed | None = None  # the version that the alias pointed to at the last look
         self._cache_was_tried = False
+        self._cache_looked_at = threading.Event()
         self._stopped = threading.Event()
 
     def current(self) -> LoadedModel:
@@ -192,6 +193,10 @@ class ModelStore:
         """Follow the alias from now on, without waiting for the first model, which is the one that served last."""
         threading.Thread(target=self._follow, name="model-loader", daemon=True).start()
 
+    def await_cached(self, at_most_s: float) -> None:
+        """Wait until the model that served last serves again, if there is one."""
+        self._cache_looked_at.wait(at_most_s)
+
     def stop(self) -> None:
         """Follow the alias no longer; what serves goes on serving."""
         self._stopped.set()
@@ -199,6 +204,7 @@ class ModelStore:
     def _follow(self) -> None:
         with self._looking:
             self._serve_cached()
+        self._cache_looked_at.set()
         pause = 0.0
         while not self._stopped.wait(pause):
             with self._looking:

@@ -1,6 +1,8 @@
 """The service as it is run: a gunicorn process on a real registry, asked over HTTP."""
 
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -135,6 +137,26 @@ def test_the_service_starts_without_a_model_finds_it_and_answers(
     text = log.read_text()
     assert '"POST /predict/polygon HTTP/1.1" 200' in text
     assert "Traceback" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="gunicorn runs on POSIX only")
+def test_who_asks_while_workers_change_waits_a_moment_and_is_answered(
+    model_folder: Path, city_path: Path, tmp_path: Path
+) -> None:
+    uri, log = f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "gunicorn.log"
+    Registry(uri, NAME).point("champion", register(uri, model_folder, tmp_path / "artifacts"))
+    environment = {"FOOTPRINT_HOME": str(tmp_path), "FOOTPRINT_IMAGERY": str(city_path), "MLFLOW_TRACKING_URI": uri}
+    with gunicorn(log, **environment) as address:
+        wait_for(lambda: (answer := health(address)) is not None and answer.ok, log)
+        master = re.search(r"\[(\d+)\]", log.read_text())
+        assert master
+        os.kill(int(master[1]), signal.SIGHUP)
+        told = []
+        while len(told) < 5 or "from the cache" not in log.read_text():
+            answer = requests.post(f"{address}/v1/footprints", json=QUESTION, headers=HEADERS, timeout=60)
+            told.append(answer.status_code)
+            assert set(told) == {200}, log.read_text()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@ import gc
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,6 +56,7 @@ def test_every_worker_of_the_service_does_so(monkeypatch: pytest.MonkeyPatch) ->
     for name in ("OPENBLAS_NUM_THREADS", "GDAL_CACHEMAX"):  # which the configuration sets where they are not
         monkeypatch.setenv(name, "1")
     configuration = runpy.run_path(str(CONFIGURATION))
-    configuration["post_worker_init"](object())
+    worker = SimpleNamespace(wsgi=SimpleNamespace(extensions={"model_store": SimpleNamespace(await_cached=float)}))
+    configuration["post_worker_init"](worker)
     garbage.spare_what_stays()
     assert gc.callbacks.count(garbage._spare) == 1

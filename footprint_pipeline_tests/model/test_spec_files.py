@@ -121,7 +121,7 @@ def test_the_shipped_recipes_are_what_they_say() -> None:
     assert set(recipes) == {"default", "few_tiles", "pretrained", "article", "article_narrow", "quick"}
     assert recipes["default"] == TrainingSpec()
     few = recipes["few_tiles"]
-    assert few == replace(TrainingSpec(), batch_size=4, balance=0.5, augmentation=few.augmentation)
+    assert few == replace(TrainingSpec(), batch_size=4, balance=0.25, augmentation=few.augmentation)
     pretrained = recipes["pretrained"]
     network = replace(TrainingSpec().network, width=16, encoder="MobileNet", encoder_weights="imagenet")
     assert pretrained == replace(few, network=network, learning_rate=0.001)

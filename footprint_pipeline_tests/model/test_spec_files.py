@@ -124,7 +124,7 @@ def test_the_shipped_recipes_are_what_they_say() -> None:
     assert few == replace(TrainingSpec(), batch_size=4, balance=0.25, augmentation=few.augmentation)
     pretrained = recipes["pretrained"]
     network = replace(TrainingSpec().network, width=16, encoder="MobileNet", encoder_weights="imagenet")
-    assert pretrained == replace(few, network=network, learning_rate=0.001)
+    assert pretrained == replace(few, network=network, learning_rate=0.001, balance=0.5)
     whole = AugmentationSpec()
     assert few.augmentation.hue == whole.hue / 2
     assert few.augmentation.contrast == whole.contrast / 2

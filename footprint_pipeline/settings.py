@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     @field_validator("cors_origins")
     @classmethod
     def _have_schemes(cls, origins: str) -> str:
-        for origin in _listed(origins):
+        for origin in comma_separated(origins):
             if "://" not in origin and origin not in ("*", "null"):
                 raise ValueError(f"{origin} has no scheme, as in https://{origin}")
         return origins
@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     @field_validator("image_url_hosts")
     @classmethod
     def _are_names(cls, hosts: str) -> str:
-        for host in _listed(hosts):
+        for host in comma_separated(hosts):
             if "/" in host:
                 raise ValueError(f"{host} is an address; a host is named as in images.example.org")
         return hosts
@@ -153,7 +153,7 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: one has signs that do not come through a header as they are.
         """
-        keys = _listed(self.api_keys.get_secret_value())
+        keys = comma_separated(self.api_keys.get_secret_value())
         if not all(key.isascii() and key.isprintable() for key in keys):
             raise SettingsError(
                 "FOOTPRINT_API_KEYS: a key has other signs than ASCII's, so nobody could bring it.",
@@ -196,8 +196,8 @@ class Settings(BaseSettings):
         return None if self.mlflow_is_server else self.lake.artifacts
 
 
-def _listed(text: str) -> tuple[str, ...]:
-    """What stands between commas."""
+def comma_separated(text: str) -> tuple[str, ...]:
+    """What stands between the commas of a setting."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 

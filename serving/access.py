@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, g, request
 
 from footprint_pipeline.errors import FootprintError
+from footprint_pipeline.settings import comma_separated
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 """What answers without a key: whether it is alive, and what there is to ask; beside it, what the map is made of."""
@@ -215,7 +216,7 @@ def _is_near(host: str) -> bool:
 
 
 def _listed(origins: str) -> frozenset[str]:
-    return frozenset(origin.strip().rstrip("/") for origin in origins.split(",") if origin.strip())
+    return frozenset(origin.rstrip("/") for origin in comma_separated(origins))
 
 
 def _digest(key: str) -> bytes:

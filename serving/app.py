@@ -7,7 +7,7 @@ from flask import Flask
 from footprint_pipeline.footprints.imagery import open_sources
 from footprint_pipeline.footprints.patch import Imagery
 from footprint_pipeline.footprints.sources import ImagerySources
-from footprint_pipeline.settings import Settings, load_settings
+from footprint_pipeline.settings import Settings, comma_separated, load_settings
 from serving.access import Keys, RateLimit, allow_origins, guard, harden, keep_to_this_machine
 from serving.admission import Admission
 from serving.api import prediction_endpoints
@@ -54,7 +54,7 @@ def create_app(
     if store is None:
         store = champion_store(settings)
         store.load_in_background()
-    hosts = frozenset(host.strip().lower() for host in settings.image_url_hosts.split(",") if host.strip())
+    hosts = frozenset(host.lower() for host in comma_separated(settings.image_url_hosts))
     counters, keys, requests = Counters(settings.counters_folder), Keys(settings.keys), Requests()
     turns, fetching = admission or Admission(settings.queue), Admission(settings.queue)
     cache = PredictionCache(settings.prediction_cache_mb * 10**6)

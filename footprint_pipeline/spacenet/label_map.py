@@ -15,6 +15,7 @@ _LEAST_SHARE = 1e-6
 """A building that ends at a tile's edge reaches over it by rounding; so small a part of one is none."""
 
 _SMALL_DEG = 10.0
+"""A box of this side is still a rectangle, about, in the layer's own CRS; of a wider one that is not said."""
 
 
 def read_map(path: Path, outlines: gpd.GeoSeries) -> tuple[pd.DataFrame, set[str]]:

@@ -104,12 +104,18 @@ def test_a_seed_level_separates_what_is_scored(city: City) -> None:
     assert cut.pooled_pixel_f1 == whole.pooled_pixel_f1
 
 
-def test_nothing_is_claimed_where_there_is_no_imagery(tmp_path: Path) -> None:
-    city = build_city(tmp_path, count=4)
+def half_dark(folder: Path) -> City:
+    """A city whose first tile has no imagery in its upper 20 rows."""
+    city = build_city(folder, count=4)
     with rasterio.open(city.manifest["path"][0], "r+") as tile:
         pixels = tile.read()
         pixels[:, :20] = 0
         tile.write(pixels)
+    return city
+
+
+def test_nothing_is_claimed_where_there_is_no_imagery(tmp_path: Path) -> None:
+    city = half_dark(tmp_path)
     first = next(iter(predict(city, lambda batch: np.ones((*batch.shape[:3], 1), np.float32))))
     assert not first.probability[:20].any()
     assert (first.probability[20:] == 1).all()
@@ -252,11 +258,7 @@ def test_a_pixel_of_just_what_is_to_be_exceeded_is_not_claimed(city: City) -> No
 
 
 def test_no_building_is_claimed_where_there_is_no_imagery(tmp_path: Path) -> None:
-    here = build_city(tmp_path, count=4)
-    with rasterio.open(here.manifest["path"][0], "r+") as tile:
-        pixels = tile.read()
-        pixels[:, :20] = 0
-        tile.write(pixels)
+    here = half_dark(tmp_path)
     first = next(iter(predict(here, lambda batch: np.ones((*batch.shape[:3], 1), np.float32), gsd_m=0.25)))
     (whole,) = first.answer.footprints(tolerance=0.5, seed_level=None).polygons
     assert whole.bounds == pytest.approx((0, 20, 48, 40), abs=0.6)
